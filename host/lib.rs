@@ -1,1 +1,14 @@
+//! Meshwright: a mesh proxy for MCP servers whose policies are WebAssembly components. `ARCHITECTURE.md` shows the
+//! rooms and what must hold between them.
 
+pub mod clock;
+pub mod config;
+pub mod mcp;
+pub mod mesh;
+pub mod policy;
+pub mod problem;
+pub mod proxy;
+pub mod registry;
+pub mod store;
+pub mod upstream;
+pub mod worker;

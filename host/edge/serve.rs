@@ -1,0 +1,134 @@
+//! Serving one connection: HTTP/1.1, limits, and the fork between data path and pages.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use super::guard::Guard;
+use crate::problem::Problem;
+use crate::proxy::{Proxy, ReplyBody};
+
+/// Header bytes and fields, and how long they may take.
+const HEAD_BYTES_MAX: usize = 32 << 10;
+const HEADER_FIELDS_MAX: usize = 100;
+const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
+const URI_BYTES_MAX: usize = 8 << 10;
+
+/// Which of the two ports a connection came in on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    Mcp,
+    Http,
+}
+
+/// An error while a page's body is made.
+pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What answers requests that are not on the data path.
+pub type Surface =
+    Arc<dyn Fn(Request<Incoming>, Port) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> + Send + Sync>;
+
+/// A response body: ready bytes on the data path, anything elsewhere.
+pub enum Body {
+    Ready(ReplyBody),
+    Boxed(UnsyncBoxBody<Bytes, BodyError>),
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Ready(body) => Pin::new(body).poll_frame(cx).map_err(|never: Infallible| match never {}),
+            Self::Boxed(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Ready(body) => body.is_end_stream(),
+            Self::Boxed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Ready(body) => body.size_hint(),
+            Self::Boxed(body) => body.size_hint(),
+        }
+    }
+}
+
+/// What every connection shares.
+pub struct Edge {
+    pub guard: Guard,
+    pub proxy: Arc<Proxy>,
+    pub surface: Surface,
+}
+
+impl Edge {
+    /// Serves a connection until it ends, or until `stop` and the end of the request that is under way.
+    pub async fn serve(self: Arc<Self>, stream: TcpStream, port: Port, stop: CancellationToken) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(error = %error, "connection ended before it began");
+            return;
+        }
+        let service = service_fn(move |request| {
+            let edge = Arc::clone(&self);
+            async move { Ok::<_, Infallible>(edge.answer(request, port).await) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIME_MAX)
+            .max_headers(HEADER_FIELDS_MAX)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .serve_connection(TokioIo::new(stream), service);
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(error = %error, "connection broke");
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>, port: Port) -> Response<Body> {
+        if let Err(problem) = self.guard.check(&request) {
+            return respond(&problem);
+        }
+        if request.uri().path_and_query().is_some_and(|path| path.as_str().len() > URI_BYTES_MAX) {
+            let detail = "the request's target is longer than 8192 bytes";
+            return respond(&Problem::new(http::StatusCode::URI_TOO_LONG, "uri_too_long", detail, "send a shorter one"));
+        }
+        if port == Port::Http && request.method() == Method::POST && request.uri().path() == "/call" {
+            return self.proxy.call(request).await.map(Body::Ready);
+        }
+        (self.surface)(request, port).await
+    }
+}
+
+fn respond(problem: &Problem<'_>) -> Response<Body> {
+    let mut response = Response::new(Body::Ready(problem.body().into()));
+    *response.status_mut() = problem.status();
+    *response.headers_mut() = problem.headers();
+    response
+}

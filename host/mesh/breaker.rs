@@ -1,0 +1,208 @@
+//! The circuit breaker of an instance: keeps calls away from an instance that fails them, and lets single calls
+//! find out whether it recovered.
+//!
+//! What counts as a failure is the caller's knowledge: connect errors, resets, 5xx, timeouts and malformed JSON-RPC
+//! do; a tool's own error, other 4xx and the client's cancel do not.
+
+use std::time::Duration;
+
+use super::time::Mono;
+
+/// Failures in a row that open the breaker.
+pub const FAILURES_IN_A_ROW: u32 = 5;
+/// Fewest calls in [`RATIO_SECONDS`] over which the ratio is judged.
+pub const RATIO_SAMPLES_MIN: u32 = 10;
+/// Seconds over which the ratio is taken.
+pub const RATIO_SECONDS: u64 = 10;
+/// How long the breaker stays open after its first trip, before jitter. Doubles with each failed trial.
+pub const OPEN_FIRST: Duration = Duration::from_secs(1);
+/// Longest time open, before jitter.
+pub const OPEN_MAX: Duration = Duration::from_secs(60);
+/// A trial without an outcome for this long no longer blocks the next one.
+pub const TRIAL_MAX: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BreakerState {
+    Closed,
+    Open,
+    HalfOpen,
+}
+
+impl BreakerState {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    Yes,
+    /// This call decides whether the breaker closes; its outcome must be told, or [`Breaker::on_abandoned`].
+    Trial,
+    No,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transition {
+    /// Opened, or opened again after a failed trial; the next trial is at `until`.
+    Opened {
+        until: Mono,
+    },
+    Closed,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    Closed,
+    Open { until: Mono },
+    HalfOpen { trial_since: Option<Mono> },
+}
+
+/// Calls of one second.
+#[derive(Clone, Copy, Debug, Default)]
+struct Second {
+    number: u64,
+    ok: u32,
+    failed: u32,
+}
+
+#[derive(Clone, Debug)]
+pub struct Breaker {
+    phase: Phase,
+    failures_in_a_row: u32,
+    seconds: [Second; RATIO_SECONDS as usize],
+    /// Trips since it was last closed: the n of 1 s · 2ⁿ, plus one.
+    trips_in_a_row: u32,
+    trips: u64,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Breaker {
+    pub fn new() -> Self {
+        Self {
+            phase: Phase::Closed,
+            failures_in_a_row: 0,
+            seconds: [Second::default(); RATIO_SECONDS as usize],
+            trips_in_a_row: 0,
+            trips: 0,
+        }
+    }
+
+    pub fn state(&self) -> BreakerState {
+        match self.phase {
+            Phase::Closed => BreakerState::Closed,
+            Phase::Open { .. } => BreakerState::Open,
+            Phase::HalfOpen { .. } => BreakerState::HalfOpen,
+        }
+    }
+
+    /// How often it opened, failed trials included.
+    pub fn trips(&self) -> u64 {
+        self.trips
+    }
+
+    /// Asked right before a call is sent: the answer [`Admission::Trial`] takes the only trial there is.
+    pub fn admits(&mut self, now: Mono) -> Admission {
+        match self.phase {
+            Phase::Closed => return Admission::Yes,
+            Phase::Open { until } if now < until => return Admission::No,
+            Phase::HalfOpen { trial_since: Some(since) } if now.since(since) < TRIAL_MAX => {
+                return Admission::No;
+            }
+            Phase::Open { .. } | Phase::HalfOpen { .. } => {}
+        }
+        self.phase = Phase::HalfOpen { trial_since: Some(now) };
+        Admission::Trial
+    }
+
+    /// Answers [`Transition::Closed`] when this was what the breaker waited for. While it is open, outcomes are
+    /// those of calls sent before it opened and say nothing new.
+    pub fn on_success(&mut self, now: Mono) -> Option<Transition> {
+        match self.phase {
+            Phase::Closed => {
+                self.failures_in_a_row = 0;
+                self.second(now).ok += 1;
+                None
+            }
+            Phase::Open { .. } => None,
+            Phase::HalfOpen { .. } => {
+                self.phase = Phase::Closed;
+                self.trips_in_a_row = 0;
+                Some(Transition::Closed)
+            }
+        }
+    }
+
+    /// `random` is 64 uniform bits, for the jitter.
+    pub fn on_failure(&mut self, now: Mono, random: u64) -> Option<Transition> {
+        if matches!(self.phase, Phase::Closed) {
+            self.failures_in_a_row += 1;
+        }
+        self.on_ratio_failure(now, random)
+    }
+
+    /// A 429: an instance that says so lives, so it counts in the ratio only. As the outcome of a trial it keeps the
+    /// breaker open, for it is no success.
+    pub fn on_ratio_failure(&mut self, now: Mono, random: u64) -> Option<Transition> {
+        match self.phase {
+            Phase::Closed => {
+                self.second(now).failed += 1;
+                let trips = self.failures_in_a_row >= FAILURES_IN_A_ROW || self.ratio_is_bad(now);
+                trips.then(|| self.open(now, random))
+            }
+            Phase::Open { .. } => None,
+            Phase::HalfOpen { .. } => Some(self.open(now, random)),
+        }
+    }
+
+    /// The trial ended without an outcome, as when its client went away: the next call may be the trial.
+    pub fn on_abandoned(&mut self) {
+        if let Phase::HalfOpen { trial_since } = &mut self.phase {
+            *trial_since = None;
+        }
+    }
+
+    fn open(&mut self, now: Mono, random: u64) -> Transition {
+        let base = OPEN_FIRST.saturating_mul(1 << self.trips_in_a_row.min(16)).min(OPEN_MAX);
+        let until = now + base.mul_f64(0.5 + random as f64 / u64::MAX as f64);
+        self.trips_in_a_row = self.trips_in_a_row.saturating_add(1);
+        self.trips += 1;
+        self.failures_in_a_row = 0;
+        // What tripped it must not trip it again once it closed.
+        self.seconds = [Second::default(); RATIO_SECONDS as usize];
+        self.phase = Phase::Open { until };
+        Transition::Opened { until }
+    }
+
+    fn second(&mut self, now: Mono) -> &mut Second {
+        let number = second_number(now);
+        let second = &mut self.seconds[(number % RATIO_SECONDS) as usize];
+        if second.number != number {
+            *second = Second { number, ..Second::default() };
+        }
+        second
+    }
+
+    fn ratio_is_bad(&self, now: Mono) -> bool {
+        let number = second_number(now);
+        let recent = self.seconds.iter().filter(|second| second.number + RATIO_SECONDS > number);
+        let (ok, failed) = recent.fold((0, 0), |(ok, failed), s| (ok + s.ok, failed + s.failed));
+        ok + failed >= RATIO_SAMPLES_MIN && ok < failed
+    }
+}
+
+fn second_number(now: Mono) -> u64 {
+    now.as_micros() / 1_000_000
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,236 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// The random bits that leave the base as it is.
+const NO_JITTER: u64 = u64::MAX / 2;
+
+fn at(millis: u64) -> Mono {
+    Mono::from_micros(millis * 1000)
+}
+
+fn open_s(transition: Option<Transition>, now: Mono) -> f64 {
+    match transition {
+        Some(Transition::Opened { until }) => until.since(now).as_secs_f64(),
+        other => panic!("not opened: {other:?}"),
+    }
+}
+
+fn tripped(now: Mono) -> Breaker {
+    let mut breaker = Breaker::new();
+    for _ in 0..FAILURES_IN_A_ROW {
+        breaker.on_failure(now, NO_JITTER);
+    }
+    assert_eq!(breaker.state(), BreakerState::Open);
+    breaker
+}
+
+#[test]
+fn fifth_failure_in_a_row_opens() {
+    let mut breaker = Breaker::new();
+    for _ in 0..4 {
+        assert_eq!(breaker.on_failure(at(0), NO_JITTER), None);
+    }
+    assert_eq!(breaker.admits(at(0)), Admission::Yes);
+    assert!((open_s(breaker.on_failure(at(0), NO_JITTER), at(0)) - 1.0).abs() < 1e-3);
+    assert_eq!(breaker.admits(at(0)), Admission::No);
+    assert_eq!(breaker.trips(), 1);
+}
+
+#[test]
+fn success_breaks_the_row() {
+    let mut breaker = Breaker::new();
+    for second in 0..20 {
+        // Far enough apart that the ratio never has its ten samples.
+        for _ in 0..4 {
+            assert_eq!(breaker.on_failure(at(second * 20_000), 0), None);
+        }
+        breaker.on_success(at(second * 20_000));
+    }
+    assert_eq!(breaker.state(), BreakerState::Closed);
+}
+
+#[test]
+fn ratio_under_half_of_ten_samples_opens() {
+    let mut breaker = Breaker::new();
+    for i in 0..4 {
+        assert_eq!(breaker.on_failure(at(i * 1000), 0), None);
+        breaker.on_success(at(i * 1000));
+    }
+    assert_eq!(breaker.on_failure(at(5000), 0), None, "nine samples");
+    assert!(breaker.on_failure(at(5000), 0).is_some());
+}
+
+#[test]
+fn half_of_the_calls_failing_does_not_open() {
+    let mut breaker = Breaker::new();
+    for i in 0..1000 {
+        breaker.on_success(at(i * 10));
+        assert_eq!(breaker.on_failure(at(i * 10), 0), None);
+    }
+}
+
+#[test]
+fn failures_older_than_ten_seconds_are_forgotten() {
+    let mut breaker = Breaker::new();
+    for _ in 0..9 {
+        breaker.on_ratio_failure(at(500_000), 0);
+    }
+    assert_eq!(breaker.on_ratio_failure(at(510_000), 0), None);
+    let mut young = Breaker::new();
+    for _ in 0..9 {
+        young.on_ratio_failure(at(500_000), 0);
+    }
+    assert!(young.on_ratio_failure(at(509_000), 0).is_some());
+}
+
+#[test]
+fn throttling_counts_in_the_ratio_only() {
+    let mut breaker = Breaker::new();
+    for _ in 0..9 {
+        assert_eq!(breaker.on_ratio_failure(at(0), 0), None);
+    }
+    assert!(breaker.on_ratio_failure(at(0), 0).is_some());
+
+    let mut between = Breaker::new();
+    for _ in 0..4 {
+        between.on_failure(at(0), 0);
+    }
+    assert_eq!(between.on_ratio_failure(at(0), 0), None, "a 429 is no fifth failure");
+    assert!(between.on_failure(at(0), 0).is_some(), "nor does it break the row");
+}
+
+#[test]
+fn half_open_admits_one_trial_whose_success_closes() {
+    let mut breaker = tripped(at(0));
+    assert_eq!(breaker.on_success(at(500)), None, "a straggler does not close");
+    assert_eq!(breaker.admits(at(900)), Admission::No);
+    assert_eq!(breaker.admits(at(1001)), Admission::Trial);
+    assert_eq!(breaker.state(), BreakerState::HalfOpen);
+    assert_eq!(breaker.admits(at(1001)), Admission::No);
+    assert_eq!(breaker.on_success(at(1100)), Some(Transition::Closed));
+    assert_eq!(breaker.admits(at(1100)), Admission::Yes);
+    assert_eq!(breaker.on_failure(at(1100), 0), None, "old failures do not count after closing");
+}
+
+#[test]
+fn stragglers_do_not_prolong_an_open_breaker() {
+    let mut breaker = tripped(at(0));
+    for _ in 0..50 {
+        assert_eq!(breaker.on_failure(at(500), u64::MAX), None);
+    }
+    assert_eq!(breaker.trips(), 1);
+    assert_eq!(breaker.admits(at(1001)), Admission::Trial);
+    breaker.on_success(at(1001));
+    assert_eq!(breaker.on_failure(at(1001), 0), None, "nor do they count once it closed");
+}
+
+#[test]
+fn ratio_that_opened_is_forgotten_once_closed() {
+    let mut breaker = Breaker::new();
+    for _ in 0..10 {
+        breaker.on_ratio_failure(at(0), NO_JITTER);
+    }
+    assert_eq!(breaker.admits(at(1001)), Admission::Trial);
+    breaker.on_success(at(1001));
+    assert_eq!(breaker.on_failure(at(1001), 0), None);
+}
+
+#[test]
+fn failed_trials_double_the_time_open_up_to_a_minute() {
+    let mut breaker = tripped(at(0));
+    let mut now = at(0);
+    let mut open = Vec::new();
+    for _ in 0..8 {
+        now = now + Duration::from_secs(100);
+        assert_eq!(breaker.admits(now), Admission::Trial);
+        open.push(open_s(breaker.on_failure(now, NO_JITTER), now).round() as u64);
+    }
+    assert_eq!(open, [2, 4, 8, 16, 32, 60, 60, 60]);
+    now = now + Duration::from_secs(100);
+    breaker.admits(now);
+    breaker.on_success(now);
+    for _ in 0..4 {
+        breaker.on_failure(now, NO_JITTER);
+    }
+    assert_eq!(open_s(breaker.on_failure(now, NO_JITTER), now).round() as u64, 1, "closing starts over");
+}
+
+#[test]
+fn throttled_trial_opens_again() {
+    let mut breaker = tripped(at(0));
+    breaker.admits(at(2000));
+    assert!(breaker.on_ratio_failure(at(2000), 0).is_some());
+    assert_eq!(breaker.state(), BreakerState::Open);
+}
+
+#[test]
+fn trial_without_outcome_is_released_after_a_minute_or_when_abandoned() {
+    let mut breaker = tripped(at(0));
+    assert_eq!(breaker.admits(at(2_000)), Admission::Trial);
+    assert_eq!(breaker.admits(at(61_999)), Admission::No);
+    assert_eq!(breaker.admits(at(62_000)), Admission::Trial);
+    assert_eq!(breaker.admits(at(62_000)), Admission::No);
+    breaker.on_abandoned();
+    assert_eq!(breaker.admits(at(62_001)), Admission::Trial);
+}
+
+proptest! {
+    #[test]
+    fn jitter_stays_within_half_of_the_base(random: u64, failed_trials in 0u32..12) {
+        let mut breaker = tripped(at(0));
+        let mut now = at(0);
+        let mut base = 1.0_f64;
+        for _ in 0..=failed_trials {
+            now = now + Duration::from_secs(1000);
+            breaker.admits(now);
+            base = (base * 2.0).min(60.0);
+            let open = open_s(breaker.on_failure(now, random), now);
+            prop_assert!(open >= base * 0.5 - 1e-3 && open <= base * 1.5 + 1e-3, "{open} for {base}");
+        }
+    }
+
+    /// Against any history: trials come one at a time, and calls flow freely only while closed.
+    #[test]
+    fn never_more_than_one_trial_at_a_time(
+        steps in prop::collection::vec((0u8..6, 0u64..3_000, any::<u64>()), 1..400),
+    ) {
+        let mut breaker = Breaker::new();
+        let mut now = at(0);
+        let mut trial: Option<Mono> = None;
+        for (kind, millis, random) in steps {
+            now = now + Duration::from_millis(millis);
+            let before = breaker.trips();
+            let transition = match kind {
+                0..=2 => {
+                    match breaker.admits(now) {
+                        Admission::Yes => prop_assert_eq!(breaker.state(), BreakerState::Closed),
+                        Admission::Trial => {
+                            prop_assert!(trial.is_none_or(|since| now.since(since) >= TRIAL_MAX));
+                            prop_assert_eq!(breaker.state(), BreakerState::HalfOpen);
+                            trial = Some(now);
+                        }
+                        Admission::No => prop_assert_ne!(breaker.state(), BreakerState::Closed),
+                    }
+                    None
+                }
+                3 => breaker.on_success(now),
+                4 => breaker.on_failure(now, random),
+                _ => breaker.on_ratio_failure(now, random),
+            };
+            match transition {
+                Some(Transition::Opened { until }) => {
+                    prop_assert!(until > now);
+                    prop_assert_eq!(breaker.trips(), before + 1);
+                    prop_assert_eq!(breaker.state(), BreakerState::Open);
+                    trial = None;
+                }
+                Some(Transition::Closed) => {
+                    prop_assert_eq!(breaker.state(), BreakerState::Closed);
+                    trial = None;
+                }
+                None => prop_assert_eq!(breaker.trips(), before),
+            }
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The domain: names, instances and the machines that judge them. Every machine is a pure function of its state,
+//! an event and the time it is given.
+//!
+//! Knows nobody: no I/O, no async, no clock of its own, no JSON values.
+
+pub mod alert;
+pub mod balance;
+pub mod breaker;
+pub mod health;
+pub mod ids;
+pub mod instance;
+pub mod lease;
+pub mod observe;
+pub mod pool;
+pub mod retry;
+pub mod stats;
+pub mod time;
+pub mod verdict;

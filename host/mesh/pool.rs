@@ -1,0 +1,149 @@
+//! The instances of one service as balancers see them, with their live figures.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::ids::{Name, PoolId, Slot};
+use super::time::Mono;
+
+/// Figures of one instance that calls change and everything else reads. Shared by all snapshots that know the
+/// instance; every field is a single atomic, so a reader may see a call half accounted for, never torn.
+#[derive(Debug)]
+pub struct Live {
+    in_flight: AtomicU32,
+    /// Peak-sensitive moving average of call latency in microseconds; 0 before the first call.
+    ewma_us: AtomicU32,
+    /// When `ewma_us` was last written, as [`Mono`] microseconds.
+    ewma_at: AtomicU64,
+    /// Successes of 1000 over the last 30 s, kept by the health task.
+    success_permille: AtomicU32,
+    /// 0-100, kept by the health task; 0 means: not routed to.
+    score: AtomicU8,
+    /// Share of its weight that the instance gets now, 0-1000 (health state times slow start).
+    share_permille: AtomicU32,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self {
+            in_flight: AtomicU32::new(0),
+            ewma_us: AtomicU32::new(0),
+            ewma_at: AtomicU64::new(0),
+            success_permille: AtomicU32::new(1000),
+            score: AtomicU8::new(100),
+            share_permille: AtomicU32::new(1000),
+        }
+    }
+}
+
+/// Decay time of the moving average of latency.
+pub const EWMA_DECAY: Duration = Duration::from_secs(10);
+
+impl Live {
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Counts a call in; the guard counts it out.
+    pub fn enter(self: &Arc<Self>) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(Arc::clone(self))
+    }
+
+    pub fn ewma_us(&self) -> u32 {
+        self.ewma_us.load(Ordering::Relaxed)
+    }
+
+    /// Feeds one latency: a higher one counts at once, a lower one moves the average by its age
+    /// (peak-EWMA as in Finagle's balancer).
+    pub fn observe(&self, now: Mono, latency: Duration) {
+        let sample = u32::try_from(latency.as_micros()).unwrap_or(u32::MAX).max(1);
+        let before = self.ewma_us.load(Ordering::Relaxed);
+        let last = self.ewma_at.swap(now.as_micros(), Ordering::Relaxed);
+        let next = if before == 0 || sample >= before {
+            sample
+        } else {
+            let age_s = now.since(Mono::from_micros(last)).as_secs_f64();
+            let keep = (-age_s / EWMA_DECAY.as_secs_f64()).exp();
+            (f64::from(before) * keep + f64::from(sample) * (1.0 - keep)) as u32
+        };
+        self.ewma_us.store(next.max(1), Ordering::Relaxed);
+    }
+
+    pub fn success_permille(&self) -> u32 {
+        self.success_permille.load(Ordering::Relaxed)
+    }
+
+    pub fn score(&self) -> u8 {
+        self.score.load(Ordering::Relaxed)
+    }
+
+    pub fn share_permille(&self) -> u32 {
+        self.share_permille.load(Ordering::Relaxed)
+    }
+
+    /// What the health task found: score 0-100, share of the weight 0-1000, successes of 1000.
+    pub fn set_health(&self, score: u8, share_permille: u32, success_permille: u32) {
+        self.score.store(score, Ordering::Relaxed);
+        self.share_permille.store(share_permille, Ordering::Relaxed);
+        self.success_permille.store(success_permille, Ordering::Relaxed);
+    }
+}
+
+/// A call that an instance is working on; dropping it counts the call out.
+#[derive(Debug)]
+pub struct InFlight(Arc<Live>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One instance in its pool.
+#[derive(Clone, Debug)]
+pub struct Member {
+    pub slot: Slot,
+    pub instance: Name,
+    pub node: Name,
+    pub zone: Option<Name>,
+    /// 1-1000, 100 unless registered otherwise.
+    pub weight: u16,
+    pub tags: Arc<[Name]>,
+    pub live: Arc<Live>,
+}
+
+/// The membership of a service at one moment. `version` grows with each change of the members; `loads_version`
+/// is shared by all versions of the pool and grows when figures that balancers are told about changed.
+#[derive(Debug)]
+pub struct Pool {
+    pub id: PoolId,
+    pub version: u64,
+    pub service: Name,
+    pub members: Vec<Member>,
+    pub loads_version: Arc<AtomicU64>,
+}
+
+impl Pool {
+    pub fn member(&self, slot: Slot) -> Option<&Member> {
+        self.members.iter().find(|member| member.slot == slot)
+    }
+}
+
+/// One service as routers see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CatalogService {
+    pub name: Name,
+    pub tags: Vec<Name>,
+    pub tools: Vec<String>,
+    pub instances: u32,
+    pub healthy: u32,
+}
+
+/// All services as routers see them. `version` grows with each change.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    pub version: u64,
+    pub services: Vec<CatalogService>,
+}

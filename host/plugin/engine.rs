@@ -1,0 +1,101 @@
+//! The one wasmtime engine: its settings, its linker, its clock.
+
+use std::error::Error as StdError;
+use std::io;
+use std::num::NonZeroUsize;
+use std::thread;
+use std::time::Duration;
+
+use thiserror::Error;
+use wasmtime::component::{Component, InstancePre, Linker};
+use wasmtime::{Config, Engine, OptLevel, Strategy, WasmBacktraceDetails};
+
+use super::host_state::HostState;
+use super::{v0_1, wasi};
+
+/// One epoch: the unit of every deadline in this room.
+pub const TICK: Duration = Duration::from_millis(1);
+
+/// Stack that one call of a plugin may use; well under what a data-path worker has.
+const WASM_STACK_BYTES: usize = 256 << 10;
+const BACKTRACE_FRAMES: NonZeroUsize = NonZeroUsize::new(8).expect("8 is not 0");
+
+#[derive(Debug, Error)]
+pub enum EngineError {
+    #[error("this machine cannot run WebAssembly")]
+    Engine(#[source] Box<dyn StdError + Send + Sync>),
+    #[error("what the host offers to plugins could not be linked")]
+    Link(#[source] Box<dyn StdError + Send + Sync>),
+    #[error("a plugin thread could not be started")]
+    Thread(#[source] io::Error),
+}
+
+/// Compiles components and binds them to what the host offers.
+pub struct Runtime {
+    engine: Engine,
+    linker: Linker<HostState>,
+}
+
+impl Runtime {
+    /// # Errors
+    /// The engine is refused by this machine, or no thread can be had.
+    pub fn new() -> Result<Self, EngineError> {
+        let engine = Engine::new(&config()).map_err(|e| EngineError::Engine(e.into_boxed_dyn_error()))?;
+        start_clock(&engine).map_err(EngineError::Thread)?;
+        let mut linker = Linker::new(&engine);
+        wasi::link(&mut linker).map_err(|e| EngineError::Link(e.into_boxed_dyn_error()))?;
+        v0_1::link(&mut linker).map_err(|e| EngineError::Link(e.into_boxed_dyn_error()))?;
+        Ok(Self { engine, linker })
+    }
+
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Takes from 30 ms to 20 s of CPU time: never on a worker.
+    ///
+    /// # Errors
+    /// The component is not valid, or wants what the linker does not have.
+    pub fn compile(&self, component: &[u8]) -> wasmtime::Result<InstancePre<HostState>> {
+        let component = Component::from_binary(&self.engine, component)?;
+        self.linker.instantiate_pre(&component)
+    }
+}
+
+fn config() -> Config {
+    let mut config = Config::new();
+    config
+        .strategy(Strategy::Cranelift)
+        .cranelift_opt_level(OptLevel::Speed)
+        .parallel_compilation(true)
+        .epoch_interruption(true)
+        .consume_fuel(false)
+        // On by default since wasmtime 46, and two to three times slower per call.
+        .concurrency_support(false)
+        .shared_memory(false)
+        .wasm_memory64(false)
+        .wasm_component_model_memory64(false)
+        .wasm_relaxed_simd(false)
+        .wasm_wide_arithmetic(false)
+        .wasm_custom_page_sizes(false)
+        .max_wasm_stack(WASM_STACK_BYTES)
+        .wasm_backtrace_max_frames(Some(BACKTRACE_FRAMES))
+        .wasm_backtrace_details(WasmBacktraceDetails::Disable);
+    config.gc_support(false).wasm_exceptions(false);
+    config
+}
+
+/// Holds the engine weakly: the thread ends with the last user of the engine.
+fn start_clock(engine: &Engine) -> io::Result<()> {
+    let engine = engine.weak();
+    thread::Builder::new().name("plugin-clock".into()).spawn(move || {
+        loop {
+            thread::sleep(TICK);
+            match engine.upgrade() {
+                Some(engine) => engine.increment_epoch(),
+                None => return,
+            }
+        }
+    })?;
+    Ok(())
+}

@@ -1,0 +1,242 @@
+//! What can go wrong in a plugin, who is to blame, and when it has to rest.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::{EventSink, clock};
+use crate::mesh::ids::Name;
+use crate::mesh::observe::Event;
+use crate::mesh::time::Mono;
+use crate::policy::PolicyFault;
+
+/// Why a call into an instance gave nothing.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Fault {
+    #[error("it trapped: {0}")]
+    Trap(String),
+    #[error("it took longer than {} ms", .0.as_millis())]
+    Deadline(Duration),
+    #[error("it wanted more than {} MiB of memory: {trap}", bytes_max >> 20)]
+    Memory { bytes_max: usize, trap: String },
+    #[error("it answered nonsense: {0}")]
+    Nonsense(&'static str),
+    #[error("it refuses the configuration that it accepted before")]
+    Configuration,
+    #[error("the machine was too busy to run it")]
+    Starved,
+    #[error("the host failed to run it: {0}")]
+    Host(String),
+}
+
+impl Fault {
+    /// A fault of the host is never held against a plugin.
+    pub fn by_guest(&self) -> bool {
+        !matches!(self, Self::Starved | Self::Host(_))
+    }
+
+    /// Whether the instance cannot be entered again.
+    pub fn condemns(&self) -> bool {
+        !matches!(self, Self::Nonsense(_))
+    }
+
+    pub fn for_policy(&self, name: &Name) -> PolicyFault {
+        let name = name.clone();
+        match self {
+            Self::Trap(_) | Self::Memory { .. } | Self::Configuration => PolicyFault::Trap(name),
+            Self::Deadline(_) => PolicyFault::Deadline(name),
+            Self::Nonsense(what) => PolicyFault::Nonsense(name, what),
+            Self::Starved | Self::Host(_) => PolicyFault::Host(name),
+        }
+    }
+}
+
+const STRIKES: usize = 3;
+const STRIKE_WINDOW: Duration = Duration::from_secs(60);
+const REST_FIRST: Duration = Duration::from_secs(1);
+const REST_MAX: Duration = Duration::from_secs(300);
+
+/// Three strikes in a minute, and a plugin rests: 1 s, doubled each time, at most 5 min. For a minute after a rest
+/// one strike is enough; 5 min without a rest forget all earlier ones.
+#[derive(Debug, Default)]
+pub struct Strikes {
+    recent: VecDeque<Mono>,
+    rests: u32,
+    rest_ends: Mono,
+}
+
+impl Strikes {
+    /// How long the plugin rests from `now` on, if this strike was the last.
+    pub fn strike(&mut self, now: Mono) -> Option<Duration> {
+        if now < self.rest_ends {
+            // A call that was already under way when the rest began.
+            return None;
+        }
+        let since_rest = now.since(self.rest_ends);
+        if since_rest > REST_MAX {
+            self.rests = 0;
+        }
+        self.recent.push_back(now);
+        while self.recent.front().is_some_and(|at| now.since(*at) > STRIKE_WINDOW) {
+            self.recent.pop_front();
+        }
+        let on_probation = self.rests > 0 && since_rest <= STRIKE_WINDOW;
+        if self.recent.len() < if on_probation { 1 } else { STRIKES } {
+            return None;
+        }
+        let rest = REST_FIRST.saturating_mul(1 << self.rests.min(16)).min(REST_MAX);
+        self.recent.clear();
+        self.rests += 1;
+        self.rest_ends = now + rest;
+        Some(rest)
+    }
+}
+
+/// The standing of one generation of a plugin. Asking whether it rests is one load.
+pub struct Health {
+    name: Name,
+    events: EventSink,
+    /// Microseconds of the room's clock; 0 when the plugin does not rest.
+    rests_until: AtomicU64,
+    faults: AtomicU64,
+    fallbacks: AtomicU64,
+    record: Mutex<Record>,
+}
+
+#[derive(Default)]
+struct Record {
+    strikes: Strikes,
+    last_fault: Option<String>,
+}
+
+impl Health {
+    pub fn new(name: Name, events: EventSink) -> Self {
+        Self {
+            name,
+            events,
+            rests_until: AtomicU64::new(0),
+            faults: AtomicU64::new(0),
+            fallbacks: AtomicU64::new(0),
+            record: Mutex::default(),
+        }
+    }
+
+    pub fn rests(&self) -> bool {
+        let until = self.rests_until.load(Ordering::Relaxed);
+        if until == 0 {
+            return false;
+        }
+        if clock::now().as_micros() < until {
+            return true;
+        }
+        if self.rests_until.compare_exchange(until, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            tracing::info!(plugin = %self.name, "plugin is asked again");
+        }
+        false
+    }
+
+    /// Counts a call that went on without the plugin.
+    pub fn fell_back(&self) {
+        self.fallbacks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a fault, and lets the plugin rest when it was one too many.
+    pub fn fault(&self, fault: &Fault) {
+        self.faults.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(plugin = %self.name, fault = %fault, guest = fault.by_guest(), "plugin fault");
+        let rest = {
+            let mut record = self.record();
+            record.last_fault = Some(fault.to_string());
+            let now = clock::now();
+            let rest = fault.by_guest().then(|| record.strikes.strike(now)).flatten();
+            if let Some(rest) = rest {
+                self.rests_until.store((now + rest).as_micros(), Ordering::Relaxed);
+            }
+            rest
+        };
+        if let Some(rest) = rest {
+            let rest_s = rest.as_secs();
+            tracing::info!(plugin = %self.name, rest_s, reason = %fault, "plugin quarantined");
+            (self.events)(Event {
+                at: clock::wall(),
+                kind: "plugin_quarantined",
+                service: None,
+                instance: None,
+                detail: format!("plugin `{}` rests for {rest_s} s: {fault}", self.name),
+            });
+        }
+    }
+
+    pub fn faults(&self) -> u64 {
+        self.faults.load(Ordering::Relaxed)
+    }
+
+    pub fn fallbacks(&self) -> u64 {
+        self.fallbacks.load(Ordering::Relaxed)
+    }
+
+    pub fn last_fault(&self) -> Option<String> {
+        self.record().last_fault.clone()
+    }
+
+    fn record(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(secs: u64) -> Mono {
+        Mono::from_secs(secs)
+    }
+
+    #[test]
+    fn three_strikes_in_a_minute_bring_a_rest() {
+        let mut strikes = Strikes::default();
+        assert_eq!(strikes.strike(at(100)), None);
+        assert_eq!(strikes.strike(at(150)), None);
+        assert_eq!(strikes.strike(at(161)), None, "the first is more than a minute old");
+        assert_eq!(strikes.strike(at(170)), Some(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn rests_double_up_to_five_minutes_while_the_plugin_goes_on_failing() {
+        let mut strikes = Strikes::default();
+        let mut now = 1_000;
+        strikes.strike(at(now));
+        strikes.strike(at(now));
+        let rests: Vec<u64> = (0..11)
+            .map(|_| {
+                let rest = strikes.strike(at(now)).expect("one strike is enough on probation").as_secs();
+                now += rest;
+                rest
+            })
+            .collect();
+        assert_eq!(rests, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+    }
+
+    #[test]
+    fn strikes_during_a_rest_do_not_count() {
+        let mut strikes = Strikes::default();
+        for _ in 0..3 {
+            strikes.strike(at(100));
+        }
+        assert_eq!(strikes.strike(at(100)), None);
+    }
+
+    #[test]
+    fn a_long_time_without_a_rest_is_a_clean_slate() {
+        let mut strikes = Strikes::default();
+        for _ in 0..3 {
+            strikes.strike(at(100));
+        }
+        assert_eq!(strikes.strike(at(500)), None);
+        assert_eq!(strikes.strike(at(501)), None);
+        assert_eq!(strikes.strike(at(502)), Some(Duration::from_secs(1)));
+    }
+}

@@ -1,0 +1,179 @@
+//! What lies in the plugins folder: components, and the configuration beside them.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Map, Number, Value};
+use sha2::{Digest, Sha256};
+
+use super::load::{FILE_BYTES_MAX, LoadError};
+
+pub type Sha = [u8; 32];
+
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// A file that changes under the reader is read again so many times, and then left for the next look.
+const READS: usize = 3;
+const READ_PAUSE: Duration = Duration::from_millis(10);
+
+pub struct Found {
+    pub path: PathBuf,
+    pub file_name: String,
+    pub stem: String,
+    pub content: Content,
+    pub config: Option<FoundConfig>,
+}
+
+pub enum Content {
+    /// At most one byte more than a plugin may have.
+    Whole {
+        bytes: Vec<u8>,
+        sha256: Sha,
+    },
+    Failed(io::ErrorKind),
+    /// Somebody is writing it.
+    Moving,
+}
+
+pub struct FoundConfig {
+    pub sha256: Sha,
+    /// An object, or why there is none.
+    pub json: Result<String, LoadError>,
+}
+
+pub fn sha256(bytes: &[u8]) -> Sha {
+    Sha256::digest(bytes).into()
+}
+
+/// Everything that could be a plugin, sorted by file name. A folder that does not exist is an empty one.
+///
+/// # Errors
+/// The folder is there and cannot be listed.
+pub fn look(folder: &Path) -> io::Result<Vec<Found>> {
+    let entries = match folder.read_dir() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        // A name that is not Unicode has no place in logs and answers; nothing writes such names by accident.
+        let Some(file_name) = path.file_name().and_then(|name| name.to_str()).map(str::to_owned) else { continue };
+        let Some(stem) = file_name.strip_suffix(".wasm").map(str::to_owned) else { continue };
+        // `is_file` follows links; a directory or a pipe that is named like a plugin is none.
+        if is_temporary(&file_name) || !path.is_file() {
+            continue;
+        }
+        let config = config_beside(&path);
+        found.push(Found { content: content(&path), path, file_name, stem, config });
+    }
+    found.sort_by(|a, b| a.file_name.cmp(&b.file_name));
+    Ok(found)
+}
+
+/// Whether editors, browsers and copying tools use such a name for what is not finished.
+pub fn is_temporary(file_name: &str) -> bool {
+    let lower = file_name.to_ascii_lowercase();
+    lower.starts_with(['.', '~', '#'])
+        || lower.ends_with('~')
+        || [".tmp", ".part", ".partial", ".crdownload", ".swp"].iter().any(|end| lower.ends_with(end))
+        || [".tmp.wasm", ".part.wasm", "~.wasm"].iter().any(|end| lower.ends_with(end))
+}
+
+fn content(path: &Path) -> Content {
+    for attempt in 0..READS {
+        if attempt > 0 {
+            thread::sleep(READ_PAUSE);
+        }
+        match read_unmoved(path) {
+            Ok(Some(bytes)) => return Content::Whole { sha256: sha256(&bytes), bytes },
+            Ok(None) => {}
+            Err(error) => return Content::Failed(error.kind()),
+        }
+    }
+    Content::Moving
+}
+
+/// `None` when size or time of change moved while it was read.
+fn read_unmoved(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let mut file = File::open(path)?;
+    let before = file.metadata()?;
+    let mut bytes = Vec::new();
+    file.by_ref().take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    let after = file.metadata()?;
+    let unmoved = before.len() == after.len() && before.modified()? == after.modified()?;
+    Ok(unmoved.then_some(bytes))
+}
+
+fn config_beside(path: &Path) -> Option<FoundConfig> {
+    let path = path.with_extension("toml");
+    // Opening a pipe would wait for its writer.
+    if path.exists() && !path.is_file() {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    let read = File::open(&path).and_then(|file| file.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes));
+    let json = match read {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(error) => Err(format!("it cannot be read: {}", error.kind())),
+        Ok(_) if bytes.len() as u64 > CONFIG_BYTES_MAX => Err("it is larger than 1 MiB".into()),
+        Ok(_) => to_json(&bytes),
+    };
+    let file = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let json = json.map_err(|reason| LoadError::ConfigurationFile { file, reason });
+    Some(FoundConfig { sha256: sha256(&bytes), json })
+}
+
+fn to_json(bytes: &[u8]) -> Result<String, String> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+        let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+        format!("line {line}: {}", error.message())
+    })?;
+    object(table).map(|object| Value::Object(object).to_string())
+}
+
+fn object(table: toml::Table) -> Result<Map<String, Value>, String> {
+    table.into_iter().map(|(key, value)| Ok((key, json(value)?))).collect()
+}
+
+fn json(value: toml::Value) -> Result<Value, String> {
+    Ok(match value {
+        toml::Value::String(text) => Value::String(text),
+        toml::Value::Integer(number) => Value::Number(number.into()),
+        toml::Value::Float(number) => Value::Number(
+            Number::from_f64(number).ok_or_else(|| format!("`{number}` cannot be expressed in JSON"))?,
+        ),
+        toml::Value::Boolean(flag) => Value::Bool(flag),
+        toml::Value::Datetime(time) => Value::String(time.to_string()),
+        toml::Value::Array(items) => Value::Array(items.into_iter().map(json).collect::<Result<_, _>>()?),
+        toml::Value::Table(table) => Value::Object(object(table)?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn toml_becomes_the_same_object_in_json() {
+        let toml = b"name = \"x\"\n[[rules]]\nshare = 0.5\nsince = 1979-05-27\n";
+        assert_eq!(to_json(toml).unwrap(), r#"{"name":"x","rules":[{"share":0.5,"since":"1979-05-27"}]}"#);
+        assert!(to_json(b"a = inf").unwrap_err().contains("JSON"));
+        assert!(to_json(b"a = 1\nb = \n").unwrap_err().starts_with("line 2"));
+    }
+
+    #[test]
+    fn unfinished_names_are_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [".a.wasm", "b.wasm.tmp", "c.wasm~", "d.wasm.part", "e.txt", "f.wasm"] {
+            std::fs::write(folder.path().join(name), b"x").unwrap();
+        }
+        std::fs::create_dir(folder.path().join("g.wasm")).unwrap();
+        let names: Vec<String> = look(folder.path()).unwrap().into_iter().map(|found| found.file_name).collect();
+        assert_eq!(names, ["f.wasm"]);
+        assert!(look(&folder.path().join("nowhere")).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,216 @@
+//! Routers and balancers: one instance per data-path worker, asked inline.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::time::{Duration, Instant};
+
+use super::clock;
+use super::fault::Fault;
+use super::instance::{Class, Instance};
+use super::loaded::Plugin;
+use super::repair::Repair;
+use super::stats::Stats;
+use crate::mesh::ids::Slot;
+use crate::mesh::pool::{Catalog, Pool};
+use crate::mesh::verdict::{CallFacts, Decision};
+use crate::policy::{Ask, Balancer, PolicyFault, Router, Source};
+
+thread_local! {
+    static WORKER: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Tells which data-path worker the calling thread is, once, when the thread starts: its calls try the instances
+/// from this one on. Threads that never said so are worker 0.
+pub fn set_worker(index: usize) {
+    WORKER.set(index);
+}
+
+/// After a repair that failed, the next attempt waits so long.
+const REPAIR_PAUSE: Duration = Duration::from_millis(200);
+
+/// One worker's instance. Apart from its neighbours in memory, so that workers do not slow each other down.
+#[repr(align(128))]
+struct Shard {
+    /// `None` from a fault until the repair.
+    instance: Mutex<Option<Box<Instance>>>,
+    stats: Stats,
+    memory_bytes: AtomicUsize,
+    in_repair: AtomicBool,
+    /// Microseconds of the room's clock.
+    repair_not_before: AtomicU64,
+}
+
+/// The instances of one generation.
+pub struct Hot {
+    me: Weak<Hot>,
+    plugin: Arc<Plugin>,
+    shards: Box<[Shard]>,
+    repair: Repair,
+}
+
+impl Hot {
+    /// All instances at once, configured: the first call finds them warm.
+    ///
+    /// # Errors
+    /// The fault of the first one that failed.
+    pub fn warm(plugin: Arc<Plugin>, first: Box<Instance>, workers: usize, repair: Repair) -> Result<Arc<Self>, Fault> {
+        let mut shards = vec![Shard::new(first)];
+        for _ in 1..workers {
+            shards.push(Shard::new(plugin.instance(Class::Hot)?));
+        }
+        let shards = shards.into_boxed_slice();
+        Ok(Arc::new_cyclic(|me| Self { me: Weak::clone(me), plugin, shards, repair }))
+    }
+
+    /// Asks the worker's own instance, or else a neighbour's. Never waits.
+    fn ask<T>(&self, question: impl FnOnce(&mut Instance) -> Result<T, Fault>) -> Result<T, PolicyFault> {
+        let plugin = &*self.plugin;
+        if plugin.health.rests() {
+            plugin.health.fell_back();
+            return Err(PolicyFault::Quarantined(plugin.source.name.clone()));
+        }
+        let own = WORKER.get() % self.shards.len();
+        let (before, from_own) = self.shards.split_at(own);
+        for (index, shard) in (own..).zip(from_own).chain((0..).zip(before)) {
+            let mut place = match shard.instance.try_lock() {
+                Ok(place) => place,
+                Err(TryLockError::Poisoned(place)) => place.into_inner(),
+                Err(TryLockError::WouldBlock) => continue,
+            };
+            if place.is_some() {
+                return self.ask_here(index, &mut place, question);
+            }
+            drop(place);
+            self.want_repair(index);
+        }
+        plugin.health.fell_back();
+        Err(PolicyFault::Busy(plugin.source.name.clone()))
+    }
+
+    fn ask_here<T>(
+        &self,
+        index: usize,
+        place: &mut Option<Box<Instance>>,
+        question: impl FnOnce(&mut Instance) -> Result<T, Fault>,
+    ) -> Result<T, PolicyFault> {
+        let shard = &self.shards[index];
+        // Out of its place while it runs: should anything unwind from here, the instance is gone, not torn.
+        let mut instance = place.take().expect("the caller saw it there");
+        let started = Instant::now();
+        let answer = question(&mut instance);
+        shard.stats.record(started.elapsed());
+        shard.memory_bytes.store(instance.memory_bytes(), Ordering::Relaxed);
+        match answer {
+            Ok(answer) => {
+                if instance.is_worn() {
+                    tracing::debug!(plugin = %self.plugin.source.name, memory_bytes = instance.memory_bytes(),
+                        "instance recycled");
+                    self.want_repair(index);
+                } else {
+                    *place = Some(instance);
+                }
+                Ok(answer)
+            }
+            Err(fault) => {
+                if fault.condemns() {
+                    self.want_repair(index);
+                } else {
+                    *place = Some(instance);
+                }
+                self.plugin.health.fault(&fault);
+                self.plugin.health.fell_back();
+                Err(fault.for_policy(&self.plugin.source.name))
+            }
+        }
+    }
+
+    #[cold]
+    fn want_repair(&self, index: usize) {
+        let shard = &self.shards[index];
+        if clock::now().as_micros() < shard.repair_not_before.load(Ordering::Relaxed)
+            || shard.in_repair.swap(true, Ordering::AcqRel)
+        {
+            return;
+        }
+        if !self.repair.request(Weak::clone(&self.me), index) {
+            // The queue is full: whoever finds the place empty next asks again.
+            shard.in_repair.store(false, Ordering::Release);
+        }
+    }
+
+    /// Puts a fresh instance into an empty place. Called by the repair thread only.
+    pub fn rebuild(&self, index: usize) {
+        let shard = &self.shards[index];
+        match self.plugin.instance(Class::Hot) {
+            Ok(instance) => {
+                shard.memory_bytes.store(instance.memory_bytes(), Ordering::Relaxed);
+                let worn_out = lock(&shard.instance).replace(instance);
+                drop(worn_out);
+            }
+            Err(fault) => {
+                let again = clock::now() + REPAIR_PAUSE;
+                shard.repair_not_before.store(again.as_micros(), Ordering::Relaxed);
+                self.plugin.health.fault(&fault);
+            }
+        }
+        shard.in_repair.store(false, Ordering::Release);
+    }
+
+    pub fn stats(&self) -> impl Iterator<Item = &Stats> {
+        self.shards.iter().map(|shard| &shard.stats)
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        self.shards.iter().map(|shard| shard.memory_bytes.load(Ordering::Relaxed)).sum()
+    }
+}
+
+impl Shard {
+    fn new(instance: Box<Instance>) -> Self {
+        Self {
+            memory_bytes: AtomicUsize::new(instance.memory_bytes()),
+            instance: Mutex::new(Some(instance)),
+            stats: Stats::default(),
+            in_repair: AtomicBool::new(false),
+            repair_not_before: AtomicU64::new(0),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub struct WasmRouter(pub Arc<Hot>);
+
+impl Router for WasmRouter {
+    fn source(&self) -> &Source {
+        &self.0.plugin.source
+    }
+
+    fn route(&self, call: &CallFacts<'_>, catalog: &Arc<Catalog>) -> Result<Decision, PolicyFault> {
+        self.0.ask(|instance| instance.route(call, catalog))
+    }
+
+    fn refuses_on_fault(&self) -> bool {
+        self.0.plugin.refuses_on_fault.load(Ordering::Relaxed)
+    }
+}
+
+pub struct WasmBalancer(pub Arc<Hot>);
+
+impl Balancer for WasmBalancer {
+    fn source(&self) -> &Source {
+        &self.0.plugin.source
+    }
+
+    fn pick(&self, pool: &Arc<Pool>, ask: Ask) -> Result<Option<Slot>, PolicyFault> {
+        self.0.ask(|instance| instance.pick(pool, ask)).map(|slot| slot.map(Slot))
+    }
+
+    fn report_nonsense(&self, what: &'static str) {
+        self.0.plugin.health.fault(&Fault::Nonsense(what));
+        self.0.plugin.health.fell_back();
+    }
+}

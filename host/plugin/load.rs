@@ -1,0 +1,207 @@
+//! From bytes to something that can be instantiated: look, compile, ask who it is, let it test itself.
+
+use std::error::Error as StdError;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use serde::Deserialize;
+use thiserror::Error;
+
+use super::engine::Runtime;
+use super::fault::Fault;
+use super::host_state::{Shared, cut, printable};
+use super::inspect::inspect;
+use super::instance::{BACKGROUND_BUDGET, Class, Compiled, panic_text};
+use super::v0_1::{self, Indices, Issue};
+use crate::mesh::ids::{Name, NameError};
+
+/// A Python component has 18 MB.
+pub const FILE_BYTES_MAX: usize = 64 << 20;
+
+const ISSUES_SHOWN: usize = 10;
+const MESSAGE_BYTES_MAX: usize = 1 << 10;
+const SUMMARY_BYTES_MAX: usize = 256;
+const VERSION_BYTES_MAX: usize = 64;
+
+/// Why a file is not in force, for its author.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    #[error("it cannot be read: {0}")]
+    Unreadable(io::ErrorKind),
+    #[error("it is larger than {} MiB", FILE_BYTES_MAX >> 20)]
+    TooLarge,
+    #[error("it is empty")]
+    Empty,
+    #[error("it is not WebAssembly")]
+    NotWasm,
+    #[error("it ends too early, as if it were still being copied")]
+    Truncated,
+    #[error(
+        "it is a core module, and plugins are components; in Rust, build for `wasm32-wasip2`, elsewhere wrap it \
+         with `wasm-tools component new` or `jco new`"
+    )]
+    CoreModule,
+    #[error("it is not a valid component: {0}")]
+    NotValid(String),
+    #[error("forbidden import `{0}`; {hint}", hint = hint(.0))]
+    ForbiddenImport(String),
+    #[error("needs {0}, which this build does not offer")]
+    UnknownImport(String),
+    #[error("needs {0}, this build offers {VERSION}", VERSION = v0_1::VERSION)]
+    Version(String),
+    #[error("it uses the async ABI, and plugins are called synchronously; build it without (for JavaScript: `--sync`)")]
+    AsyncAbi,
+    #[error("it exports nothing of {PACKAGE}; see `wit/plugin.wit`", PACKAGE = v0_1::PACKAGE)]
+    NotAPlugin,
+    #[error("it does not export {}/{}, which every plugin must", v0_1::PACKAGE, v0_1::LIFECYCLE)]
+    NoLifecycle,
+    #[error("it exports none of the kinds {}", v0_1::KINDS.join(", "))]
+    NoKind,
+    #[error("it does not fit the contract: {0}")]
+    Contract(String),
+    #[error("the compiler of this build fails on it: {0}")]
+    Compiler(String),
+    #[error("during {step}: {fault}")]
+    Fault { step: &'static str, fault: Fault },
+    #[error("its metadata is not TOML with `name` and `version`: {0}")]
+    Metadata(String),
+    #[error("its name `{name}` cannot be used: {error}")]
+    Name { name: String, error: NameError },
+    #[error("its self-test failed: {0}")]
+    SelfTest(String),
+    #[error("it does not accept its configuration: {}", issues(.0))]
+    Configuration(Vec<Issue>),
+    #[error("its configuration file `{file}` cannot be used: {reason}")]
+    ConfigurationFile { file: String, reason: String },
+    #[error("after its start it fills {} of the {} MiB of memory that it may have", bytes >> 20, bytes_max >> 20)]
+    Memory { bytes: usize, bytes_max: usize },
+    #[error("`{0}` already is plugin `{1}`; two files cannot be the same plugin")]
+    Duplicate(String, Name),
+}
+
+impl LoadError {
+    pub fn during(step: &'static str) -> impl Fn(Fault) -> Self {
+        move |fault| Self::Fault { step, fault }
+    }
+
+    /// Whether the same bytes with the same configuration would fail again, as far as anyone can know.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Unreadable(_) => false,
+            Self::Fault { fault, .. } => fault.by_guest(),
+            _ => true,
+        }
+    }
+}
+
+fn hint(import: &str) -> &'static str {
+    if import.starts_with("wasi:sockets") || import.starts_with("wasi:http") {
+        "plugins have no network"
+    } else if import.starts_with("wasi:filesystem") {
+        "plugins have no files; what must be remembered goes into `meshwright:plugin/kv`"
+    } else {
+        "plugins may import `meshwright:plugin` and the clocks, randomness and standard streams of WASI 0.2"
+    }
+}
+
+fn issues(issues: &[Issue]) -> String {
+    let shown: Vec<String> = issues
+        .iter()
+        .take(ISSUES_SHOWN)
+        .map(|(path, message)| match path.as_str() {
+            "" => human(message),
+            path => format!("`{}`: {}", human(path), human(message)),
+        })
+        .collect();
+    let more = issues.len().saturating_sub(ISSUES_SHOWN);
+    match (shown.is_empty(), more) {
+        (true, _) => "it does not say why".into(),
+        (_, 0) => shown.join("; "),
+        (_, more) => format!("{}; and {more} more", shown.join("; ")),
+    }
+}
+
+fn human(text: &str) -> String {
+    printable(cut(text, MESSAGE_BYTES_MAX))
+}
+
+/// A component that said who it is and passed its own test.
+pub struct Build {
+    pub compiled: Arc<Compiled>,
+    pub name: Name,
+    pub version: String,
+    pub summary: String,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    name: String,
+    version: String,
+    #[serde(default)]
+    summary: String,
+    /// Checked for its type only.
+    #[serde(default, rename = "authors")]
+    _authors: Vec<String>,
+}
+
+/// Takes as long as the compiler needs: never on a worker.
+///
+/// # Errors
+/// Everything that speaks against the component, whatever its configuration.
+pub fn build(runtime: &Runtime, label: &str, file: &[u8]) -> Result<Build, LoadError> {
+    if file.len() > FILE_BYTES_MAX {
+        return Err(LoadError::TooLarge);
+    }
+    // A parser or compiler that panics over hostile bytes must cost this file only.
+    let compiled = catch_unwind(AssertUnwindSafe(|| {
+        inspect(file)?;
+        let pre = runtime.compile(file).map_err(|error| not_compiled(&error))?;
+        let indices = Indices::new(&pre).map_err(|error| LoadError::Contract(human(&error.to_string())))?;
+        Ok(Arc::new(Compiled { pre, indices }))
+    }))
+    .unwrap_or_else(|panic| Err(LoadError::Compiler(human(&panic_text(&*panic)))))?;
+    let metadata = introduce(&compiled, label)?;
+    let name = Name::new(&metadata.name)
+        .map_err(|error| LoadError::Name { name: human(&metadata.name), error })?;
+    if metadata.version.is_empty() {
+        return Err(LoadError::Metadata("`version` is empty".into()));
+    }
+    Ok(Build {
+        compiled,
+        name,
+        version: printable(cut(&metadata.version, VERSION_BYTES_MAX)),
+        summary: printable(cut(&metadata.summary, SUMMARY_BYTES_MAX)),
+    })
+}
+
+fn not_compiled(error: &wasmtime::Error) -> LoadError {
+    let chain: &(dyn StdError + 'static) = error.as_ref();
+    let mut text = chain.to_string();
+    let mut source = chain.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    // The validator names the feature that concurrency would need.
+    if text.contains("async") && text.contains("feature") {
+        return LoadError::AsyncAbi;
+    }
+    LoadError::Contract(human(&text))
+}
+
+/// Runs with a memory of its own, so that a self-test leaves no trace in the plugin's.
+fn introduce(compiled: &Compiled, label: &str) -> Result<Metadata, LoadError> {
+    let instance = compiled.instantiate(Class::Background, Shared::new(label));
+    let mut instance = instance.map_err(LoadError::during("its start"))?;
+    let text = instance
+        .enter(BACKGROUND_BUDGET, |guest, store| guest.metadata(store))
+        .map_err(LoadError::during("`metadata`"))?;
+    let metadata =
+        toml::from_str(&text).map_err(|error: toml::de::Error| LoadError::Metadata(human(error.message())))?;
+    instance
+        .enter(BACKGROUND_BUDGET, |guest, store| guest.self_test(store))
+        .map_err(LoadError::during("`self-test`"))?
+        .map_err(|reason| LoadError::SelfTest(human(&reason)))?;
+    Ok(metadata)
+}

@@ -1,0 +1,139 @@
+//! One generation of a plugin: what its instances have in common, and the policies it is asked through.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use super::background::{Background, WasmAlerter, WasmMeter};
+use super::fault::{Fault, Health};
+use super::host_state::Shared;
+use super::hot::{Hot, WasmBalancer, WasmRouter};
+use super::instance::{Class, Compiled, Instance};
+use super::load::{Build, LoadError};
+use super::repair::Repair;
+use super::stats;
+use super::v0_1::KINDS;
+use crate::mesh::observe::Panel;
+use crate::policy::{Alerter, Balancer, Meter, Router, Source};
+
+/// What every instance of a generation is made from.
+pub struct Plugin {
+    pub source: Source,
+    pub health: Health,
+    pub refuses_on_fault: AtomicBool,
+    compiled: Arc<Compiled>,
+    shared: Arc<Shared>,
+    config_json: String,
+}
+
+impl Plugin {
+    pub fn new(
+        source: Source,
+        health: Health,
+        build: &Build,
+        shared: Arc<Shared>,
+        config_json: String,
+        refuses_on_fault: bool,
+    ) -> Self {
+        let compiled = Arc::clone(&build.compiled);
+        let refuses_on_fault = AtomicBool::new(refuses_on_fault);
+        Self { source, health, refuses_on_fault, compiled, shared, config_json }
+    }
+
+    /// A fresh instance, configured.
+    ///
+    /// # Errors
+    /// Any fault; nothing has been accounted for.
+    pub fn instance(&self, class: Class) -> Result<Box<Instance>, Fault> {
+        let mut instance = Box::new(self.compiled.instantiate(class, Arc::clone(&self.shared))?);
+        instance.configure(&self.config_json)?.map_err(|_| Fault::Configuration)?;
+        Ok(instance)
+    }
+}
+
+/// A generation in force.
+#[derive(Clone)]
+pub struct Loaded {
+    pub plugin: Arc<Plugin>,
+    pub kinds: Vec<&'static str>,
+    pub panels: Vec<Panel>,
+    pub router: Option<Arc<dyn Router>>,
+    pub balancer: Option<Arc<dyn Balancer>>,
+    pub alerter: Option<Arc<dyn Alerter>>,
+    pub meter: Option<Arc<dyn Meter>>,
+    hot: Option<Arc<Hot>>,
+    background: Option<Arc<Background>>,
+}
+
+impl Loaded {
+    /// Makes and configures all instances of `plugin`.
+    ///
+    /// # Errors
+    /// What the plugin does not like about its configuration, or the fault that ended an instance.
+    pub fn warm(plugin: Plugin, workers: usize, repair: &Repair) -> Result<Self, LoadError> {
+        let kinds = plugin.compiled.indices.kinds();
+        let is = |kind: &str| kinds.contains(&kind);
+        let plugin = Arc::new(plugin);
+        let hot = if is(KINDS[0]) || is(KINDS[1]) {
+            let first = configured(&plugin, Class::Hot)?;
+            let hot = Hot::warm(Arc::clone(&plugin), first, workers.max(1), repair.clone());
+            Some(hot.map_err(LoadError::during("its preparation"))?)
+        } else {
+            None
+        };
+        let background = if is(KINDS[2]) || is(KINDS[3]) {
+            let first = configured(&plugin, Class::Background)?;
+            let background = Background::warm(Arc::clone(&plugin), first);
+            Some(background.map_err(LoadError::during("its preparation"))?)
+        } else {
+            None
+        };
+        let router = hot.clone().filter(|_| is(KINDS[0])).map(|hot| Arc::new(WasmRouter(hot)) as Arc<dyn Router>);
+        let balancer =
+            hot.clone().filter(|_| is(KINDS[1])).map(|hot| Arc::new(WasmBalancer(hot)) as Arc<dyn Balancer>);
+        let alerter = background
+            .clone()
+            .filter(|_| is(KINDS[2]))
+            .map(|background| Arc::new(WasmAlerter(background)) as Arc<dyn Alerter>);
+        let meter = background
+            .clone()
+            .filter(|_| is(KINDS[3]))
+            .map(|background| Arc::new(WasmMeter(background)) as Arc<dyn Meter>);
+        let panels = meter.as_ref().map_or_else(Vec::new, |meter| meter.describe().panels.clone());
+        Ok(Self { plugin, kinds, panels, router, balancer, alerter, meter, hot, background })
+    }
+
+    /// Calls answered or failed, and the 99th percentile of their latency in microseconds.
+    pub fn figures(&self) -> (u64, f64) {
+        let hot = self.hot.iter().flat_map(|hot| hot.stats());
+        stats::total(hot.chain(self.background.iter().map(|background| background.stats())))
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        let hot = self.hot.as_ref().map_or(0, |hot| hot.memory_bytes());
+        hot + self.background.as_ref().map_or(0, |background| background.memory_bytes())
+    }
+
+    /// Whether anything but this value still uses the generation.
+    pub fn in_use(&self) -> bool {
+        fn used<T: ?Sized>(policy: Option<&Arc<T>>) -> bool {
+            policy.is_some_and(|policy| Arc::strong_count(policy) > 1)
+        }
+        used(self.router.as_ref())
+            || used(self.balancer.as_ref())
+            || used(self.alerter.as_ref())
+            || used(self.meter.as_ref())
+    }
+}
+
+/// The first instance of its class: here a configuration that is not accepted gets its reasons.
+fn configured(plugin: &Plugin, class: Class) -> Result<Box<Instance>, LoadError> {
+    let instance = plugin.compiled.instantiate(class, Arc::clone(&plugin.shared));
+    let mut instance = Box::new(instance.map_err(LoadError::during("its start"))?);
+    let configured = instance.configure(&plugin.config_json).map_err(LoadError::during("`configure`"))?;
+    configured.map_err(LoadError::Configuration)?;
+    if instance.is_worn() {
+        let (bytes, bytes_max) = (instance.memory_bytes(), class.memory_bytes_max());
+        return Err(LoadError::Memory { bytes, bytes_max });
+    }
+    Ok(instance)
+}

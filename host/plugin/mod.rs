@@ -1,0 +1,67 @@
+//! Plugins: WebAssembly components that are routers, balancers, alerters or meters. This room turns files into
+//! policies and keeps them from doing harm; it alone knows wasmtime.
+//!
+//! Knows the domain and the policies' traits. Must not know who asks them, what a plugin decides about, or how its
+//! standing is shown.
+
+mod background;
+mod clock;
+mod engine;
+mod fault;
+mod folder;
+mod host_state;
+mod hot;
+mod inspect;
+mod instance;
+mod kv;
+mod load;
+mod loaded;
+mod reload;
+mod repair;
+mod round;
+mod stats;
+mod v0_1;
+mod wasi;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use self::engine::EngineError;
+pub use self::hot::set_worker;
+pub use self::reload::Plugins;
+pub use self::watch::{WatchError, Watcher};
+use crate::mesh::observe::Event;
+
+/// The default plugins, as the build script made them: name and component.
+mod embedded {
+    include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
+}
+
+/// Where `plugin_loaded`, `plugin_refused`, `plugin_quarantined` and `plugin_removed` go. Called from data-path
+/// workers too, so it must not wait.
+pub type EventSink = Arc<dyn Fn(Event) + Send + Sync>;
+
+pub struct Settings {
+    /// Where `.wasm` files are dropped.
+    pub folder: Option<PathBuf>,
+    /// How many instances routers and balancers get: one for each data-path worker.
+    pub workers: usize,
+    /// By plugin name.
+    pub config: BTreeMap<String, PluginConfig>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginConfig {
+    pub enabled: bool,
+    /// Lower is asked first. Without any configuration 100, for embedded plugins 1000.
+    pub order: i32,
+    /// A router's fault refuses the call instead of passing it on.
+    pub refuse_on_fault: bool,
+    /// An object. A `NAME.toml` beside the plugin's file wins over it.
+    pub config_json: String,
+}

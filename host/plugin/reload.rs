@@ -1,0 +1,237 @@
+//! The plugins in force. Level-triggered: each reload looks at everything that is there, and compares.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::engine::{EngineError, Runtime};
+use super::folder::{self, Sha};
+use super::loaded::Loaded;
+use super::repair::Repair;
+use super::round::{Candidate, Round};
+use super::{EventSink, PluginConfig, Settings, clock, embedded};
+use crate::mesh::ids::Name;
+use crate::mesh::observe::Event;
+use crate::mesh::time::Wall;
+use crate::policy::PolicySet;
+use crate::policy::status::{PluginState, PluginStatus, RefusedBuild};
+
+pub type Embedded = &'static [(&'static str, &'static [u8])];
+
+/// All plugins. One reload runs at a time; status and configuration never wait for it.
+pub struct Plugins {
+    folder: Option<PathBuf>,
+    embedded: Embedded,
+    reloader: Mutex<Reloader>,
+    config: Mutex<BTreeMap<String, PluginConfig>>,
+    listing: Mutex<Listing>,
+}
+
+/// What a reload remembers for the next one.
+pub struct Reloader {
+    pub runtime: Runtime,
+    pub repair: Repair,
+    pub workers: usize,
+    pub events: EventSink,
+    pub in_force: BTreeMap<Name, Entry>,
+    pub memory: super::round::Memory,
+    /// What the round before found to be refused: said once, not each time.
+    pub known_refusals: HashSet<(Option<PathBuf>, Sha, Sha)>,
+    /// Replaced generations that calls may still use. They are dropped here, not on a data-path worker.
+    retired: Vec<Loaded>,
+    set: PolicySet,
+    unreadable: bool,
+}
+
+/// A plugin in force.
+#[derive(Clone)]
+pub struct Entry {
+    pub loaded: Loaded,
+    /// `None` for an embedded one.
+    pub file: Option<PathBuf>,
+    pub summary: String,
+    pub component: Sha,
+    pub config: Sha,
+    pub size_bytes: usize,
+    pub order: i32,
+    pub loaded_at: Wall,
+    pub refused: Option<RefusedBuild>,
+}
+
+#[derive(Default)]
+struct Listing {
+    in_force: Vec<Entry>,
+    others: Vec<PluginStatus>,
+}
+
+impl Plugins {
+    /// Nothing is in force before the first reload.
+    ///
+    /// # Errors
+    /// This machine cannot run WebAssembly, or has no thread to give.
+    pub fn new(settings: Settings, events: EventSink) -> Result<Self, EngineError> {
+        Self::with_embedded(settings, events, embedded::EMBEDDED)
+    }
+
+    pub(super) fn with_embedded(
+        settings: Settings,
+        events: EventSink,
+        embedded: Embedded,
+    ) -> Result<Self, EngineError> {
+        let reloader = Reloader {
+            runtime: Runtime::new()?,
+            repair: Repair::start().map_err(EngineError::Thread)?,
+            workers: settings.workers,
+            events,
+            in_force: BTreeMap::new(),
+            memory: super::round::Memory::default(),
+            known_refusals: HashSet::new(),
+            retired: Vec::new(),
+            set: PolicySet::default(),
+            unreadable: false,
+        };
+        Ok(Self {
+            folder: settings.folder,
+            embedded,
+            reloader: Mutex::new(reloader),
+            config: Mutex::new(settings.config),
+            listing: Mutex::default(),
+        })
+    }
+
+    /// Looks at the folder, the embedded plugins and the configuration, and brings into force what is new and good.
+    /// Answers the set in force and whether it changed. May compile for seconds: never on a worker.
+    pub fn reload(&self) -> (PolicySet, bool) {
+        let mut reloader = lock(&self.reloader);
+        let found = match self.folder.as_deref().map_or_else(|| Ok(Vec::new()), folder::look) {
+            Ok(found) => found,
+            Err(error) => {
+                if !reloader.unreadable {
+                    tracing::warn!(folder = ?self.folder, %error, "plugins folder unreadable, nothing is changed");
+                }
+                reloader.unreadable = true;
+                return (reloader.set.clone(), false);
+            }
+        };
+        reloader.unreadable = false;
+        let config = lock(&self.config).clone();
+        let candidates: Vec<Candidate> = found
+            .into_iter()
+            .map(Candidate::file)
+            .chain(self.embedded.iter().map(|(name, bytes)| Candidate::embedded(name, bytes)))
+            .collect();
+        let outcome = Round::run(&mut reloader, &config, candidates);
+        let changed = reloader.bring_into_force(outcome.in_force);
+        reloader.known_refusals = outcome.refusals;
+        *lock(&self.listing) =
+            Listing { in_force: reloader.in_force.values().cloned().collect(), others: outcome.others };
+        (reloader.set.clone(), changed)
+    }
+
+    /// One entry for each plugin in force and for each file or embedded plugin that is not, sorted by name.
+    pub fn status(&self) -> Vec<PluginStatus> {
+        let listing = lock(&self.listing);
+        let mut all: Vec<PluginStatus> =
+            listing.in_force.iter().map(Entry::status).chain(listing.others.iter().cloned()).collect();
+        drop(listing);
+        all.sort_by(|a, b| a.name.cmp(&b.name).then(a.state.as_str().cmp(b.state.as_str())));
+        all
+    }
+
+    /// Counts from the next reload on.
+    pub fn set_config(&self, config: BTreeMap<String, PluginConfig>) {
+        *lock(&self.config) = config;
+    }
+}
+
+impl Reloader {
+    fn bring_into_force(&mut self, next: BTreeMap<Name, Entry>) -> bool {
+        for (name, old) in &self.in_force {
+            let replaced = next.get(name).is_none_or(|new| new.generation() != old.generation());
+            if replaced {
+                self.retired.push(old.loaded.clone());
+            }
+            if !next.contains_key(name) {
+                tracing::info!(plugin = %name, version = %old.loaded.plugin.source.version, "plugin removed");
+                self.announce("plugin_removed", format!("plugin `{name}` was removed"));
+            }
+        }
+        let before = ranking(&self.in_force);
+        let after = ranking(&next);
+        let changed = before.iter().map(|(_, name, generation)| (name, generation)).ne(after
+            .iter()
+            .map(|(_, name, generation)| (name, generation)));
+        self.in_force = next;
+        if changed {
+            self.set = self.policy_set(&after);
+        }
+        // The clones in the listing are replaced after this, so what retires now is dropped next time at the earliest.
+        self.retired.retain(Loaded::in_use);
+        changed
+    }
+
+    fn policy_set(&self, ranking: &[(i32, Name, u64)]) -> PolicySet {
+        let mut set = PolicySet::default();
+        for (_, name, _) in ranking {
+            let loaded = &self.in_force[name].loaded;
+            set.routers.extend(loaded.router.clone());
+            set.balancers.extend(loaded.balancer.clone());
+            set.alerters.extend(loaded.alerter.clone());
+            set.meters.extend(loaded.meter.clone());
+        }
+        set
+    }
+
+    pub fn announce(&self, kind: &'static str, detail: String) {
+        (self.events)(Event { at: clock::wall(), kind, service: None, instance: None, detail });
+    }
+}
+
+/// In the order in which plugins are asked.
+fn ranking(entries: &BTreeMap<Name, Entry>) -> Vec<(i32, Name, u64)> {
+    let mut ranking: Vec<_> =
+        entries.iter().map(|(name, entry)| (entry.order, name.clone(), entry.generation())).collect();
+    ranking.sort();
+    ranking
+}
+
+impl Entry {
+    pub fn generation(&self) -> u64 {
+        self.loaded.plugin.source.generation
+    }
+
+    fn status(&self) -> PluginStatus {
+        let plugin = &self.loaded.plugin;
+        let (calls, p99_us) = self.loaded.figures();
+        let last_fault = plugin.health.last_fault();
+        let (state, reason) = if plugin.health.rests() {
+            (PluginState::Quarantined, last_fault.clone().unwrap_or_default())
+        } else {
+            (PluginState::Loaded, String::new())
+        };
+        PluginStatus {
+            version: plugin.source.version.clone(),
+            summary: self.summary.clone(),
+            kinds: self.loaded.kinds.clone(),
+            sha256: hex::encode(self.component),
+            size_bytes: self.size_bytes,
+            generation: self.generation(),
+            order: self.order,
+            loaded_at: self.loaded_at,
+            calls,
+            faults: plugin.health.faults(),
+            fallbacks: plugin.health.fallbacks(),
+            p99_us,
+            memory_bytes: self.loaded.memory_bytes(),
+            last_fault,
+            refused: self.refused.clone(),
+            panels: self.loaded.panels.clone(),
+            ..PluginStatus::idle(plugin.source.name.as_str().to_owned(), self.file.clone(), state, reason)
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic in a round leaves the values of the round before, which are whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,329 @@
+//! One reload: decides for each file and each embedded plugin whether it comes into force, stays, or is refused.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::folder::{Content, Found, FoundConfig, Sha, sha256};
+use super::host_state::Shared;
+use super::load::{self, Build, LoadError};
+use super::loaded::{Loaded, Plugin};
+use super::reload::{Entry, Reloader};
+use super::{PluginConfig, clock};
+use crate::mesh::ids::Name;
+use crate::policy::Source;
+use crate::policy::status::{PluginState, PluginStatus, RefusedBuild};
+
+const ORDER: i32 = 100;
+const ORDER_EMBEDDED: i32 = 1000;
+/// Remembered refusals; when there are more, all are forgotten and found out again.
+const REFUSALS_MAX: usize = 1_024;
+
+/// What rounds remember. Successful builds are kept while a file has them, refusals for as long as there is room.
+#[derive(Default)]
+pub struct Memory {
+    builds: HashMap<Sha, Arc<Build>>,
+    /// By component alone, or by component and configuration.
+    refusals: HashMap<(Sha, Option<Sha>), Refusal>,
+    /// The plugin that each file last brought into force.
+    carried: HashMap<PathBuf, Name>,
+    generations: BTreeMap<Name, u64>,
+    shared: BTreeMap<Name, Arc<Shared>>,
+}
+
+#[derive(Clone)]
+struct Refusal {
+    reason: String,
+    /// When the component got as far as saying it.
+    name: Option<Name>,
+}
+
+/// A file or an embedded plugin.
+pub struct Candidate {
+    /// `None` for an embedded one.
+    file: Option<PathBuf>,
+    label: String,
+    content: Result<(Cow<'static, [u8]>, Sha), Option<LoadError>>,
+    config: Option<FoundConfig>,
+}
+
+impl Candidate {
+    pub fn file(found: Found) -> Self {
+        let content = match found.content {
+            Content::Whole { bytes, sha256 } => Ok((Cow::Owned(bytes), sha256)),
+            Content::Failed(kind) => Err(Some(LoadError::Unreadable(kind))),
+            Content::Moving => Err(None),
+        };
+        Self { file: Some(found.path), label: found.stem, content, config: found.config }
+    }
+
+    pub fn embedded(name: &str, bytes: &'static [u8]) -> Self {
+        Self {
+            file: None,
+            label: name.to_owned(),
+            content: Ok((Cow::Borrowed(bytes), sha256(bytes))),
+            config: None,
+        }
+    }
+
+    fn is_embedded(&self) -> bool {
+        self.file.is_none()
+    }
+}
+
+/// What a round found.
+pub struct Outcome {
+    pub in_force: BTreeMap<Name, Entry>,
+    pub others: Vec<PluginStatus>,
+    pub refusals: HashSet<(Option<PathBuf>, Sha, Sha)>,
+}
+
+pub struct Round<'a> {
+    reloader: &'a mut Reloader,
+    config: &'a BTreeMap<String, PluginConfig>,
+    outcome: Outcome,
+}
+
+/// What stands in the way of a candidate.
+enum Obstacle {
+    /// It is being written: nothing changes.
+    Moving,
+    Disabled(Name),
+    Shadowed(Name),
+    Refused { refusal: Refusal, component: Sha, config: Sha },
+}
+
+impl Round<'_> {
+    pub fn run(
+        reloader: &mut Reloader,
+        config: &BTreeMap<String, PluginConfig>,
+        candidates: Vec<Candidate>,
+    ) -> Outcome {
+        let outcome = Outcome { in_force: BTreeMap::new(), others: Vec::new(), refusals: HashSet::new() };
+        let mut round = Round { reloader, config, outcome };
+        let here: HashSet<PathBuf> = candidates.iter().filter_map(|candidate| candidate.file.clone()).collect();
+        let mut components = HashSet::new();
+        for candidate in candidates {
+            components.extend(candidate.content.as_ref().ok().map(|(_, sha)| *sha));
+            round.settle(&candidate);
+        }
+        let Round { reloader, outcome, .. } = round;
+        let memory = &mut reloader.memory;
+        memory.builds.retain(|sha, _| components.contains(sha));
+        memory.carried.retain(|file, _| here.contains(file));
+        if memory.refusals.len() > REFUSALS_MAX {
+            memory.refusals.clear();
+        }
+        outcome
+    }
+
+    fn settle(&mut self, candidate: &Candidate) {
+        match self.admit(candidate) {
+            Ok(entry) => {
+                let name = entry.loaded.plugin.source.name.clone();
+                if let Some(file) = &candidate.file {
+                    self.reloader.memory.carried.insert(file.clone(), name.clone());
+                }
+                self.outcome.in_force.insert(name, entry);
+            }
+            Err(Obstacle::Moving) => {
+                self.keep(candidate, None);
+            }
+            Err(Obstacle::Disabled(name)) => self.list(candidate, name.as_str(), PluginState::Disabled, String::new()),
+            Err(Obstacle::Shadowed(name)) => {
+                let by = self.outcome.in_force.get(&name).map(|entry| describe(entry.file.as_deref()));
+                let reason = by.map_or_else(String::new, |by| format!("{by} overrides it"));
+                self.list(candidate, name.as_str(), PluginState::Shadowed, reason);
+            }
+            Err(Obstacle::Refused { refusal, component, config }) => {
+                self.refuse(candidate, refusal, component, config);
+            }
+        }
+    }
+
+    fn admit(&mut self, candidate: &Candidate) -> Result<Entry, Obstacle> {
+        let (bytes, component) = match &candidate.content {
+            Ok((bytes, sha)) => (bytes, *sha),
+            Err(None) => return Err(Obstacle::Moving),
+            Err(Some(error)) => {
+                let refusal = Refusal { reason: error.to_string(), name: None };
+                return Err(Obstacle::Refused { refusal, component: Sha::default(), config: Sha::default() });
+            }
+        };
+        let build = self.build(candidate, bytes, component).map_err(|refusal| Obstacle::Refused {
+            refusal,
+            component,
+            config: Sha::default(),
+        })?;
+        let name = build.name.clone();
+        let settings = self.config.get(name.as_str());
+        if settings.is_some_and(|settings| !settings.enabled) {
+            return Err(Obstacle::Disabled(name));
+        }
+        let default_json = settings.map_or("", |settings| settings.config_json.as_str());
+        let default_json = if default_json.is_empty() { "{}" } else { default_json };
+        let config = candidate.config.as_ref().map_or_else(|| sha256(default_json.as_bytes()), |file| file.sha256);
+        let refused = |refusal| Obstacle::Refused { refusal, component, config };
+        if let Some(rival) = self.outcome.in_force.get(&name) {
+            if candidate.is_embedded() {
+                return Err(Obstacle::Shadowed(name));
+            }
+            let error = LoadError::Duplicate(describe(rival.file.as_deref()), name.clone());
+            return Err(refused(Refusal { reason: error.to_string(), name: Some(name) }));
+        }
+        let order = settings.map_or(if candidate.is_embedded() { ORDER_EMBEDDED } else { ORDER }, |s| s.order);
+        let refuses = settings.is_some_and(|settings| settings.refuse_on_fault);
+        if let Some(same) = self.reloader.in_force.get(&name)
+            && (same.component, same.config) == (component, config)
+        {
+            same.loaded.plugin.refuses_on_fault.store(refuses, Ordering::Relaxed);
+            return Ok(Entry { file: candidate.file.clone(), order, refused: None, ..same.clone() });
+        }
+        if let Some(refusal) = self.reloader.memory.refusals.get(&(component, Some(config))) {
+            return Err(refused(refusal.clone()));
+        }
+        let json = match &candidate.config {
+            None => Ok(default_json),
+            Some(file) => file.json.as_deref(),
+        };
+        let warmed = match json {
+            Ok(json) => self.warm(&build, json.to_owned(), refuses),
+            Err(error) => Err((error.to_string(), true)),
+        };
+        match warmed {
+            Ok(loaded) => Ok(Entry {
+                loaded,
+                file: candidate.file.clone(),
+                summary: build.summary.clone(),
+                component,
+                config,
+                size_bytes: bytes.len(),
+                order,
+                loaded_at: clock::wall(),
+                refused: None,
+            })
+            .inspect(|entry| self.greet(entry)),
+            Err((reason, is_final)) => {
+                let refusal = Refusal { reason, name: Some(name) };
+                if is_final {
+                    self.reloader.memory.refusals.insert((component, Some(config)), refusal.clone());
+                }
+                Err(refused(refusal))
+            }
+        }
+    }
+
+    fn build(&mut self, candidate: &Candidate, bytes: &[u8], sha: Sha) -> Result<Arc<Build>, Refusal> {
+        let memory = &mut self.reloader.memory;
+        if let Some(build) = memory.builds.get(&sha) {
+            return Ok(Arc::clone(build));
+        }
+        if let Some(refusal) = memory.refusals.get(&(sha, None)) {
+            return Err(refusal.clone());
+        }
+        match load::build(&self.reloader.runtime, &candidate.label, bytes) {
+            Ok(build) => {
+                let build = Arc::new(build);
+                memory.builds.insert(sha, Arc::clone(&build));
+                Ok(build)
+            }
+            Err(error) => {
+                let refusal = Refusal { reason: error.to_string(), name: None };
+                if error.is_final() {
+                    memory.refusals.insert((sha, None), refusal.clone());
+                }
+                Err(refusal)
+            }
+        }
+    }
+
+    /// The next generation of a plugin; a number that failed is not used up. Besides the reason for a failure:
+    /// whether it would fail again.
+    fn warm(&mut self, build: &Build, config_json: String, refuses: bool) -> Result<Loaded, (String, bool)> {
+        let Reloader { memory, events, workers, repair, .. } = &mut *self.reloader;
+        let generation = memory.generations.get(&build.name).map_or(1, |before| before + 1);
+        let source = Source { name: build.name.clone(), version: build.version.clone(), generation };
+        let shared =
+            memory.shared.entry(build.name.clone()).or_insert_with(|| Shared::new(build.name.as_str()));
+        let health = super::fault::Health::new(build.name.clone(), Arc::clone(events));
+        let plugin = Plugin::new(source, health, build, Arc::clone(shared), config_json, refuses);
+        let loaded =
+            Loaded::warm(plugin, *workers, repair).map_err(|error| (error.to_string(), error.is_final()))?;
+        memory.generations.insert(build.name.clone(), generation);
+        Ok(loaded)
+    }
+
+    fn greet(&self, entry: &Entry) {
+        let source = &entry.loaded.plugin.source;
+        let (from, kinds) = (describe(entry.file.as_deref()), entry.loaded.kinds.join(", "));
+        let generation = source.generation;
+        tracing::info!(plugin = %source.name, version = %source.version, generation, %kinds, %from, "plugin loaded");
+        let detail =
+            format!("plugin `{}` {} is in force: generation {generation}, from {from}", source.name, source.version);
+        self.reloader.announce("plugin_loaded", detail);
+    }
+
+    fn refuse(&mut self, candidate: &Candidate, refusal: Refusal, component: Sha, config: Sha) {
+        let key = (candidate.file.clone(), component, config);
+        let from = describe(candidate.file.as_deref());
+        if !self.reloader.known_refusals.contains(&key) {
+            tracing::warn!(%from, reason = %refusal.reason, "plugin refused");
+            self.reloader.announce("plugin_refused", format!("{from} was refused: {}", refusal.reason));
+        }
+        self.outcome.refusals.insert(key);
+        let sha256 = if component == Sha::default() { String::new() } else { hex::encode(component) };
+        let build = RefusedBuild { sha256: sha256.clone(), reason: refusal.reason.clone(), at: clock::wall() };
+        if self.keep(candidate, Some(build)) {
+            return;
+        }
+        let name = refusal.name.as_ref().map_or(candidate.label.as_str(), Name::as_str).to_owned();
+        self.list(candidate, &name, PluginState::Refused, refusal.reason);
+        if let Some(listed) = self.outcome.others.last_mut() {
+            listed.sha256 = sha256;
+        }
+    }
+
+    /// Leaves in force what the file last brought into force, if there is such a plugin.
+    fn keep(&mut self, candidate: &Candidate, refused: Option<RefusedBuild>) -> bool {
+        let carried = candidate.file.as_ref().and_then(|file| self.reloader.memory.carried.get(file));
+        let Some(name) = carried else { return false };
+        let is_enabled = self.config.get(name.as_str()).is_none_or(|settings| settings.enabled);
+        let Some(entry) = self.reloader.in_force.get(name).filter(|entry| entry.file == candidate.file) else {
+            return false;
+        };
+        if !is_enabled || self.outcome.in_force.contains_key(name) {
+            return false;
+        }
+        // The same refusal keeps the time at which it was first seen.
+        let refused = match (&entry.refused, refused) {
+            (Some(old), Some(new)) if (&old.sha256, &old.reason) == (&new.sha256, &new.reason) => Some(old.clone()),
+            (_, Some(new)) => Some(new),
+            (old, None) => old.clone(),
+        };
+        let order = self.config.get(name.as_str()).map_or(entry.order, |settings| settings.order);
+        let kept = Entry { refused, order, ..entry.clone() };
+        self.outcome.in_force.insert(name.clone(), kept);
+        true
+    }
+
+    fn list(&mut self, candidate: &Candidate, name: &str, state: PluginState, reason: String) {
+        let mut status = PluginStatus::idle(name.to_owned(), candidate.file.clone(), state, reason);
+        if let Ok((bytes, sha)) = &candidate.content {
+            status.sha256 = hex::encode(sha);
+            status.size_bytes = bytes.len();
+            if let Some(build) = self.reloader.memory.builds.get(sha) {
+                status.version.clone_from(&build.version);
+                status.summary.clone_from(&build.summary);
+                status.kinds = build.compiled.indices.kinds();
+            }
+        }
+        self.outcome.others.push(status);
+    }
+}
+
+fn describe(file: Option<&Path>) -> String {
+    let name = file.and_then(Path::file_name);
+    name.map_or_else(|| "the embedded default".to_owned(), |name| name.to_string_lossy().into_owned())
+}

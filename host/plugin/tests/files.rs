@@ -1,0 +1,209 @@
+//! What comes into force, what does not, and what people are told.
+
+use std::fs;
+use std::sync::Arc;
+
+use super::support::{Bench, altered, catalog, config, facts, guest};
+use crate::policy::status::PluginState;
+
+fn refusal_of(bytes: &[u8]) -> String {
+    let bench = Bench::new();
+    bench.put("x.wasm", bytes);
+    let (set, changed) = bench.plugins.reload();
+    assert!(!changed && set.routers.is_empty());
+    assert_eq!(bench.kinds_of_events(), ["plugin_refused"]);
+    let status = bench.only();
+    assert_eq!((status.state, status.generation), (PluginState::Refused, 0));
+    status.reason
+}
+
+/// `component` with every `from` replaced by `to`, which is as long.
+fn patched(component: &[u8], from: &str, to: &str) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let mut bytes = component.to_vec();
+    let mut at = 0;
+    while let Some(found) = bytes[at..].windows(from.len()).position(|window| window == from.as_bytes()) {
+        at += found;
+        bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+    }
+    assert!(at > 0, "{from} is not there");
+    bytes
+}
+
+#[test]
+fn files_that_are_no_components_are_refused_with_a_sentence() {
+    let good = guest("none");
+    for (bytes, words) in [
+        (&b""[..], "empty"),
+        (b"hello, world", "not WebAssembly"),
+        (b"\0as", "ends too early"),
+        (&good[..good.len() / 2], "ends too early"),
+        (b"\0asm\x01\0\0\0", "`wasm32-wasip2`"),
+        (b"\0asm\x0d\0\x01\0", "meshwright:plugin"),
+    ] {
+        let reason = refusal_of(bytes);
+        assert!(reason.contains(words), "{reason}");
+    }
+    let mut garbage = good.clone();
+    garbage[good.len() / 2..][..64].fill(0xff);
+    assert!(!refusal_of(&garbage).is_empty());
+}
+
+#[test]
+fn imports_and_versions_are_named_in_the_refusal() {
+    let good = guest("none");
+    let reason = refusal_of(&patched(&good, "meshwright:plugin/router@0.1.0", "meshwright:plugin/router@0.3.0"));
+    assert_eq!(reason, "needs meshwright:plugin/router@0.3.0, this build offers 0.1.0");
+    let reason = refusal_of(&patched(&good, "wasi:clocks/monotonic-clock@", "wasi:sockets/tcp-socketsXYZ@"));
+    assert!(reason.starts_with("forbidden import `wasi:sockets/tcp-socketsXYZ@"), "{reason}");
+    assert!(reason.ends_with("plugins have no network"), "{reason}");
+}
+
+#[test]
+fn what_a_component_says_about_itself_can_keep_it_out() {
+    for (behaviour, words) in [
+        ("meta", "metadata"),
+        ("badname", "`../x` cannot be used"),
+        ("selftest", "self-test failed: it does not work"),
+        ("configure-trap", "`configure`: it trapped"),
+        ("configure-loop", "`configure`: it took longer than 1000 ms"),
+        ("configure-allocate", "MiB of memory"),
+        ("badwindow", "window"),
+    ] {
+        let reason = refusal_of(&guest(behaviour));
+        assert!(reason.contains(words), "{behaviour}: {reason}");
+    }
+}
+
+#[test]
+fn a_refused_replacement_leaves_the_generation_before_in_force() {
+    let (bench, first) = Bench::of("none");
+    let good = guest("none");
+    let broken = [guest("selftest"), b"garbage".to_vec(), good[..good.len() / 3].to_vec()];
+    for (round, bytes) in (1..).zip(&broken) {
+        bench.put("guest.wasm", bytes);
+        let (set, changed) = bench.plugins.reload();
+        assert!(!changed);
+        assert!(Arc::ptr_eq(&set.routers[0], &first.routers[0]), "the same instances");
+        let status = bench.only();
+        assert_eq!((status.state, status.generation), (PluginState::Loaded, 1));
+        let refused = status.refused.expect("the refused build is shown");
+        assert!(!refused.reason.is_empty() && refused.sha256 != status.sha256);
+        assert_eq!(bench.kinds_of_events().len(), 1 + round);
+        bench.plugins.reload();
+        assert_eq!(bench.kinds_of_events().len(), 1 + round, "said once");
+    }
+    bench.put("guest.wasm", &altered(guest("none"), 1));
+    let (set, changed) = bench.plugins.reload();
+    assert!(changed && !Arc::ptr_eq(&set.routers[0], &first.routers[0]));
+    let status = bench.only();
+    assert_eq!((status.generation, status.refused), (2, None));
+    first.routers[0].route(&facts(), &catalog(1, 1)).expect("calls in flight finish on the old generation");
+}
+
+#[test]
+fn an_unchanged_plugin_keeps_its_instances_whatever_its_neighbours_do() {
+    let (bench, first) = Bench::of("none");
+    bench.put("a-broken.wasm", b"garbage");
+    let (set, changed) = bench.plugins.reload();
+    assert!(!changed && Arc::ptr_eq(&set.routers[0], &first.routers[0]));
+    fs::rename(bench.path("guest.wasm"), bench.path("renamed.wasm")).unwrap();
+    let (set, changed) = bench.plugins.reload();
+    assert!(!changed && Arc::ptr_eq(&set.routers[0], &first.routers[0]), "a new file name is no new plugin");
+    assert_eq!(bench.plugins.status()[1].file, Some(bench.path("renamed.wasm")));
+}
+
+#[test]
+fn two_files_cannot_be_the_same_plugin() {
+    let bench = Bench::new();
+    bench.put("b.wasm", &altered(guest("none"), 1));
+    bench.put("a.wasm", &guest("none"));
+    bench.plugins.reload();
+    let [ref loaded, ref refused] = bench.plugins.status()[..] else { panic!() };
+    assert_eq!((loaded.state, &loaded.file), (PluginState::Loaded, &Some(bench.path("a.wasm"))));
+    assert_eq!((refused.state, &refused.file), (PluginState::Refused, &Some(bench.path("b.wasm"))));
+    assert_eq!(refused.reason, "`a.wasm` already is plugin `guest`; two files cannot be the same plugin");
+    bench.remove("a.wasm");
+    bench.plugins.reload();
+    assert_eq!((bench.only().state, bench.only().generation), (PluginState::Loaded, 2));
+}
+
+#[test]
+fn a_file_overrides_the_embedded_plugin_until_it_is_taken_away() {
+    let embedded: &'static [u8] = guest("none").leak();
+    let bench = Bench::with(1, vec![("guest", embedded)].leak());
+    bench.plugins.reload();
+    let status = bench.only();
+    assert_eq!((status.state, status.file, status.order), (PluginState::Loaded, None, 1000));
+    bench.put("own.wasm", &altered(guest("none"), 1));
+    assert!(bench.plugins.reload().1);
+    let [ref own, ref default] = bench.plugins.status()[..] else { panic!() };
+    assert_eq!((own.state, own.generation, own.order), (PluginState::Loaded, 2, 100));
+    assert_eq!((default.state, default.reason.as_str()), (PluginState::Shadowed, "own.wasm overrides it"));
+    bench.put("own.wasm", b"garbage");
+    assert!(!bench.plugins.reload().1, "a broken override stays what it was");
+    bench.remove("own.wasm");
+    assert!(bench.plugins.reload().1);
+    let status = bench.only();
+    assert_eq!((status.state, status.file, status.generation), (PluginState::Loaded, None, 3));
+}
+
+#[test]
+fn a_plugin_that_is_taken_away_is_gone() {
+    let (bench, _set) = Bench::of("none");
+    bench.remove("guest.wasm");
+    let (set, changed) = bench.plugins.reload();
+    assert!(changed && set.routers.is_empty() && set.meters.is_empty());
+    assert!(bench.plugins.status().is_empty());
+    assert_eq!(bench.kinds_of_events(), ["plugin_loaded", "plugin_removed"]);
+}
+
+#[test]
+fn configuration_is_part_of_what_is_compared() {
+    let (bench, first) = Bench::of("none");
+    fs::write(bench.path("guest.toml"), "mode = \"bad\"\n").unwrap();
+    assert!(!bench.plugins.reload().1);
+    let refused = bench.only().refused.unwrap();
+    assert_eq!(refused.reason, "it does not accept its configuration: `/bad`: must not be there");
+    fs::write(bench.path("guest.toml"), "mode = \n").unwrap();
+    assert!(!bench.plugins.reload().1);
+    assert!(bench.only().refused.unwrap().reason.contains("`guest.toml`"));
+    fs::write(bench.path("guest.toml"), "mode = \"good\"\n").unwrap();
+    let (set, changed) = bench.plugins.reload();
+    assert!(changed && !Arc::ptr_eq(&set.routers[0], &first.routers[0]));
+    assert_eq!((bench.only().generation, bench.only().refused), (2, None));
+
+    // The file wins over the settings, until it is taken away.
+    bench.plugins.set_config([("guest".to_owned(), config(r#"{"a":1}"#))].into());
+    assert!(!bench.plugins.reload().1);
+    bench.remove("guest.toml");
+    assert!(bench.plugins.reload().1);
+    assert_eq!(bench.only().generation, 3);
+}
+
+#[test]
+fn order_and_failing_closed_change_without_a_new_generation() {
+    let (bench, first) = Bench::of("none");
+    assert!(!first.routers[0].refuses_on_fault());
+    let mut settings = config("{}");
+    (settings.order, settings.refuse_on_fault) = (5, true);
+    bench.plugins.set_config([("guest".to_owned(), settings.clone())].into());
+    assert!(!bench.plugins.reload().1);
+    assert!(first.routers[0].refuses_on_fault());
+    assert_eq!((bench.only().order, bench.only().generation), (5, 1));
+    settings.enabled = false;
+    bench.plugins.set_config([("guest".to_owned(), settings)].into());
+    let (set, changed) = bench.plugins.reload();
+    assert!(changed && set.routers.is_empty());
+    assert_eq!(bench.only().state, PluginState::Disabled);
+}
+
+#[test]
+fn what_a_plugin_remembers_outlives_its_generations() {
+    let (bench, first) = Bench::of("none");
+    first.routers[0].route(&facts(), &catalog(1, 4)).unwrap();
+    // The next generation answers from memory before it has seen a catalogue with another number of services.
+    bench.put("guest.wasm", &altered(guest("counts"), 1));
+    let (second, _) = bench.plugins.reload();
+    assert_eq!(second.routers[0].route(&facts(), &catalog(0, 4)).unwrap().why, "4 services ");
+}

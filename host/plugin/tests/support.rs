@@ -1,0 +1,155 @@
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::mesh::ids::{CallId, Name, PoolId, Slot};
+use crate::mesh::observe::Event;
+use crate::mesh::pool::{Catalog, CatalogService, Live, Member, Pool};
+use crate::mesh::time::Wall;
+use crate::mesh::verdict::CallFacts;
+use crate::plugin::{PluginConfig, Plugins, Settings};
+use crate::policy::status::PluginStatus;
+use crate::policy::{Ask, PolicySet};
+
+pub fn guest(behaviour: &str) -> Vec<u8> {
+    let mut bytes = fs::read("/tmp/pr-guest/target/wasm32-wasip2/release/g.wasm").unwrap();
+    let mark = b"BEHAVE:";
+    let at = bytes.windows(mark.len()).position(|window| window == mark).unwrap() + mark.len();
+    let text = format!("{behaviour:-<41}");
+    bytes[at..at + 41].copy_from_slice(text.as_bytes());
+    bytes
+}
+
+/// A component of other bytes that does the same: an empty custom section is added.
+pub fn altered(mut component: Vec<u8>, tag: u8) -> Vec<u8> {
+    component.extend([0, 2, 1, tag]);
+    component
+}
+
+pub fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+/// A folder with plugins in it, and the room that reads it.
+pub struct Bench {
+    pub folder: TempDir,
+    pub plugins: Plugins,
+    pub events: Arc<Mutex<Vec<Event>>>,
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        Self::with(2, &[])
+    }
+
+    pub fn with(workers: usize, embedded: &'static [(&'static str, &'static [u8])]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let events: Arc<Mutex<Vec<Event>>> = Arc::default();
+        let sink = Arc::clone(&events);
+        let settings = Settings { folder: Some(folder.path().into()), workers, config: Default::default() };
+        let sink = Arc::new(move |event| sink.lock().unwrap().push(event));
+        Self { folder, plugins: Plugins::with_embedded(settings, sink, embedded).unwrap(), events }
+    }
+
+    /// With one file, `guest.wasm`, already in force.
+    pub fn of(behaviour: &str) -> (Self, PolicySet) {
+        let bench = Self::new();
+        bench.put("guest.wasm", &guest(behaviour));
+        let (set, changed) = bench.plugins.reload();
+        assert!(changed, "{:?}", bench.plugins.status());
+        (bench, set)
+    }
+
+    pub fn put(&self, file: &str, bytes: &[u8]) {
+        // Renamed into place, as careful people do.
+        let temporary = self.folder.path().join(format!(".{file}.tmp"));
+        fs::write(&temporary, bytes).unwrap();
+        fs::rename(temporary, self.path(file)).unwrap();
+    }
+
+    pub fn remove(&self, file: &str) {
+        fs::remove_file(self.path(file)).unwrap();
+    }
+
+    pub fn path(&self, file: &str) -> std::path::PathBuf {
+        Path::join(self.folder.path(), file)
+    }
+
+    pub fn only(&self) -> PluginStatus {
+        let mut all = self.plugins.status();
+        assert_eq!(all.len(), 1, "{all:?}");
+        all.remove(0)
+    }
+
+    pub fn kinds_of_events(&self) -> Vec<&'static str> {
+        self.events.lock().unwrap().iter().map(|event| event.kind).collect()
+    }
+}
+
+pub fn config(json: &str) -> PluginConfig {
+    PluginConfig { enabled: true, order: 100, refuse_on_fault: false, config_json: json.into() }
+}
+
+pub fn facts() -> CallFacts<'static> {
+    CallFacts {
+        id: CallId(1),
+        arrived: Wall::from_millis(1_700_000_000_000),
+        random: 7,
+        affinity: 9,
+        service: "docs",
+        tool: "search",
+        method: "tools/call",
+        client: "alice",
+        size: 120,
+        time_left: Duration::from_secs(60),
+    }
+}
+
+pub fn catalog(version: u64, services: usize) -> Arc<Catalog> {
+    let services = (0..services)
+        .map(|i| CatalogService {
+            name: name(&format!("docs-{i}")),
+            tags: vec![name("prod")],
+            tools: vec!["search".into()],
+            instances: 2,
+            healthy: 2,
+        })
+        .collect();
+    Arc::new(Catalog { version, services })
+}
+
+pub fn pool(id: u32, version: u64, members: u32) -> Pool {
+    let members = (0..members)
+        .map(|i| Member {
+            slot: Slot(i),
+            instance: name(&format!("docs-{i}")),
+            node: name("node"),
+            zone: None,
+            weight: 100,
+            tags: [].into(),
+            live: Arc::new(Live::default()),
+        })
+        .collect();
+    let loads_version = Arc::new(AtomicU64::new(1));
+    Pool { id: PoolId(id), version, service: name("docs"), members, loads_version }
+}
+
+pub fn ask() -> Ask {
+    Ask { affinity: 1, random: 2, excluded: 0 }
+}
+
+/// Waits for what another thread does; the time only bounds a failing test.
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(Instant::now() < end, "{what} did not happen");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

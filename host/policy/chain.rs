@@ -1,0 +1,113 @@
+//! The one way from a call to a permitted call.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{PolicyFault, Router, Source};
+use crate::mesh::ids::Name;
+use crate::mesh::pool::Catalog;
+use crate::mesh::verdict::{CallFacts, Refusal, Target, Verdict};
+
+/// A tool call before it was looked at: what routers see, and what they do not.
+#[derive(Clone, Debug)]
+pub struct ToolCall<'a> {
+    pub facts: CallFacts<'a>,
+    /// JSON text of the arguments, as it came.
+    pub arguments: &'a [u8],
+}
+
+/// Which policy decided, and why; `None` of it when all routers passed.
+#[derive(Clone, Debug)]
+pub struct Ruling {
+    pub by: Source,
+    pub why: String,
+}
+
+/// A call that the routers let through. Only [`review`] makes one, and only for one an instance can be asked.
+#[derive(Debug)]
+pub struct Permitted<T> {
+    call: T,
+    target: Option<Target>,
+    ruling: Option<Ruling>,
+}
+
+/// A call that a router did not let through.
+#[derive(Debug)]
+pub struct Refused {
+    pub refusal: Refusal,
+    pub ruling: Ruling,
+}
+
+/// Asks the routers in order; the first verdict other than `Pass` holds. A router that faults is passed over, or
+/// refuses the call when it is set to. A target that does not exist is no verdict.
+///
+/// # Errors
+/// The refusal, with who refused.
+pub fn review<'a>(
+    routers: &[Arc<dyn Router>],
+    catalog: &Arc<Catalog>,
+    call: ToolCall<'a>,
+    exists: impl Fn(&Name) -> bool,
+) -> Result<Permitted<ToolCall<'a>>, Refused> {
+    for router in routers {
+        let decision = match router.route(&call.facts, catalog) {
+            Ok(decision) => decision,
+            Err(fault) if router.refuses_on_fault() => return Err(refuse_for_fault(router.source(), &fault)),
+            Err(_) => continue,
+        };
+        let ruling = |why| Ruling { by: router.source().clone(), why };
+        match decision.verdict {
+            Verdict::Pass => {}
+            Verdict::Forward(target) if exists(&target.service) => {
+                return Ok(Permitted { call, target: Some(target), ruling: Some(ruling(decision.why)) });
+            }
+            Verdict::Forward(target) => router.overruled(&target.service),
+            Verdict::Reject(refusal) => return Err(Refused { refusal, ruling: ruling(decision.why) }),
+        }
+    }
+    Ok(Permitted { call, target: None, ruling: None })
+}
+
+fn refuse_for_fault(by: &Source, fault: &PolicyFault) -> Refused {
+    Refused {
+        refusal: Refusal { reason: "a policy that must agree could not be asked".to_owned(), retry_after: None },
+        ruling: Ruling { by: by.clone(), why: fault.to_string() },
+    }
+}
+
+impl<T> Permitted<T> {
+    pub fn ruling(&self) -> Option<&Ruling> {
+        self.ruling.as_ref()
+    }
+
+    pub fn tag(&self) -> Option<&Name> {
+        self.target.as_ref().and_then(|target| target.tag.as_ref())
+    }
+
+    pub fn timeout(&self) -> Option<Duration> {
+        self.target.as_ref().and_then(|target| target.timeout)
+    }
+}
+
+impl Permitted<ToolCall<'_>> {
+    /// The service or instance that takes the call.
+    pub fn service(&self) -> &str {
+        self.target.as_ref().map_or(self.call.facts.service, |target| target.service.as_str())
+    }
+
+    /// The tool's name there.
+    pub fn tool(&self) -> &str {
+        self.target.as_ref().and_then(|target| target.tool.as_deref()).unwrap_or(self.call.facts.tool)
+    }
+
+    pub fn arguments(&self) -> &[u8] {
+        self.call.arguments
+    }
+
+    pub fn facts(&self) -> &CallFacts<'_> {
+        &self.call.facts
+    }
+}
+
+#[cfg(test)]
+mod tests;

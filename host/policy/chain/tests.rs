@@ -1,0 +1,89 @@
+use super::*;
+use crate::mesh::ids::CallId;
+use crate::mesh::time::Wall;
+use crate::mesh::verdict::Decision;
+
+struct Fixed {
+    source: Source,
+    answer: Result<Decision, PolicyFault>,
+    strict: bool,
+}
+
+impl Router for Fixed {
+    fn source(&self) -> &Source {
+        &self.source
+    }
+
+    fn route(&self, _: &CallFacts<'_>, _: &Arc<Catalog>) -> Result<Decision, PolicyFault> {
+        self.answer.clone()
+    }
+
+    fn refuses_on_fault(&self) -> bool {
+        self.strict
+    }
+
+    fn overruled(&self, _: &Name) {}
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).expect("a good name")
+}
+
+fn router(who: &str, answer: Result<Verdict, PolicyFault>, strict: bool) -> Arc<dyn Router> {
+    let source = Source { name: name(who), version: "1".to_owned(), generation: 3 };
+    let answer = answer.map(|verdict| Decision { verdict, why: format!("{who} says so") });
+    Arc::new(Fixed { source, answer, strict })
+}
+
+fn forward(service: &str) -> Verdict {
+    Verdict::Forward(Target { service: name(service), tag: None, tool: Some("other".to_owned()), timeout: None })
+}
+
+fn reject() -> Verdict {
+    Verdict::Reject(Refusal { reason: "no".to_owned(), retry_after: None })
+}
+
+fn reviewed(routers: &[Arc<dyn Router>]) -> Result<Permitted<ToolCall<'static>>, Refused> {
+    let facts = CallFacts {
+        id: CallId(1),
+        arrived: Wall::from_millis(0),
+        random: 0,
+        affinity: 0,
+        service: "asked",
+        tool: "tool",
+        method: "tools/call",
+        client: "",
+        size: 0,
+        time_left: Duration::from_secs(1),
+    };
+    review(routers, &Arc::default(), ToolCall { facts, arguments: b"{}" }, |service| service.as_str() != "nowhere")
+}
+
+#[test]
+fn the_first_verdict_other_than_pass_holds() {
+    let routers = [router("a", Ok(Verdict::Pass), false), router("b", Ok(forward("x")), false), router("c", Ok(reject()), false)];
+    let permitted = reviewed(&routers).expect("forwarded");
+    assert_eq!((permitted.service(), permitted.tool()), ("x", "other"));
+    assert_eq!(permitted.ruling().map(|r| r.by.name.as_str()), Some("b"));
+}
+
+#[test]
+fn a_rejected_call_is_not_permitted() {
+    let refused = reviewed(&[router("a", Ok(reject()), false), router("b", Ok(forward("x")), false)]);
+    assert_eq!(refused.expect_err("refused").ruling.by.name.as_str(), "a");
+}
+
+#[test]
+fn a_faulting_router_is_passed_over_unless_it_must_agree() {
+    let fault = || Err(PolicyFault::Trap(name("a")));
+    let permitted = reviewed(&[router("a", fault(), false)]).expect("passed over");
+    assert_eq!((permitted.service(), permitted.tool()), ("asked", "tool"));
+    assert!(permitted.ruling().is_none());
+    assert!(reviewed(&[router("a", fault(), true)]).is_err());
+}
+
+#[test]
+fn a_target_that_does_not_exist_is_no_verdict() {
+    let permitted = reviewed(&[router("a", Ok(forward("nowhere")), false), router("b", Ok(forward("x")), false)]);
+    assert_eq!(permitted.expect("the next router decides").service(), "x");
+}

@@ -1,0 +1,108 @@
+//! The contract between the mesh and its policies: four traits, and the [`chain`] that alone turns a call into a
+//! permitted one. The native balancer, which has the last word, is the domain's own (`mesh::balance`).
+//!
+//! Knows the domain. Must not know what a policy is made of: WebAssembly, files and reloads are the plugin room's.
+
+pub mod chain;
+pub mod status;
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::mesh::ids::{Name, Slot};
+use crate::mesh::observe::{Event, Finished, Firing, MeterDescription, Point, Sample, Want};
+use crate::mesh::pool::{Catalog, Pool};
+use crate::mesh::time::Wall;
+use crate::mesh::verdict::{CallFacts, Decision};
+
+/// Which build of which policy decided: what answers, logs and listings show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    pub name: Name,
+    pub version: String,
+    /// Grows each time the plugin is replaced; 0 for native policies.
+    pub generation: u64,
+}
+
+/// A policy that gave no usable answer. It has been counted where it happened; the call goes on without it.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum PolicyFault {
+    #[error("`{0}` trapped")]
+    Trap(Name),
+    #[error("`{0}` took longer than its deadline")]
+    Deadline(Name),
+    #[error("`{0}` answered nonsense: {1}")]
+    Nonsense(Name, &'static str),
+    #[error("`{0}` is resting after repeated faults")]
+    Quarantined(Name),
+    #[error("all instances of `{0}` are busy")]
+    Busy(Name),
+    #[error("the host failed to run `{0}`")]
+    Host(Name),
+}
+
+/// What a balancer is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask {
+    pub affinity: u64,
+    pub random: u64,
+    /// A bit for each slot under 64 that must not be picked.
+    pub excluded: u64,
+}
+
+/// Decides where a call goes, or whether it goes at all. Runs inline on a data-path worker: never blocks.
+pub trait Router: Send + Sync {
+    fn source(&self) -> &Source;
+    /// # Errors
+    /// The fault, already accounted for by the implementation.
+    fn route(&self, call: &CallFacts<'_>, catalog: &Arc<Catalog>) -> Result<Decision, PolicyFault>;
+    /// Whether a call is refused, not passed on, when this router faults.
+    fn refuses_on_fault(&self) -> bool;
+    /// Told when a call could not be forwarded because no service or instance is called `target`: the call goes on
+    /// as if this router had passed.
+    fn overruled(&self, target: &Name);
+}
+
+/// Picks the instance of a pool that takes a call. Runs inline on a data-path worker: never blocks.
+pub trait Balancer: Send + Sync {
+    fn source(&self) -> &Source;
+    /// A slot, or `None` to leave it to the next balancer. The caller checks that the slot can be used.
+    ///
+    /// # Errors
+    /// The fault, already accounted for by the implementation.
+    fn pick(&self, pool: &Arc<Pool>, ask: Ask) -> Result<Option<Slot>, PolicyFault>;
+    /// Told when `pick`'s slot cannot take the call: it does not exist, or is not available or excluded. The next
+    /// balancer is asked.
+    fn overruled(&self, slot: Slot, exists: bool);
+}
+
+/// Says what deserves a person's attention. May take up to a second: never called on a data-path worker.
+pub trait Alerter: Send + Sync {
+    fn source(&self) -> &Source;
+    fn wants(&self) -> &[Want];
+    /// # Errors
+    /// The fault, already accounted for by the implementation.
+    fn evaluate(&self, now: Wall, samples: &[Sample], events: &[Event]) -> Result<Vec<Firing>, PolicyFault>;
+}
+
+/// Turns finished calls into metrics of its author's own. Never called on a data-path worker.
+pub trait Meter: Send + Sync {
+    fn source(&self) -> &Source;
+    fn describe(&self) -> &MeterDescription;
+    /// # Errors
+    /// The fault, already accounted for by the implementation.
+    fn on_calls(&self, calls: &[Finished], dropped: u32) -> Result<(), PolicyFault>;
+    /// # Errors
+    /// The fault, already accounted for by the implementation.
+    fn collect(&self, now: Wall) -> Result<Vec<Point>, PolicyFault>;
+}
+
+/// All policies in force, each list in the order in which they are asked. Immutable; replaced as a whole.
+#[derive(Clone, Default)]
+pub struct PolicySet {
+    pub routers: Vec<Arc<dyn Router>>,
+    pub balancers: Vec<Arc<dyn Balancer>>,
+    pub alerters: Vec<Arc<dyn Alerter>>,
+    pub meters: Vec<Arc<dyn Meter>>,
+}

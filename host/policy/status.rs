@@ -1,0 +1,107 @@
+//! What is known about each plugin, for listings, metrics and the page.
+
+use std::path::PathBuf;
+
+use crate::mesh::observe::Panel;
+use crate::mesh::time::Wall;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PluginState {
+    /// In force.
+    Loaded,
+    /// In force, and not asked for a while after repeated faults.
+    Quarantined,
+    /// Not in force; the reason says why.
+    Refused,
+    /// Not in force, because the configuration says so.
+    Disabled,
+    /// Embedded, and overridden by a file of the same name.
+    Shadowed,
+}
+
+impl PluginState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Loaded => "loaded",
+            Self::Quarantined => "quarantined",
+            Self::Refused => "refused",
+            Self::Disabled => "disabled",
+            Self::Shadowed => "shadowed",
+        }
+    }
+}
+
+/// A build that did not come into force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedBuild {
+    /// Of the component, in hexadecimal digits; empty when it could not be read.
+    pub sha256: String,
+    pub reason: String,
+    pub at: Wall,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct PluginStatus {
+    /// The plugin's name; the file's, when it never said its own.
+    pub name: String,
+    /// `None` for one that is embedded in the program.
+    pub file: Option<PathBuf>,
+    /// Empty when it was refused before it said so.
+    pub version: String,
+    pub summary: String,
+    /// Of `router`, `balancer`, `alerter`, `meter`.
+    pub kinds: Vec<&'static str>,
+    pub state: PluginState,
+    /// One sentence for people; empty when there is nothing to say.
+    pub reason: String,
+    /// Of the component, in hexadecimal digits.
+    pub sha256: String,
+    pub size_bytes: usize,
+    /// Grows each time the plugin of this name is replaced; 0 when it is not in force.
+    pub generation: u64,
+    /// Lower is asked first.
+    pub order: i32,
+    /// When this generation came into force; the epoch when it is not.
+    pub loaded_at: Wall,
+    pub calls: u64,
+    pub faults: u64,
+    /// Calls that went on without the plugin.
+    pub fallbacks: u64,
+    /// 99th percentile of a call's latency in microseconds.
+    pub p99_us: f64,
+    /// Linear memory of all instances.
+    pub memory_bytes: usize,
+    pub last_fault: Option<String>,
+    /// The newest build that was refused while this one stayed in force.
+    pub refused: Option<RefusedBuild>,
+    /// What a meter wants to be shown; indices refer to its metrics.
+    pub panels: Vec<Panel>,
+}
+
+impl PluginStatus {
+    /// A plugin that is not in force.
+    pub fn idle(name: String, file: Option<PathBuf>, state: PluginState, reason: String) -> Self {
+        Self {
+            name,
+            file,
+            version: String::new(),
+            summary: String::new(),
+            kinds: Vec::new(),
+            state,
+            reason,
+            sha256: String::new(),
+            size_bytes: 0,
+            generation: 0,
+            order: 0,
+            loaded_at: Wall::default(),
+            calls: 0,
+            faults: 0,
+            fallbacks: 0,
+            p99_us: 0.0,
+            memory_bytes: 0,
+            last_fault: None,
+            refused: None,
+            panels: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Asks every instance how it is and what it offers, and reports to the registry: one task an instance, started and
+//! ended by comparing with the snapshot.
+//!
+//! Knows the registry and the peers. Must not judge: the health machine does.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{CallTimes, ProbeTimes};
+use crate::mesh::lease::LeasePhase;
+use crate::registry::{Instance, Registry};
+use crate::upstream::{Probe, Times, chain};
+
+/// Probes under way at once.
+const PARALLEL: usize = 256;
+/// How long listing an instance's tools may take.
+const LISTING: Duration = Duration::from_secs(10);
+/// Tools are listed again with every so many probes.
+const LIST_EVERY: u32 = 6;
+/// Pause after the first failure of a new instance; doubles up to the usual distance.
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+
+pub struct Prober {
+    registry: Registry,
+    probes: ProbeTimes,
+    connect: Duration,
+    slots: Arc<Semaphore>,
+}
+
+impl Prober {
+    pub fn new(registry: Registry, probes: ProbeTimes, calls: CallTimes) -> Self {
+        Self { registry, probes, connect: calls.connect, slots: Arc::new(Semaphore::new(PARALLEL)) }
+    }
+
+    /// Runs until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut generations = self.registry.generations();
+        let mut watched: HashMap<(u64, u64), AbortHandle> = HashMap::new();
+        let mut tasks = JoinSet::new();
+        loop {
+            self.compare(&mut watched, &mut tasks);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = generations.changed() => if changed.is_err() { return },
+                // Ended tasks are only cleared away; what runs is what the snapshot says.
+                Some(_) = tasks.join_next() => {}
+            }
+        }
+    }
+
+    /// One task for each instance (and registration of it) that the snapshot shows, none for any other.
+    fn compare(&self, watched: &mut HashMap<(u64, u64), AbortHandle>, tasks: &mut JoinSet<()>) {
+        let snapshot = self.registry.snapshot();
+        let present: HashMap<(u64, u64), &Arc<Instance>> =
+            snapshot.instances().map(|instance| ((instance.id, instance.epoch), instance)).collect();
+        watched.retain(|key, task| {
+            let stays = present.contains_key(key);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for (key, instance) in present {
+            watched.entry(key).or_insert_with(|| {
+                let watch = Watch {
+                    registry: self.registry.clone(),
+                    instance: Arc::clone(instance),
+                    probes: self.probes,
+                    connect: self.connect,
+                    slots: Arc::clone(&self.slots),
+                };
+                tasks.spawn(watch.run())
+            });
+        }
+    }
+}
+
+struct Watch {
+    registry: Registry,
+    instance: Arc<Instance>,
+    probes: ProbeTimes,
+    connect: Duration,
+    slots: Arc<Semaphore>,
+}
+
+impl Watch {
+    async fn run(self) {
+        let mut listed = !self.instance.spec.tools.is_empty();
+        let mut proved = self.instance.phase != LeasePhase::Restored;
+        let mut round: u32 = 0;
+        let mut retry = FIRST_RETRY;
+        loop {
+            let probe = self.probe().await;
+            let good = probe == Probe::Good;
+            let unauthorized = probe == Probe::Unauthorized;
+            self.registry.probed(&self.instance, probe).await;
+            if unauthorized {
+                tracing::warn!(instance = %self.instance.name(), "instance asks for credentials, no longer probed until it registers anew");
+                return;
+            }
+            proved |= good;
+            let due = self.instance.spec.tools.is_empty() && (!listed || round.is_multiple_of(LIST_EVERY));
+            if good && due {
+                listed = self.list().await;
+            }
+            round = round.wrapping_add(1);
+            self.instance.peer.prune();
+            let pause = if proved && listed {
+                self.probes.every
+            } else {
+                retry = (retry * 2).min(self.probes.every);
+                retry
+            };
+            tokio::time::sleep(pause.mul_f64(0.8 + 0.4 * fastrand::f64())).await;
+        }
+    }
+
+    async fn probe(&self) -> Probe {
+        let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
+        self.instance.peer.probe(&self.times(self.probes.timeout)).await
+    }
+
+    async fn list(&self) -> bool {
+        let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
+        match self.instance.peer.list_tools(&self.times(LISTING)).await {
+            Ok(tools) => {
+                self.registry.tools(&self.instance, tools).await;
+                true
+            }
+            Err(error) => {
+                tracing::warn!(instance = %self.instance.name(), error = chain(&error), "cannot list tools");
+                false
+            }
+        }
+    }
+
+    fn times(&self, limit: Duration) -> Times {
+        Times { connect: self.connect, first_byte: limit, deadline: tokio::time::Instant::now() + limit }
+    }
+}

@@ -1,0 +1,156 @@
+//! What is written down of a call when it is over, however it ends.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use http::{Response, StatusCode};
+
+use super::attempt::Answered;
+use super::failure::CallFailure;
+use super::reply::{self, ReplyBody};
+use super::{Proxy, shared};
+use crate::clock;
+use crate::mcp::envelope;
+use crate::mesh::ids::{CallId, Name};
+use crate::mesh::observe::Finished;
+use crate::mesh::stats::CallCounters;
+use crate::mesh::time::{Mono, Wall};
+use crate::mesh::verdict::CallFacts;
+use crate::policy::chain::{Permitted, Refused, ToolCall};
+use crate::registry::Service;
+use crate::upstream::Answer;
+
+/// Status in the records of a call whose caller went away.
+const CLIENT_CLOSED: u16 = 499;
+
+#[derive(Clone, Copy)]
+enum Ending {
+    Ok,
+    ToolError,
+    Failed,
+    Refused,
+}
+
+/// An open account of one call. It is closed once: by its end, or when the caller goes away and it is dropped.
+pub(super) struct Account<'a> {
+    proxy: &'a Proxy,
+    id: CallId,
+    at: Wall,
+    arrived: Mono,
+    service: Arc<Service>,
+    tool: Arc<str>,
+    client: Arc<str>,
+    pub instance: Option<Name>,
+    request_bytes: u32,
+    response_bytes: u32,
+    status: u16,
+    ending: Ending,
+}
+
+impl<'a> Account<'a> {
+    pub(super) fn open(proxy: &'a Proxy, facts: &CallFacts<'_>, arrived: Mono, service: &Arc<Service>) -> Self {
+        let mut account = Self {
+            proxy,
+            id: facts.id,
+            at: facts.arrived,
+            arrived,
+            service: Arc::clone(service),
+            tool: shared(""),
+            client: shared(facts.client),
+            instance: None,
+            request_bytes: facts.size,
+            response_bytes: 0,
+            status: CLIENT_CLOSED,
+            ending: Ending::Failed,
+        };
+        account.route_to(service, facts.tool);
+        account
+    }
+
+    pub(super) fn route_to(&mut self, service: &Arc<Service>, tool: &str) {
+        self.service = Arc::clone(service);
+        self.tool = service.tools.get(tool).map_or_else(|| shared(tool), |known| Arc::clone(&known.name));
+    }
+
+    pub(super) fn refuse(&mut self, refused: Refused) -> CallFailure {
+        let failure = CallFailure::Refused(refused);
+        self.status = failure.status().as_u16();
+        self.ending = Ending::Refused;
+        failure
+    }
+
+    /// Turns the end of a call into its response and closes the account.
+    pub(super) fn close(
+        mut self,
+        id: CallId,
+        permitted: &Permitted<ToolCall<'_>>,
+        ended: Result<Answered, CallFailure>,
+    ) -> Result<Response<ReplyBody>, CallFailure> {
+        let service = Arc::clone(&self.service);
+        let service = service.name.as_str();
+        let result = match ended {
+            Ok(Answered { instance, answer: Answer::Result(result) }) => {
+                self.response_bytes = u32::try_from(result.len()).unwrap_or(u32::MAX);
+                if envelope::is_tool_error(&result) {
+                    self.ending = Ending::ToolError;
+                    Err(CallFailure::tool_error(service, instance.as_str(), permitted.tool(), result))
+                } else {
+                    self.ending = Ending::Ok;
+                    Ok(reply::success(id, service, instance.as_str(), permitted.ruling(), &result))
+                }
+            }
+            Ok(Answered { instance, answer: Answer::Error(error) }) => {
+                self.ending = Ending::ToolError;
+                Err(CallFailure::rpc_error(service, instance.as_str(), permitted.tool(), error))
+            }
+            Err(failure) => {
+                self.ending = match failure {
+                    CallFailure::NoInstance { .. } => Ending::Refused,
+                    _ => Ending::Failed,
+                };
+                Err(failure)
+            }
+        };
+        self.status = match &result {
+            Ok(_) => StatusCode::OK.as_u16(),
+            Err(failure) => failure.status().as_u16(),
+        };
+        result
+    }
+}
+
+impl Drop for Account<'_> {
+    fn drop(&mut self) {
+        let latency = clock::mono().since(self.arrived);
+        let micros = u32::try_from(latency.as_micros()).unwrap_or(u32::MAX);
+        let core = &self.service.core;
+        count(&core.counters, self.ending, self.request_bytes, self.response_bytes);
+        core.latency.record(micros);
+        self.proxy.report(Finished {
+            id: self.id,
+            at: self.at,
+            service: self.service.name.clone(),
+            instance: self.instance.take(),
+            tool: Arc::clone(&self.tool),
+            client: Arc::clone(&self.client),
+            latency_us: micros,
+            status: self.status,
+            request_bytes: self.request_bytes,
+            response_bytes: self.response_bytes,
+        });
+    }
+}
+
+fn count(counters: &CallCounters, ending: Ending, request_bytes: u32, response_bytes: u32) {
+    let counter = match ending {
+        Ending::Ok => &counters.ok,
+        Ending::ToolError => &counters.tool_errors,
+        Ending::Failed => &counters.failed,
+        Ending::Refused => &counters.refused,
+    };
+    counter.fetch_add(1, Ordering::Relaxed);
+    counters.request_bytes.fetch_add(u64::from(request_bytes), Ordering::Relaxed);
+    counters.response_bytes.fetch_add(u64::from(response_bytes), Ordering::Relaxed);
+    // Last, so that a reader who sees the message sees how it ended.
+    counters.messages.fetch_add(1, Ordering::Release);
+}

@@ -1,0 +1,157 @@
+//! From a request to what it asks for.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, Request};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::failure::CallFailure;
+use crate::config::CALL_TIMEOUT_MAX;
+
+/// How long a body may take.
+const BODY_TIME_MAX: Duration = Duration::from_secs(30);
+/// Longest name of a tool, in bytes.
+const TOOL_BYTES_MAX: usize = 1024;
+
+/// The body of `POST /call`, borrowed from its bytes.
+#[derive(Debug)]
+pub(super) struct CallBody<'a> {
+    pub target: Cow<'a, str>,
+    pub tool: Cow<'a, str>,
+    /// Who calls, by its own word; empty when it says nothing.
+    pub client: Cow<'a, str>,
+    /// A JSON object, as it came.
+    pub arguments: &'a [u8],
+    pub timeout: Option<Duration>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw<'a> {
+    #[serde(borrow)]
+    target_instance: Cow<'a, str>,
+    #[serde(borrow)]
+    tool_name: Cow<'a, str>,
+    #[serde(borrow, default)]
+    arguments: Option<&'a RawValue>,
+    #[serde(default)]
+    timeout_ms: Option<u64>,
+    #[serde(borrow, default)]
+    client: Cow<'a, str>,
+}
+
+impl<'a> CallBody<'a> {
+    pub(super) fn decode(body: &'a [u8]) -> Result<Self, CallFailure> {
+        let raw: Raw<'a> = serde_json::from_slice(body).map_err(|error| CallFailure::Invalid(error.to_string()))?;
+        let wrong = |why: &str| Err(CallFailure::Invalid(why.to_owned()));
+        if raw.target_instance.is_empty() || raw.tool_name.is_empty() {
+            return wrong("`target_instance` and `tool_name` must not be empty");
+        }
+        if raw.tool_name.len() > TOOL_BYTES_MAX {
+            return wrong("`tool_name` is longer than 1024 bytes");
+        }
+        let arguments = match raw.arguments.map(RawValue::get) {
+            None | Some("null") => "{}",
+            Some(object) if object.starts_with('{') => object,
+            Some(_) => return wrong("`arguments` must be an object"),
+        };
+        let timeout = raw.timeout_ms.map(Duration::from_millis);
+        if timeout.is_some_and(|timeout| timeout.is_zero() || timeout > CALL_TIMEOUT_MAX) {
+            return wrong("`timeout_ms` must be between 1 and 600000");
+        }
+        Ok(Self {
+            target: raw.target_instance,
+            tool: raw.tool_name,
+            client: raw.client,
+            arguments: arguments.as_bytes(),
+            timeout,
+        })
+    }
+}
+
+/// Collects the body of a JSON request.
+pub(super) async fn read_body(request: Request<Incoming>, bytes_max: usize) -> Result<Bytes, CallFailure> {
+    if !is_json(request.headers()) {
+        return Err(CallFailure::MediaType);
+    }
+    let announced = request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+    if announced.is_some_and(|length: u64| length > bytes_max as u64) {
+        return Err(CallFailure::BodyTooLarge(bytes_max));
+    }
+    tokio::time::timeout(BODY_TIME_MAX, collect(request.into_body(), bytes_max))
+        .await
+        .unwrap_or(Err(CallFailure::BodyTooSlow(BODY_TIME_MAX)))
+}
+
+async fn collect(mut body: Incoming, bytes_max: usize) -> Result<Bytes, CallFailure> {
+    let mut first = Bytes::new();
+    let mut all: Option<BytesMut> = None;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| CallFailure::Invalid(format!("the body broke off: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        let so_far = all.as_ref().map_or(first.len(), BytesMut::len);
+        if so_far + data.len() > bytes_max {
+            return Err(CallFailure::BodyTooLarge(bytes_max));
+        }
+        if let Some(all) = &mut all {
+            all.extend_from_slice(&data);
+        } else if first.is_empty() {
+            first = data;
+        } else {
+            let mut both = BytesMut::with_capacity((first.len() + data.len()) * 2);
+            both.extend_from_slice(&first);
+            both.extend_from_slice(&data);
+            all = Some(both);
+        }
+    }
+    Ok(all.map_or(first, BytesMut::freeze))
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(CONTENT_TYPE) else { return false };
+    let value = value.as_bytes();
+    let end = memchr::memchr(b';', value).unwrap_or(value.len());
+    value[..end].trim_ascii().eq_ignore_ascii_case(b"application/json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_stay_as_they_came() {
+        let body = br#"{"target_instance":"a\u0062","tool_name":"t","arguments":{ "n": 1.0, "n2":1e400 }}"#;
+        let call = CallBody::decode(body).expect("a call");
+        assert_eq!(call.target, "ab");
+        assert_eq!(call.arguments, br#"{ "n": 1.0, "n2":1e400 }"#);
+    }
+
+    #[test]
+    fn absent_and_null_arguments_are_an_empty_object() {
+        for body in [r#"{"target_instance":"a","tool_name":"t"}"#, r#"{"target_instance":"a","tool_name":"t","arguments":null}"#] {
+            assert_eq!(CallBody::decode(body.as_bytes()).expect("a call").arguments, b"{}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_call_is_refused() {
+        for body in [
+            "",
+            "[]",
+            r#"{"target_instance":"a"}"#,
+            r#"{"target_instance":"a","tool_name":""}"#,
+            r#"{"target_instance":"a","tool_name":"t","arguments":[1]}"#,
+            r#"{"target_instance":"a","tool_name":"t","tool_name":"u"}"#,
+            r#"{"target_instance":"a","tool_name":"t","Tool_name":"u"}"#,
+            r#"{"target_instance":"a","tool_name":"t","timeout_ms":600001}"#,
+        ] {
+            assert!(matches!(CallBody::decode(body.as_bytes()), Err(CallFailure::Invalid(_))), "{body}");
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The one table from what can go wrong with a call to what its caller is told.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use serde_json::value::RawValue;
+use thiserror::Error;
+
+use super::RETRY_AFTER;
+use super::reply::{self, ReplyBody};
+use crate::mcp::envelope;
+use crate::mesh::ids::CallId;
+use crate::mesh::retry::Failure;
+use crate::policy::chain::Refused;
+use crate::problem::Problem;
+use crate::upstream::{self, SendError};
+
+#[derive(Debug, Error)]
+pub(super) enum CallFailure {
+    #[error("the request is not a call: {0}")]
+    Invalid(String),
+    #[error("the body is not `application/json`")]
+    MediaType,
+    #[error("the body is larger than {0} bytes")]
+    BodyTooLarge(usize),
+    #[error("the body took longer than {0:?}")]
+    BodyTooSlow(Duration),
+    #[error("the proxy has {} calls under way, which is its limit", super::IN_FLIGHT_MAX)]
+    Overloaded,
+    #[error("neither a service nor an instance is called `{0}`")]
+    UnknownTarget(String),
+    #[error("{}", .0.refusal.reason)]
+    Refused(Refused),
+    #[error("no instance of `{service}` can take the call: {why}")]
+    NoInstance { service: String, why: String },
+    /// The last attempt's end.
+    #[error("`{instance}` of `{service}` gave no answer in {attempts} attempts: {}", upstream::chain(.error))]
+    Upstream { service: String, instance: String, attempts: u32, error: SendError },
+    #[error("`{tool}` failed: {text}")]
+    ToolError { service: String, instance: String, tool: String, text: String, result: Bytes },
+    #[error("`{instance}` refused `{tool}`: {message} (JSON-RPC error {code})")]
+    RpcError { service: String, instance: String, tool: String, code: i64, message: String, error: Bytes },
+}
+
+impl CallFailure {
+    pub(super) fn problem(&self) -> Problem<'_> {
+        let make = |status, code, hint: &'static str| Problem::new(status, code, self.to_string(), hint);
+        match self {
+            Self::Invalid(_) => make(
+                StatusCode::BAD_REQUEST,
+                "invalid_call",
+                r#"send {"target_instance": "…", "tool_name": "…", "arguments": {…}}"#,
+            ),
+            Self::MediaType => {
+                make(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "send `Content-Type: application/json`")
+            }
+            Self::BodyTooLarge(_) => {
+                make(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "send less, or raise `server.body_bytes_max`")
+            }
+            Self::BodyTooSlow(_) => make(StatusCode::REQUEST_TIMEOUT, "body_too_slow", "send the body at once"),
+            Self::Overloaded => {
+                retry(make(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "try again a moment later"), RETRY_AFTER)
+            }
+            Self::UnknownTarget(_) => {
+                make(StatusCode::NOT_FOUND, "unknown_service", "`GET /services` lists what is registered")
+            }
+            Self::Refused(refused) => refused_problem(refused),
+            Self::NoInstance { service, .. } => {
+                let hint = "`GET /services/NAME` shows each instance's state and reason";
+                let mut problem = make(StatusCode::SERVICE_UNAVAILABLE, "no_instance_available", hint);
+                problem.service = Some(service);
+                retry(problem, RETRY_AFTER)
+            }
+            Self::Upstream { service, instance, error, .. } => {
+                let (status, code, hint) = upstream_row(error);
+                let mut problem = make(status, code, hint);
+                problem.service = Some(service);
+                problem.instance = Some(instance);
+                problem.outcome = (error.failure() == Failure::Unanswered).then_some("unknown");
+                problem
+            }
+            Self::ToolError { service, instance, result, .. } => {
+                let mut problem =
+                    make(StatusCode::UNPROCESSABLE_ENTITY, "tool_error", "`result` is what the tool answered");
+                problem.service = Some(service);
+                problem.instance = Some(instance);
+                problem.result = raw(result);
+                problem
+            }
+            Self::RpcError { service, instance, error, .. } => {
+                let mut problem =
+                    make(StatusCode::UNPROCESSABLE_ENTITY, "rpc_error", "`rpc` is the instance's own error");
+                problem.service = Some(service);
+                problem.instance = Some(instance);
+                problem.rpc = raw(error);
+                problem
+            }
+        }
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.problem().status()
+    }
+
+    pub(super) fn respond(&self, id: CallId) -> Response<ReplyBody> {
+        let mut problem = self.problem();
+        problem.call_id = Some(id.to_string());
+        reply::problem(&problem)
+    }
+
+    pub(super) fn tool_error(service: &str, instance: &str, tool: &str, result: Bytes) -> Self {
+        Self::ToolError {
+            service: service.to_owned(),
+            instance: instance.to_owned(),
+            tool: tool.to_owned(),
+            text: envelope::first_text(&result, 500).unwrap_or_else(|| "it gave no text".to_owned()),
+            result,
+        }
+    }
+
+    pub(super) fn rpc_error(service: &str, instance: &str, tool: &str, error: Bytes) -> Self {
+        let (code, message) = raw(&error).map(envelope::error_text).unwrap_or_default();
+        Self::RpcError {
+            service: service.to_owned(),
+            instance: instance.to_owned(),
+            tool: tool.to_owned(),
+            code,
+            message,
+            error,
+        }
+    }
+}
+
+fn upstream_row(error: &SendError) -> (StatusCode, &'static str, &'static str) {
+    const UNSURE: &str = "the tool may have run: check before calling again";
+    match error {
+        SendError::Connect(_)
+        | SendError::ConnectTimeout(_)
+        | SendError::NotSent(_)
+        | SendError::SessionGone
+        | SendError::Handshake(_) => {
+            (StatusCode::BAD_GATEWAY, "upstream_unreachable", "nothing was sent, so calling again is safe")
+        }
+        SendError::FirstByteTimeout(_) | SendError::DeadlinePassed => {
+            (StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", UNSURE)
+        }
+        SendError::Broken(_) | SendError::StreamEnded => (StatusCode::BAD_GATEWAY, "outcome_unknown", UNSURE),
+        SendError::Status { .. } => {
+            (StatusCode::BAD_GATEWAY, "upstream_status", "the instance's own log may tell more")
+        }
+        SendError::TooLarge(_) | SendError::Event(_) | SendError::ContentType(_) | SendError::Malformed(_) => {
+            (StatusCode::BAD_GATEWAY, "upstream_invalid", "the instance does not answer as the protocol says")
+        }
+    }
+}
+
+fn refused_problem(refused: &Refused) -> Problem<'_> {
+    let retry_after = refused.refusal.retry_after;
+    let status = if retry_after.is_some() { StatusCode::TOO_MANY_REQUESTS } else { StatusCode::FORBIDDEN };
+    let hint = "a routing policy refused the call; `GET /plugins` lists the policies";
+    let mut problem = Problem::new(status, "policy_refused", &*refused.refusal.reason, hint);
+    problem.routed_by = Some(reply::source(&refused.ruling.by));
+    problem.why = Some(&refused.ruling.why);
+    problem.retry_after = retry_after;
+    problem
+}
+
+fn retry(problem: Problem<'_>, after: Duration) -> Problem<'_> {
+    Problem { retry_after: Some(after), ..problem }
+}
+
+/// Bytes that were cut out of a message that has been read.
+fn raw(bytes: &Bytes) -> Option<&RawValue> {
+    serde_json::from_slice(bytes).ok()
+}

@@ -1,0 +1,118 @@
+//! Which instance takes an attempt: the balancers are asked in order, each answer is checked, and the native
+//! balancer has the last word.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::mesh::balance;
+use crate::mesh::breaker::Admission;
+use crate::mesh::ids::{Name, Slot};
+use crate::mesh::pool::Member;
+use crate::mesh::time::Mono;
+use crate::policy::{Ask, PolicySet};
+use crate::registry::{Found, Instance, Service};
+
+/// Slots that this call must not get: tried already, or refused by their breaker.
+#[derive(Debug, Default)]
+pub(super) struct Excluded {
+    /// Slots under 64, a bit each.
+    low: u64,
+    high: Vec<Slot>,
+}
+
+impl Excluded {
+    pub(super) fn add(&mut self, slot: Slot) {
+        match slot.0 {
+            bit @ 0..64 => self.low |= 1 << bit,
+            _ => self.high.push(slot),
+        }
+    }
+
+    fn has(&self, slot: Slot) -> bool {
+        match slot.0 {
+            bit @ 0..64 => self.low & (1 << bit) != 0,
+            _ => self.high.contains(&slot),
+        }
+    }
+}
+
+/// What one pick needs to know of its call.
+pub(super) struct Question<'a> {
+    pub policies: &'a PolicySet,
+    pub target: Found<'a>,
+    pub tag: Option<&'a Name>,
+    pub affinity: u64,
+}
+
+/// An instance that may be sent the call now.
+pub(super) struct Picked<'a> {
+    pub instance: &'a Arc<Instance>,
+    /// The call is the one trial of a breaker that is half open.
+    pub trial: bool,
+}
+
+impl<'a> Question<'a> {
+    /// The instance for the next attempt, and `None` when no instance is left that could be asked. Breakers are
+    /// overruled when all that is left is behind open ones: at most half of a pool may be ejected.
+    pub(super) fn pick(&self, tried: &Excluded, now: Mono) -> Option<Picked<'a>> {
+        let mut excluded = Excluded { low: tried.low, high: tried.high.clone() };
+        while let Some(instance) = self.choose(&excluded) {
+            match instance.core.guard.admits(now) {
+                Admission::Yes => return Some(Picked { instance, trial: false }),
+                Admission::Trial => return Some(Picked { instance, trial: true }),
+                Admission::No => excluded.add(instance.slot),
+            }
+        }
+        self.choose(tried).map(|instance| Picked { instance, trial: false })
+    }
+
+    fn choose(&self, excluded: &Excluded) -> Option<&'a Arc<Instance>> {
+        let service = match self.target {
+            Found::Service(service) => service,
+            Found::Instance(_, instance) => {
+                let usable = instance.is_routable() && !excluded.has(instance.slot);
+                return usable.then_some(instance);
+            }
+        };
+        let panics = service.core.panics.load(Ordering::Relaxed);
+        let random = fastrand::u64(..);
+        let qualifies = |instance: &Instance| {
+            instance.is_routable()
+                && !excluded.has(instance.slot)
+                && self.tag.is_none_or(|tag| instance.spec.tags.contains(tag))
+        };
+        if let Some(instance) = self.ask_balancers(service, random, &qualifies, panics) {
+            return Some(instance);
+        }
+        let not_this = |member: &Member| service.instance(member.slot).is_none_or(|instance| !qualifies(instance));
+        let slot = if panics { None } else { balance::pick(&service.pool, not_this, random) };
+        let slot = slot.or_else(|| balance::pick_panic(&service.pool, not_this, random))?;
+        service.instance(slot)
+    }
+
+    fn ask_balancers(
+        &self,
+        service: &'a Service,
+        random: u64,
+        qualifies: &impl Fn(&Instance) -> bool,
+        panics: bool,
+    ) -> Option<&'a Arc<Instance>> {
+        if self.policies.balancers.is_empty() {
+            return None;
+        }
+        let usable = |instance: &Instance| qualifies(instance) && (panics || instance.core.live.share_permille() > 0);
+        let excluded = service.instances.iter().filter(|i| i.slot.0 < 64 && !usable(i));
+        let excluded = excluded.fold(0, |bits, instance| bits | (1 << instance.slot.0));
+        let ask = Ask { affinity: self.affinity, random, excluded };
+        for balancer in &self.policies.balancers {
+            // A fault has been counted where it happened; the next balancer is asked.
+            let Ok(Some(slot)) = balancer.pick(&service.pool, ask) else { continue };
+            let instance = service.instance(slot);
+            match instance.filter(|instance| usable(instance)) {
+                Some(instance) => return Some(instance),
+                None => balancer.overruled(slot, instance.is_some()),
+            }
+        }
+        None
+    }
+}

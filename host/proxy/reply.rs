@@ -1,0 +1,136 @@
+//! From an answer to a response: the result's bytes with a head before them.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+
+use crate::mcp::envelope::put_string;
+use crate::mesh::ids::CallId;
+use crate::policy::Source;
+use crate::policy::chain::Ruling;
+use crate::problem::Problem;
+
+/// Results up to this size are copied behind their head, so that both leave in one write.
+const COPY_BYTES_MAX: usize = 16 << 10;
+
+/// A body of up to three chunks, none of them copied.
+#[derive(Debug, Default)]
+pub struct ReplyBody {
+    chunks: [Bytes; 3],
+    next: usize,
+}
+
+impl From<Bytes> for ReplyBody {
+    fn from(bytes: Bytes) -> Self {
+        Self { chunks: [bytes, Bytes::new(), Bytes::new()], next: 0 }
+    }
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        while self.next < self.chunks.len() {
+            let at = self.next;
+            self.next += 1;
+            let chunk = std::mem::take(&mut self.chunks[at]);
+            if !chunk.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(chunk))));
+            }
+        }
+        Poll::Ready(None)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.chunks[self.next..].iter().all(Bytes::is_empty)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.chunks[self.next..].iter().map(|chunk| chunk.len() as u64).sum())
+    }
+}
+
+/// `name version #generation`.
+pub(super) fn source(source: &Source) -> String {
+    format!("{} {} #{}", source.name, source.version, source.generation)
+}
+
+/// 200 with `{"call_id", "service", "instance", "routed_by"?, "why"?, "result"}`.
+pub(super) fn success(
+    id: CallId,
+    service: &str,
+    instance: &str,
+    ruling: Option<&Ruling>,
+    result: &Bytes,
+) -> Response<ReplyBody> {
+    let copied = if result.len() <= COPY_BYTES_MAX { result.len() } else { 0 };
+    let mut head = BytesMut::with_capacity(copied + 256);
+    head.put_slice(b"{\"call_id\":\"");
+    put_hex(&mut head, id.0);
+    head.put_slice(b"\",\"service\":\"");
+    head.put_slice(service.as_bytes());
+    head.put_slice(b"\",\"instance\":\"");
+    head.put_slice(instance.as_bytes());
+    head.put_u8(b'"');
+    if let Some(ruling) = ruling {
+        head.put_slice(b",\"routed_by\":");
+        put_string(&mut head, &source(&ruling.by));
+        head.put_slice(b",\"why\":");
+        put_string(&mut head, &ruling.why);
+    }
+    head.put_slice(b",\"result\":");
+    let chunks = if copied == result.len() {
+        head.put_slice(result);
+        head.put_u8(b'}');
+        [head.freeze(), Bytes::new(), Bytes::new()]
+    } else {
+        [head.freeze(), result.clone(), Bytes::from_static(b"}")]
+    };
+    let mut response = Response::new(ReplyBody { chunks, next: 0 });
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+pub(super) fn problem(problem: &Problem<'_>) -> Response<ReplyBody> {
+    let mut response = Response::new(ReplyBody::from(problem.body()));
+    *response.status_mut() = problem.status();
+    *response.headers_mut() = problem.headers();
+    // Answers that say how a call ended must not be kept by anyone between.
+    if problem.status() != StatusCode::OK {
+        response.headers_mut().insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    response
+}
+
+fn put_hex(out: &mut BytesMut, number: u64) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for shift in (0..16).rev() {
+        out.put_u8(DIGITS[(number >> (shift * 4)) as usize & 15]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn results_of_any_size_leave_unchanged() {
+        for size in [1, COPY_BYTES_MAX - 2, COPY_BYTES_MAX, 1 << 20] {
+            let result = Bytes::from(format!("\"{}\"", "x".repeat(size)));
+            let response = success(CallId(0xab), "s", "i", None, &result);
+            let hint = response.body().size_hint().exact();
+            let body = response.into_body().collect().await.expect("it cannot fail").to_bytes();
+            assert_eq!(hint, Some(body.len() as u64));
+            let head = br#"{"call_id":"00000000000000ab","service":"s","instance":"i","result":"#;
+            assert_eq!(&body[..], [&head[..], &result, b"}"].concat());
+        }
+    }
+}

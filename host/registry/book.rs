@@ -1,0 +1,486 @@
+//! The registry's own state, and how it becomes a snapshot.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::instance::{Instance, InstanceCore, Service, ServiceCore, ToolSet};
+use super::snapshot::Snapshot;
+use super::{Grant, INSTANCES_MAX, RegistryError, Token};
+use crate::mesh::health::{Health, HealthState};
+use crate::mesh::ids::{Name, PoolId, Slot};
+use crate::mesh::instance::{InstanceSpec, Tool};
+use crate::mesh::lease::{Lease, LeasePhase, LeaseTimes};
+use crate::mesh::pool::{Catalog, CatalogService, Member, Pool};
+use crate::mesh::time::{Mono, Wall};
+use crate::store::{Change, InstanceRow, Kept};
+use crate::upstream::Peer;
+
+/// How long a slot rests before another instance may get it.
+const SLOT_REST: Duration = Duration::from_secs(60);
+/// The node that instances run on when they name none: this one.
+const LOCAL_NODE: &str = "local";
+
+#[derive(Clone)]
+pub(super) struct Record {
+    pub spec: Arc<InstanceSpec>,
+    pub id: u64,
+    pub slot: Slot,
+    pub token_hash: [u8; 32],
+    pub lease: Lease,
+    pub registered_at: Wall,
+    pub expired_at: Option<Wall>,
+    pub health: Health,
+    pub reason: String,
+    pub since: Wall,
+    pub tools: Arc<[Tool]>,
+    pub peer: Arc<Peer>,
+    pub core: Arc<InstanceCore>,
+    /// What the snapshot shows; `None` when it must be made anew.
+    published: Option<Arc<Instance>>,
+}
+
+impl Record {
+    pub(super) fn is_present(&self) -> bool {
+        self.lease.phase() != LeasePhase::Expired
+    }
+
+    /// Makes the next snapshot show this record as it is now.
+    pub(super) fn touch(&mut self) {
+        self.published = None;
+    }
+
+    fn row(&self) -> InstanceRow {
+        InstanceRow {
+            spec: Arc::clone(&self.spec),
+            id: self.id,
+            token_hash: self.token_hash,
+            epoch: self.lease.epoch(),
+            registered_at: self.registered_at,
+            expired_at: self.expired_at,
+        }
+    }
+
+    fn publish(&mut self) -> Arc<Instance> {
+        let instance = self.published.get_or_insert_with(|| {
+            Arc::new(Instance {
+                spec: Arc::clone(&self.spec),
+                id: self.id,
+                slot: self.slot,
+                epoch: self.lease.epoch(),
+                registered_at: self.registered_at,
+                phase: self.lease.phase(),
+                health: self.health.state(),
+                reason: self.reason.clone(),
+                since: self.since,
+                tools: Arc::clone(&self.tools),
+                peer: Arc::clone(&self.peer),
+                core: Arc::clone(&self.core),
+            })
+        });
+        Arc::clone(instance)
+    }
+}
+
+struct ServiceRecord {
+    pool: PoolId,
+    pool_version: u64,
+    next_slot: u32,
+    /// Slots that are free, and since when.
+    rested: VecDeque<(Slot, Mono)>,
+    loads_version: Arc<AtomicU64>,
+    core: Arc<ServiceCore>,
+    since: Option<Wall>,
+    /// Kept from before the restart until instances were asked.
+    remembered_tools: Vec<Tool>,
+    published: Option<Arc<Service>>,
+}
+
+pub(super) struct Book {
+    pub records: BTreeMap<Name, Record>,
+    services: BTreeMap<Name, ServiceRecord>,
+    pub times: LeaseTimes,
+    workers: usize,
+    next_pool: u32,
+    next_id: u64,
+    generation: u64,
+    catalog: Arc<Catalog>,
+}
+
+/// Says whether `token` is that of `hash`, in constant time.
+fn matches(token: &str, hash: &[u8; 32]) -> bool {
+    hash_of(token).ct_eq(hash).into()
+}
+
+fn hash_of(token: &str) -> [u8; 32] {
+    Sha256::digest(token.as_bytes()).into()
+}
+
+fn new_token() -> String {
+    let mut bytes = [0u8; 32];
+    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+    hex::encode(bytes)
+}
+
+impl Book {
+    pub(super) fn restore(kept: Kept, times: LeaseTimes, workers: usize, now: Mono) -> Self {
+        let mut book = Self {
+            records: BTreeMap::new(),
+            services: BTreeMap::new(),
+            times,
+            workers,
+            next_pool: 0,
+            next_id: 1,
+            generation: 0,
+            catalog: Arc::default(),
+        };
+        for (totals, since) in kept.services {
+            let service = book.service(&totals.name);
+            service.since = since;
+            let counters = crate::mesh::stats::CallCounters::seeded(totals.counts);
+            service.core = Arc::new(ServiceCore { counters, ..ServiceCore::default() });
+        }
+        for (name, tools) in kept.tools {
+            book.service(&name).remembered_tools = tools;
+        }
+        for (row, figures) in kept.instances {
+            book.next_id = book.next_id.max(row.id + 1);
+            let slot = book.take_slot(&row.spec.service, now);
+            let mut lease = Lease::restored(now, row.epoch);
+            if row.expired_at.is_some() {
+                lease = Lease::expired(now, row.epoch);
+            }
+            let core = InstanceCore::seeded(figures.as_ref().map(|f| f.counts).unwrap_or_default());
+            core.live.set_health(figures.as_ref().map_or(0, |f| f.score), 0, 1000);
+            core.heartbeat_at.store(now.as_micros(), Ordering::Relaxed);
+            let record = Record {
+                id: row.id,
+                slot,
+                token_hash: row.token_hash,
+                lease,
+                registered_at: row.registered_at,
+                expired_at: row.expired_at,
+                health: Health::new(now),
+                reason: "restored, not probed yet".to_owned(),
+                since: row.registered_at,
+                tools: Arc::clone(&row.spec.tools),
+                peer: Arc::new(Peer::new(&row.spec.endpoint, workers)),
+                core: Arc::new(core),
+                published: None,
+                spec: row.spec,
+            };
+            book.records.insert(record.spec.name.clone(), record);
+        }
+        book
+    }
+
+    fn service(&mut self, name: &Name) -> &mut ServiceRecord {
+        self.services.entry(name.clone()).or_insert_with(|| {
+            let pool = PoolId(self.next_pool);
+            self.next_pool += 1;
+            ServiceRecord {
+                pool,
+                pool_version: 0,
+                next_slot: 0,
+                rested: VecDeque::new(),
+                loads_version: Arc::default(),
+                core: Arc::default(),
+                since: None,
+                remembered_tools: Vec::new(),
+                published: None,
+            }
+        })
+    }
+
+    fn take_slot(&mut self, service: &Name, now: Mono) -> Slot {
+        let service = self.service(service);
+        if service.rested.front().is_some_and(|(_, since)| now.since(*since) >= SLOT_REST)
+            && let Some((slot, _)) = service.rested.pop_front()
+        {
+            return slot;
+        }
+        let slot = Slot(service.next_slot);
+        service.next_slot += 1;
+        slot
+    }
+
+    fn give_slot_back(&mut self, service: &Name, slot: Slot, now: Mono) {
+        self.service(service).rested.push_back((slot, now));
+    }
+
+    /// Makes the next snapshot show a service's membership as it is now.
+    pub(super) fn touch_pool(&mut self, service: &Name) {
+        let service = self.service(service);
+        service.pool_version += 1;
+        service.published = None;
+    }
+
+    /// Makes the next snapshot show a service's instances as they are now, and balancers hear of their loads.
+    pub(super) fn touch_service(&mut self, service: &Name) {
+        let service = self.service(service);
+        service.loads_version.fetch_add(1, Ordering::Relaxed);
+        service.published = None;
+    }
+
+    pub(super) fn register(
+        &mut self,
+        spec: InstanceSpec,
+        token: &Token,
+        now: Mono,
+        wall: Wall,
+        changes: &mut Vec<Change>,
+    ) -> Result<Grant, RegistryError> {
+        let name = spec.name.clone();
+        let shown = |record: &Record| token.as_deref().is_some_and(|token| matches(token, &record.token_hash));
+        let known = self.records.get(&name).map(|record| {
+            let owner = shown(record);
+            let same = record.spec.endpoint == spec.endpoint;
+            (owner, same, record.is_present())
+        });
+        match known {
+            Some((false, _, true)) if token.is_some() => return Err(RegistryError::WrongToken(name)),
+            Some((false, false, true)) => {
+                let endpoint = self.records[&name].spec.endpoint.to_string();
+                return Err(RegistryError::NameTaken { name, endpoint });
+            }
+            None if self.records.len() >= INSTANCES_MAX => return Err(RegistryError::Full),
+            _ => {}
+        }
+        let keeps_token = known.is_some_and(|(owner, ..)| owner);
+        let token = match token {
+            Some(token) if keeps_token => token.clone(),
+            _ => new_token(),
+        };
+        let spec = Arc::new(spec);
+        let renewed = known.is_some();
+        let moved = self.records.get(&name).is_some_and(|record| record.spec.service != spec.service);
+        if moved {
+            self.leave_service(&name, now, wall, changes);
+        }
+        let slot = match self.records.get(&name).filter(|record| !moved && record.is_present()) {
+            Some(record) => record.slot,
+            None => self.take_slot(&spec.service, now),
+        };
+        let fresh_id = self.next_id;
+        let record = self.renew(&spec, slot, fresh_id, hash_of(&token), now, wall);
+        let grant = Grant {
+            instance: name.clone(),
+            service: spec.service.clone(),
+            id: record.id,
+            token,
+            epoch: record.lease.epoch(),
+            renewed,
+        };
+        changes.push(Change::Instance(record.row()));
+        self.next_id = self.next_id.max(grant.id + 1);
+        let service = self.service(&spec.service);
+        if service.since.is_none() {
+            service.since = Some(wall);
+            changes.push(Change::ServiceSince(spec.service.clone(), Some(wall)));
+        }
+        self.touch_pool(&spec.service);
+        Ok(grant)
+    }
+
+    /// Puts the record of a registration in place; counts of an earlier one of the same name go on.
+    fn renew(
+        &mut self,
+        spec: &Arc<InstanceSpec>,
+        slot: Slot,
+        fresh_id: u64,
+        token_hash: [u8; 32],
+        now: Mono,
+        wall: Wall,
+    ) -> &mut Record {
+        let peer = Arc::new(Peer::new(&spec.endpoint, self.workers));
+        let fresh = |core: Arc<InstanceCore>, id: u64, lease: Lease| {
+            core.live.set_health(100, 1000, 1000);
+            core.heartbeat_at.store(now.as_micros(), Ordering::Relaxed);
+            core.refused.store(false, Ordering::Relaxed);
+            Record {
+                spec: Arc::clone(spec),
+                id,
+                slot,
+                token_hash,
+                lease,
+                registered_at: wall,
+                expired_at: None,
+                health: Health::new(now),
+                reason: String::new(),
+                since: wall,
+                tools: Arc::clone(&spec.tools),
+                peer,
+                core,
+                published: None,
+            }
+        };
+        let record = match self.records.remove(&spec.name) {
+            None => fresh(Arc::new(InstanceCore::seeded(Default::default())), fresh_id, Lease::granted(now)),
+            Some(old) => {
+                let mut lease = old.lease.clone();
+                lease.reregister(now);
+                let tools = if spec.tools.is_empty() { Arc::clone(&old.tools) } else { Arc::clone(&spec.tools) };
+                let core = InstanceCore::seeded(old.core.counters.snapshot());
+                let mut record = fresh(Arc::new(core), old.id, lease);
+                record.tools = tools;
+                record.registered_at = if old.is_present() { old.registered_at } else { wall };
+                record
+            }
+        };
+        self.records.entry(spec.name.clone()).or_insert(record)
+    }
+
+    /// The instance stops being a member of its service; the last one ends the service.
+    pub(super) fn leave_service(&mut self, name: &Name, now: Mono, wall: Wall, changes: &mut Vec<Change>) {
+        let Some(record) = self.records.get(name) else { return };
+        let (service, slot) = (record.spec.service.clone(), record.slot);
+        self.give_slot_back(&service, slot, now);
+        let others = self.records.values().any(|other| {
+            other.spec.service == service && other.spec.name != *name && other.is_present()
+        });
+        if !others {
+            tracing::debug!(service = %service, at = wall.as_millis(), "service has no instance left");
+            self.service(&service).since = None;
+            changes.push(Change::ServiceSince(service.clone(), None));
+        }
+        self.touch_pool(&service);
+    }
+
+    /// Takes back what could not be made durable.
+    pub(super) fn undo(&mut self, before: Vec<(Name, Option<Record>)>) {
+        for (name, record) in before.into_iter().rev() {
+            let touched = [self.records.remove(&name), record.clone()];
+            if let Some(record) = record {
+                self.records.insert(name, record);
+            }
+            for service in touched.into_iter().flatten().map(|record| record.spec.service.clone()) {
+                let present: Vec<Wall> = self
+                    .records
+                    .values()
+                    .filter(|record| record.spec.service == service && record.is_present())
+                    .map(|record| record.registered_at)
+                    .collect();
+                self.service(&service).since = present.into_iter().min();
+                self.touch_pool(&service);
+            }
+        }
+    }
+
+    /// The record, if `token` may act for it: any does while authentication is off and none is given.
+    pub(super) fn authorized(&mut self, name: &Name, token: &Token) -> Result<Option<&mut Record>, RegistryError> {
+        match (self.records.get_mut(name), token) {
+            (None, _) => Ok(None),
+            (Some(record), Some(token)) if !matches(token, &record.token_hash) => {
+                Err(RegistryError::WrongToken(name.clone()))
+            }
+            (Some(record), _) => Ok(Some(record)),
+        }
+    }
+
+    pub(super) fn row(&self, name: &Name) -> Option<InstanceRow> {
+        self.records.get(name).map(Record::row)
+    }
+
+    /// The tools that a service's present instances declare, or that it is remembered for.
+    fn tools_of(&self, service: &Name) -> Vec<Tool> {
+        let present = self.records.values().filter(|record| record.spec.service == *service && record.is_present());
+        let tools: Vec<Tool> = present.flat_map(|record| record.tools.iter().cloned()).collect();
+        if tools.is_empty() { self.services.get(service).map(|s| s.remembered_tools.clone()).unwrap_or_default() } else { tools }
+    }
+
+    /// The tools to write down for a service when its instances have been asked.
+    pub(super) fn remember_tools(&mut self, service: &Name) -> Arc<[Tool]> {
+        let set = ToolSet::new(self.tools_of(service));
+        self.service(service).remembered_tools = set.list().to_vec();
+        Arc::clone(set.list())
+    }
+
+    /// A snapshot of everything; what did not change is shared with the last one.
+    pub(super) fn publish(&mut self, last: &Snapshot) -> Snapshot {
+        self.generation += 1;
+        let mut members: HashMap<Name, Vec<Arc<Instance>>> = HashMap::new();
+        for record in self.records.values_mut().filter(|record| record.is_present()) {
+            let service = record.spec.service.clone();
+            members.entry(service).or_default().push(record.publish());
+        }
+        let mut services = HashMap::with_capacity(members.len());
+        let mut instances = HashMap::with_capacity(self.records.len());
+        for (name, mut of_service) in members {
+            of_service.sort_by_key(|instance| instance.slot);
+            let service = self.publish_service(&name, of_service);
+            for instance in &service.instances {
+                instances.insert(instance.name().clone(), (Arc::clone(&service), Arc::clone(instance)));
+            }
+            services.insert(name, service);
+        }
+        self.publish_catalog(&services);
+        Snapshot {
+            generation: self.generation,
+            services,
+            instances,
+            catalog: Arc::clone(&self.catalog),
+            policies: Arc::clone(&last.policies),
+        }
+    }
+
+    fn publish_service(&mut self, name: &Name, instances: Vec<Arc<Instance>>) -> Arc<Service> {
+        if let Some(service) = self.services.get(name).and_then(|record| record.published.as_ref()) {
+            return Arc::clone(service);
+        }
+        let tools = Arc::new(ToolSet::new(self.tools_of(name)));
+        let record = self.service(name);
+        let local = Name::new(LOCAL_NODE).expect("a good name");
+        let members = instances.iter().map(|instance| Member {
+            slot: instance.slot,
+            instance: instance.name().clone(),
+            node: local.clone(),
+            zone: instance.spec.zone.clone(),
+            weight: instance.spec.weight,
+            tags: Arc::clone(&instance.spec.tags),
+            live: Arc::clone(&instance.core.live),
+        });
+        let pool = Arc::new(Pool {
+            id: record.pool,
+            version: record.pool_version,
+            service: name.clone(),
+            members: members.collect(),
+            loads_version: Arc::clone(&record.loads_version),
+        });
+        let service = Arc::new(Service {
+            name: name.clone(),
+            pool,
+            instances,
+            tools,
+            since: record.since.unwrap_or_default(),
+            core: Arc::clone(&record.core),
+        });
+        record.published = Some(Arc::clone(&service));
+        service
+    }
+
+    fn publish_catalog(&mut self, services: &HashMap<Name, Arc<Service>>) {
+        let mut list: Vec<CatalogService> = services.values().map(|service| catalog_entry(service)).collect();
+        list.sort_by(|a, b| a.name.cmp(&b.name));
+        if list != self.catalog.services {
+            self.catalog = Arc::new(Catalog { version: self.catalog.version + 1, services: list });
+        }
+    }
+}
+
+fn catalog_entry(service: &Service) -> CatalogService {
+    let mut tags: Vec<Name> = service.instances.iter().flat_map(|i| i.spec.tags.iter().cloned()).collect();
+    tags.sort();
+    tags.dedup();
+    let healthy = service.instances.iter().filter(|i| i.is_routable() && i.health == HealthState::Healthy).count();
+    CatalogService {
+        name: service.name.clone(),
+        tags,
+        tools: service.tools.list().iter().map(|tool| tool.name.to_string()).collect(),
+        instances: u32::try_from(service.instances.len()).unwrap_or(u32::MAX),
+        healthy: u32::try_from(healthy).unwrap_or(u32::MAX),
+    }
+}

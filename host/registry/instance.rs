@@ -1,0 +1,196 @@
+//! An instance and a service as a snapshot holds them.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::mesh::breaker::{Admission, Breaker, BreakerState, Transition};
+use crate::mesh::health::HealthState;
+use crate::mesh::ids::{Name, Slot};
+use crate::mesh::instance::{InstanceSpec, Tool};
+use crate::mesh::lease::LeasePhase;
+use crate::mesh::pool::{Live, Pool};
+use crate::mesh::retry::Budget;
+use crate::mesh::stats::{CallCounters, CallCounts, LatencyHistogram};
+use crate::mesh::time::{Mono, Wall};
+use crate::upstream::Peer;
+
+/// One instance at one moment. What changes with each call is behind `core`, which all snapshots share.
+#[derive(Debug)]
+pub struct Instance {
+    pub spec: Arc<InstanceSpec>,
+    pub id: u64,
+    pub slot: Slot,
+    pub epoch: u64,
+    pub registered_at: Wall,
+    pub phase: LeasePhase,
+    pub health: HealthState,
+    /// Why the health is what it is; empty when there is nothing to say.
+    pub reason: String,
+    /// Since when the health is what it is.
+    pub since: Wall,
+    /// What it declared, or what it answered when it was asked.
+    pub tools: Arc<[Tool]>,
+    pub peer: Arc<Peer>,
+    pub core: Arc<InstanceCore>,
+}
+
+impl Instance {
+    pub fn name(&self) -> &Name {
+        &self.spec.name
+    }
+
+    /// Whether calls may be sent there at all: it has proved to be there, and is not known to be gone.
+    pub fn is_routable(&self) -> bool {
+        matches!(self.phase, LeasePhase::Active | LeasePhase::Suspect) && self.health != HealthState::Dead
+    }
+}
+
+/// What calls change of an instance, and what outlives its snapshots.
+#[derive(Debug, Default)]
+pub struct InstanceCore {
+    pub live: Arc<Live>,
+    pub counters: CallCounters,
+    pub latency: LatencyHistogram,
+    pub guard: Guard,
+    /// The last connection was refused: set by calls, cleared by calls and good probes.
+    pub refused: AtomicBool,
+    /// Failed probes in a row.
+    pub probe_failures: AtomicU32,
+    /// Last accepted heartbeat, as [`Mono`] microseconds.
+    pub heartbeat_at: AtomicU64,
+    /// How the instance's latency compares with its pool's, tool by tool, in thousandths: 1000 and more is fine.
+    pub latency_permille: AtomicU32,
+}
+
+impl InstanceCore {
+    pub fn seeded(counts: CallCounts) -> Self {
+        Self {
+            counters: CallCounters::seeded(counts),
+            latency_permille: AtomicU32::new(1000),
+            ..Self::default()
+        }
+    }
+}
+
+/// How long after its last failure an instance's successes are looked at.
+const TROUBLE: Duration = Duration::from_secs(30);
+
+/// An instance's breaker, and the flag that spares calls to a healthy instance its lock.
+#[derive(Debug, Default)]
+pub struct Guard {
+    troubled: AtomicBool,
+    failed_at: AtomicU64,
+    /// Stepped by calls while there is trouble, and by nobody else.
+    breaker: Mutex<Breaker>,
+}
+
+impl Guard {
+    pub fn admits(&self, now: Mono) -> Admission {
+        if self.troubled.load(Ordering::Relaxed) { self.with(|breaker| breaker.admits(now)) } else { Admission::Yes }
+    }
+
+    pub fn on_success(&self, now: Mono) -> Option<Transition> {
+        if self.troubled.load(Ordering::Relaxed) { self.with(|breaker| breaker.on_success(now)) } else { None }
+    }
+
+    pub fn on_failure(&self, now: Mono, random: u64) -> Option<Transition> {
+        self.note_trouble(now);
+        self.with(|breaker| breaker.on_failure(now, random))
+    }
+
+    pub fn on_ratio_failure(&self, now: Mono, random: u64) -> Option<Transition> {
+        self.note_trouble(now);
+        self.with(|breaker| breaker.on_ratio_failure(now, random))
+    }
+
+    pub fn on_abandoned(&self) {
+        if self.troubled.load(Ordering::Relaxed) {
+            self.with(Breaker::on_abandoned);
+        }
+    }
+
+    pub fn state(&self) -> BreakerState {
+        self.with(|breaker| breaker.state())
+    }
+
+    pub fn trips(&self) -> u64 {
+        self.with(|breaker| breaker.trips())
+    }
+
+    /// Called each second: long after the last failure, successes go by unseen again.
+    pub fn settle(&self, now: Mono) {
+        let failed_at = Mono::from_micros(self.failed_at.load(Ordering::Relaxed));
+        let settled = now.since(failed_at) > TROUBLE && self.state() == BreakerState::Closed;
+        if settled {
+            self.troubled.store(false, Ordering::Relaxed);
+        }
+    }
+
+    fn note_trouble(&self, now: Mono) {
+        self.failed_at.store(now.as_micros(), Ordering::Relaxed);
+        self.troubled.store(true, Ordering::Relaxed);
+    }
+
+    fn with<T>(&self, step: impl FnOnce(&mut Breaker) -> T) -> T {
+        step(&mut self.breaker.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What calls change of a service. Lives as long as the process, whether the service has instances or not.
+#[derive(Debug, Default)]
+pub struct ServiceCore {
+    pub counters: CallCounters,
+    pub latency: LatencyHistogram,
+    pub budget: Budget,
+    /// Fewer than half of the instances are available: calls go to all that are not dead.
+    pub panics: AtomicBool,
+}
+
+/// A service that has instances.
+#[derive(Debug)]
+pub struct Service {
+    pub name: Name,
+    pub pool: Arc<Pool>,
+    /// In the order of the pool's members.
+    pub instances: Vec<Arc<Instance>>,
+    pub tools: Arc<ToolSet>,
+    pub since: Wall,
+    pub core: Arc<ServiceCore>,
+}
+
+impl Service {
+    pub fn instance(&self, slot: Slot) -> Option<&Arc<Instance>> {
+        self.instances.iter().find(|instance| instance.slot == slot)
+    }
+
+    pub fn available(&self) -> usize {
+        self.instances.iter().filter(|instance| instance.is_routable() && instance.core.live.share_permille() > 0).count()
+    }
+}
+
+/// A service's tools by name, in a fixed order.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct ToolSet {
+    list: Arc<[Tool]>,
+    by_name: HashMap<Arc<str>, usize>,
+}
+
+impl ToolSet {
+    /// Of tools with the same name the first is kept.
+    pub fn new(mut tools: Vec<Tool>) -> Self {
+        tools.sort_by(|a, b| a.name.cmp(&b.name));
+        tools.dedup_by(|later, first| later.name == first.name);
+        let by_name = tools.iter().enumerate().map(|(index, tool)| (Arc::clone(&tool.name), index)).collect();
+        Self { list: tools.into(), by_name }
+    }
+
+    pub fn list(&self) -> &Arc<[Tool]> {
+        &self.list
+    }
+
+    pub fn get(&self, name: &str) -> Option<&Tool> {
+        self.by_name.get(name).map(|&index| &self.list[index])
+    }
+}

@@ -1,0 +1,168 @@
+//! Who is in the mesh. One task owns the [`book`]; it commits a change to the store, then publishes one immutable
+//! [`Snapshot`]. Nothing is routable before it is durable.
+//!
+//! Knows the domain, the store and the peers that instances bring. Must not know HTTP surfaces, calls or plugins.
+
+mod book;
+mod instance;
+mod snapshot;
+mod task;
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard as SnapshotGuard};
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::clock;
+use crate::mesh::ids::Name;
+use crate::mesh::instance::{InstanceSpec, Tool};
+use crate::mesh::lease::LeaseTimes;
+use crate::mesh::observe::Event;
+use crate::policy::PolicySet;
+use crate::store::{Kept, Store};
+use crate::upstream::Probe;
+
+pub use instance::{Guard, Instance, InstanceCore, Service, ServiceCore, ToolSet};
+pub use snapshot::{Found, Snapshot};
+pub use task::Task;
+
+/// Most instances that may be registered.
+pub const INSTANCES_MAX: usize = 10_000;
+/// Commands that may wait; more callers wait for room.
+const QUEUE: usize = 1024;
+
+#[derive(Debug, Error)]
+pub enum RegistryError {
+    #[error("`{name}` is registered from {endpoint} and alive")]
+    NameTaken { name: Name, endpoint: String },
+    #[error("the lease token is not that of `{0}`")]
+    WrongToken(Name),
+    #[error("`{0}` has no lease here")]
+    LeaseGone(Name),
+    #[error("`{0}` is not registered")]
+    UnknownInstance(Name),
+    #[error("{INSTANCES_MAX} instances are registered, no more are taken")]
+    Full,
+    #[error("nothing can be written down now: {0}")]
+    Persistence(String),
+    #[error("the proxy is stopping")]
+    Stopping,
+}
+
+/// What a registration grants.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    pub instance: Name,
+    pub service: Name,
+    pub id: u64,
+    /// 256 bits, 64 hexadecimal digits; only its hash is kept here.
+    pub token: String,
+    pub epoch: u64,
+    pub renewed: bool,
+}
+
+/// What a caller shows to act for an instance: `None` is good enough while authentication is off.
+pub type Token = Option<String>;
+
+pub(crate) enum Command {
+    Register { spec: InstanceSpec, token: Token, done: oneshot::Sender<Result<Grant, RegistryError>> },
+    Deregister { name: Name, token: Token, done: oneshot::Sender<Result<(), RegistryError>> },
+    Heartbeat { name: Name, token: Token, done: oneshot::Sender<Result<u64, RegistryError>> },
+    Tools { name: Name, id: u64, epoch: u64, tools: Vec<Tool> },
+    Probed { name: Name, id: u64, epoch: u64, probe: Probe },
+    Policies { policies: Arc<PolicySet> },
+}
+
+/// The way to the registry. Cheap to clone.
+#[derive(Clone)]
+pub struct Registry {
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    commands: mpsc::Sender<Command>,
+    generation: watch::Receiver<u64>,
+}
+
+/// What the registry needs to begin.
+pub struct Settings {
+    pub lease: LeaseTimes,
+    /// Data-path workers, for the peers' connection pools.
+    pub workers: usize,
+    pub events: mpsc::Sender<Event>,
+}
+
+impl Registry {
+    /// Restores what was kept; the task must be run for anything to change.
+    pub fn restore(settings: Settings, store: Store, kept: Kept) -> (Self, Task) {
+        let book = book::Book::restore(kept, settings.lease, settings.workers, clock::mono());
+        let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
+        let (commands, queue) = mpsc::channel(QUEUE);
+        let (published, generation) = watch::channel(0);
+        let mut task = Task::new(book, store, queue, Arc::clone(&snapshot), published, settings.events);
+        task.publish();
+        (Self { snapshot, commands, generation }, task)
+    }
+
+    /// The world now. For a call: take it once.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// The world now, for a look that does not outlive the current step.
+    pub fn peek(&self) -> SnapshotGuard<Arc<Snapshot>> {
+        self.snapshot.load()
+    }
+
+    /// Tells the generation of each snapshot that is published from now on.
+    pub fn generations(&self) -> watch::Receiver<u64> {
+        self.generation.clone()
+    }
+
+    /// Registers or renews.
+    ///
+    /// # Errors
+    /// The name is another's, the registry is full, or nothing can be made durable.
+    pub async fn register(&self, spec: InstanceSpec, token: Token) -> Result<Grant, RegistryError> {
+        self.ask(|done| Command::Register { spec, token, done }).await?
+    }
+
+    /// # Errors
+    /// Unknown instance, wrong token, or nothing can be made durable.
+    pub async fn deregister(&self, name: Name, token: Token) -> Result<(), RegistryError> {
+        self.ask(|done| Command::Deregister { name, token, done }).await?
+    }
+
+    /// Renews a lease and returns its epoch.
+    ///
+    /// # Errors
+    /// No such lease, or the wrong token.
+    pub async fn heartbeat(&self, name: Name, token: Token) -> Result<u64, RegistryError> {
+        self.ask(|done| Command::Heartbeat { name, token, done }).await?
+    }
+
+    /// Reports what an instance offers. Ignored when the instance was registered anew since.
+    pub async fn tools(&self, instance: &Instance, tools: Vec<Tool>) {
+        self.tell(Command::Tools { name: instance.name().clone(), id: instance.id, epoch: instance.epoch, tools }).await;
+    }
+
+    /// Reports what a probe found. Ignored when the instance was registered anew since.
+    pub async fn probed(&self, instance: &Instance, probe: Probe) {
+        self.tell(Command::Probed { name: instance.name().clone(), id: instance.id, epoch: instance.epoch, probe }).await;
+    }
+
+    /// Puts other policies in force for all calls that begin from now on.
+    pub async fn publish_policies(&self, policies: Arc<PolicySet>) {
+        self.tell(Command::Policies { policies }).await;
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, RegistryError> {
+        let (done, answer) = oneshot::channel();
+        self.commands.send(command(done)).await.map_err(|_| RegistryError::Stopping)?;
+        answer.await.map_err(|_| RegistryError::Stopping)
+    }
+
+    async fn tell(&self, command: Command) {
+        if self.commands.send(command).await.is_err() {
+            tracing::debug!("registry stopped, report dropped");
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! The world as one call sees it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::instance::{Instance, Service};
+use crate::mesh::ids::Name;
+use crate::mesh::pool::Catalog;
+use crate::policy::PolicySet;
+
+/// Everything that decides a call, immutable. A call takes one and keeps it to its end.
+#[derive(Default)]
+pub struct Snapshot {
+    pub generation: u64,
+    pub(super) services: HashMap<Name, Arc<Service>>,
+    pub(super) instances: HashMap<Name, (Arc<Service>, Arc<Instance>)>,
+    pub catalog: Arc<Catalog>,
+    pub policies: Arc<PolicySet>,
+}
+
+/// What a name stands for.
+#[derive(Clone, Copy)]
+pub enum Found<'a> {
+    Service(&'a Arc<Service>),
+    /// One instance and no other will do.
+    Instance(&'a Arc<Service>, &'a Arc<Instance>),
+}
+
+impl<'a> Found<'a> {
+    pub const fn service(self) -> &'a Arc<Service> {
+        match self {
+            Self::Service(service) | Self::Instance(service, _) => service,
+        }
+    }
+}
+
+impl Snapshot {
+    pub fn service(&self, name: &str) -> Option<&Arc<Service>> {
+        self.services.get(name)
+    }
+
+    /// A service, or else an instance, of that name.
+    pub fn find(&self, name: &str) -> Option<Found<'_>> {
+        match self.services.get(name) {
+            Some(service) => Some(Found::Service(service)),
+            None => self.instances.get(name).map(|(service, instance)| Found::Instance(service, instance)),
+        }
+    }
+
+    /// All services by name.
+    pub fn services(&self) -> Vec<&Arc<Service>> {
+        let mut services: Vec<_> = self.services.values().collect();
+        services.sort_by(|a, b| a.name.cmp(&b.name));
+        services
+    }
+
+    pub fn instances(&self) -> impl Iterator<Item = &Arc<Instance>> {
+        self.instances.values().map(|(_, instance)| instance)
+    }
+
+    pub fn service_count(&self) -> usize {
+        self.services.len()
+    }
+}

@@ -1,0 +1,389 @@
+//! The one task that changes the registry: commands in batches, and everything that time alone changes each second.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::book::{Book, Record};
+use super::snapshot::Snapshot;
+use super::{Command, Grant, RegistryError};
+use crate::clock;
+use crate::mesh::balance;
+use crate::mesh::breaker::BreakerState;
+use crate::mesh::health::Inputs;
+use crate::mesh::ids::Name;
+use crate::mesh::lease::{LeasePhase, LeaseTimes, sweep};
+use crate::mesh::observe::Event;
+use crate::mesh::time::{Mono, Wall};
+use crate::policy::PolicySet;
+use crate::store::{Change, Store};
+use crate::upstream::Probe;
+
+/// Commands that share one commit.
+const BATCH: usize = 512;
+/// Distance of health and lease judgements.
+const TICK: Duration = Duration::from_secs(1);
+/// How long the row of an expired instance is kept.
+const EXPIRED_KEPT: Duration = Duration::from_secs(24 * 3600);
+
+/// Owns the book. Run by `app`.
+pub struct Task {
+    book: Book,
+    store: Store,
+    queue: mpsc::Receiver<Command>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    published: watch::Sender<u64>,
+    events: mpsc::Sender<Event>,
+}
+
+/// Answers that wait for the commit.
+enum Reply {
+    Granted(oneshot::Sender<Result<Grant, RegistryError>>, Grant),
+    Gone(oneshot::Sender<Result<(), RegistryError>>, Name, Name),
+}
+
+#[derive(Default)]
+struct Batch {
+    changes: Vec<Change>,
+    replies: Vec<Reply>,
+    before: Vec<(Name, Option<Record>)>,
+    policies: Option<Arc<PolicySet>>,
+    publish: bool,
+}
+
+impl Task {
+    pub(super) fn new(
+        book: Book,
+        store: Store,
+        queue: mpsc::Receiver<Command>,
+        snapshot: Arc<ArcSwap<Snapshot>>,
+        published: watch::Sender<u64>,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
+        Self { book, store, queue, snapshot, published, events }
+    }
+
+    /// Runs until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut commands = Vec::with_capacity(BATCH);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => self.tick().await,
+                count = self.queue.recv_many(&mut commands, BATCH) => {
+                    if count == 0 {
+                        return;
+                    }
+                    self.apply(commands.drain(..)).await;
+                }
+            }
+        }
+    }
+
+    pub(super) fn publish(&mut self) {
+        let next = self.book.publish(&self.snapshot.load());
+        let generation = next.generation;
+        self.snapshot.store(Arc::new(next));
+        self.published.send_replace(generation);
+    }
+
+    async fn apply(&mut self, commands: impl Iterator<Item = Command>) {
+        let (now, wall) = (clock::mono(), clock::wall());
+        let mut batch = Batch::default();
+        for command in commands {
+            self.step(command, &mut batch, now, wall);
+        }
+        let committed = match std::mem::take(&mut batch.changes) {
+            changes if changes.is_empty() => Ok(()),
+            changes => self.store.commit(changes).await,
+        };
+        if let Err(error) = &committed {
+            self.book.undo(std::mem::take(&mut batch.before));
+            tracing::error!(error = %error, "registry change not durable, taken back");
+        }
+        if let Some(policies) = batch.policies {
+            let last = self.snapshot.load_full();
+            let with = Snapshot { policies, ..self.book.publish(&last) };
+            let generation = with.generation;
+            self.snapshot.store(Arc::new(with));
+            self.published.send_replace(generation);
+        } else if batch.publish {
+            self.publish();
+        }
+        let failed = committed.err().map(|error| error.to_string());
+        for reply in batch.replies {
+            self.answer(reply, failed.as_deref(), wall);
+        }
+    }
+
+    fn step(&mut self, command: Command, batch: &mut Batch, now: Mono, wall: Wall) {
+        match command {
+            Command::Register { spec, token, done } => {
+                let before = (spec.name.clone(), self.book.records.get(&spec.name).cloned());
+                match self.book.register(spec, &token, now, wall, &mut batch.changes) {
+                    Ok(grant) => {
+                        batch.before.push(before);
+                        batch.publish = true;
+                        batch.replies.push(Reply::Granted(done, grant));
+                    }
+                    // A caller that went away needs no answer; so below.
+                    Err(error) => drop(done.send(Err(error))),
+                }
+            }
+            Command::Deregister { name, token, done } => match self.book.authorized(&name, &token) {
+                Ok(Some(record)) if record.is_present() => {
+                    let service = record.spec.service.clone();
+                    let before = Some(record.clone());
+                    self.book.leave_service(&name, now, wall, &mut batch.changes);
+                    self.book.records.remove(&name);
+                    batch.before.push((name.clone(), before));
+                    batch.changes.push(Change::InstanceGone(name.clone()));
+                    batch.publish = true;
+                    batch.replies.push(Reply::Gone(done, name, service));
+                }
+                Ok(_) => drop(done.send(Err(RegistryError::UnknownInstance(name)))),
+                Err(error) => drop(done.send(Err(error))),
+            },
+            Command::Heartbeat { name, token, done } => {
+                let answer = self.heartbeat(&name, &token, now, &mut batch.publish);
+                drop(done.send(answer));
+            }
+            Command::Tools { name, id, epoch, tools } => {
+                let Some(record) = self.record_of(&name, id, epoch) else { return };
+                if *record.tools == *tools {
+                    return;
+                }
+                record.tools = tools.into();
+                record.touch();
+                let service = record.spec.service.clone();
+                self.book.touch_service(&service);
+                let tools = self.book.remember_tools(&service);
+                batch.changes.push(Change::Tools(service, tools));
+                batch.publish = true;
+            }
+            Command::Probed { name, id, epoch, probe } => {
+                let times = self.book.times;
+                let Some(record) = self.record_of(&name, id, epoch) else { return };
+                if note_probe(record, &probe, now, &times) {
+                    let service = record.spec.service.clone();
+                    self.book.touch_service(&service);
+                    batch.publish = true;
+                }
+            }
+            Command::Policies { policies } => batch.policies = Some(policies),
+        }
+    }
+
+    fn record_of(&mut self, name: &Name, id: u64, epoch: u64) -> Option<&mut Record> {
+        self.book.records.get_mut(name).filter(|record| record.id == id && record.lease.epoch() == epoch)
+    }
+
+    fn heartbeat(
+        &mut self,
+        name: &Name,
+        token: &super::Token,
+        now: Mono,
+        publish: &mut bool,
+    ) -> Result<u64, RegistryError> {
+        let gone = || RegistryError::LeaseGone(name.clone());
+        let record = self.book.authorized(name, token)?.ok_or_else(gone)?;
+        let changed = record.lease.heartbeat(now).map_err(|_| gone())?;
+        record.core.heartbeat_at.store(now.as_micros(), Ordering::Relaxed);
+        let epoch = record.lease.epoch();
+        if changed.is_some() {
+            record.touch();
+            let service = record.spec.service.clone();
+            self.book.touch_service(&service);
+            *publish = true;
+        }
+        Ok(epoch)
+    }
+
+    fn answer(&self, reply: Reply, failed: Option<&str>, wall: Wall) {
+        let failure = || failed.map(|why| RegistryError::Persistence(why.to_owned()));
+        match reply {
+            Reply::Granted(done, grant) => {
+                if failed.is_none() {
+                    let kind = if grant.renewed { "instance_renewed" } else { "instance_registered" };
+                    self.emit(kind, wall, &grant.service, &grant.instance, format!("epoch {}", grant.epoch));
+                }
+                drop(done.send(failure().map_or(Ok(grant), Err)));
+            }
+            Reply::Gone(done, instance, service) => {
+                if failed.is_none() {
+                    self.emit("instance_deregistered", wall, &service, &instance, String::new());
+                }
+                drop(done.send(failure().map_or(Ok(()), Err)));
+            }
+        }
+    }
+
+    /// Leases, health, availability: everything that changes without anybody asking.
+    async fn tick(&mut self) {
+        let (now, wall) = (clock::mono(), clock::wall());
+        let mut changes = Vec::new();
+        let swept = self.sweep_leases(now, wall, &mut changes);
+        let judged = self.judge_health(now, wall);
+        let purged = self.purge(wall, &mut changes);
+        if !changes.is_empty()
+            && let Err(error) = self.store.commit(changes).await
+        {
+            // The registry in memory is right; the next start judges the leases anew.
+            tracing::warn!(error = %error, "expiry not written down");
+        }
+        if swept || judged || purged {
+            self.publish();
+        }
+        self.judge_pools();
+    }
+
+    fn sweep_leases(&mut self, now: Mono, wall: Wall, changes: &mut Vec<Change>) -> bool {
+        let times = self.book.times;
+        let mut leases: Vec<_> =
+            self.book.records.iter_mut().map(|(name, record)| (name.clone(), &mut record.lease)).collect();
+        let sweep = sweep(&mut leases, now, &times);
+        if let Some(first) = sweep.held.first() {
+            let detail = format!("{} leases at once would have run out and are held one more TTL", sweep.held.len());
+            tracing::warn!(count = sweep.held.len(), "mass expiry held, the proxy is likelier at fault than the fleet");
+            let service = self.book.records[first].spec.service.clone();
+            self.emit("expiry_held", wall, &service, first, detail);
+        }
+        for (name, phase) in &sweep.transitions {
+            let record = self.book.records.get_mut(name).expect("the sweep names only records it was given");
+            record.touch();
+            let service = record.spec.service.clone();
+            if *phase == LeasePhase::Expired {
+                record.expired_at = Some(wall);
+                tracing::info!(instance = %name, service = %service, "lease expired, instance removed");
+                self.book.leave_service(name, now, wall, changes);
+                changes.extend(self.book.row(name).map(Change::Instance));
+                self.emit("instance_expired", wall, &service, name, "no heartbeat".to_owned());
+            } else {
+                self.book.touch_service(&service);
+                self.emit("instance_state", wall, &service, name, phase.as_str().to_owned());
+            }
+        }
+        !sweep.transitions.is_empty()
+    }
+
+    fn judge_health(&mut self, now: Mono, wall: Wall) -> bool {
+        let mut touched: Vec<Name> = Vec::new();
+        let mut events = Vec::new();
+        let times = self.book.times;
+        for (name, record) in self.book.records.iter_mut().filter(|(_, record)| record.is_present()) {
+            let before = (record.core.live.score(), record.core.live.share_permille());
+            let shown = record.reason.clone();
+            if judge(record, now, &times) {
+                record.since = wall;
+                let detail = format!("{}: {}", record.health.state().as_str(), record.reason);
+                tracing::info!(instance = %name, state = record.health.state().as_str(), reason = record.reason, "health changed");
+                events.push((record.spec.service.clone(), name.clone(), detail));
+            }
+            record.core.guard.settle(now);
+            let after = (record.core.live.score(), record.core.live.share_permille());
+            if before != after || shown != record.reason {
+                record.touch();
+                touched.push(record.spec.service.clone());
+            }
+        }
+        for (service, name, detail) in events {
+            self.emit("instance_state", wall, &service, &name, detail);
+        }
+        touched.dedup();
+        for service in &touched {
+            self.book.touch_service(service);
+        }
+        !touched.is_empty()
+    }
+
+    fn purge(&mut self, wall: Wall, changes: &mut Vec<Change>) -> bool {
+        let kept = i64::try_from(EXPIRED_KEPT.as_millis()).unwrap_or(i64::MAX);
+        let old: Vec<Name> = self
+            .book
+            .records
+            .iter()
+            .filter(|(_, record)| record.expired_at.is_some_and(|at| wall.as_millis() - at.as_millis() > kept))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in &old {
+            self.book.records.remove(name);
+            changes.push(Change::InstanceGone(name.clone()));
+        }
+        !old.is_empty()
+    }
+
+    /// Says of each pool whether so few of its instances are left that all that are not dead must do.
+    fn judge_pools(&self) {
+        for service in self.snapshot.load().services.values() {
+            let alive = service.instances.iter().filter(|instance| instance.is_routable());
+            let free = alive.filter(|instance| {
+                instance.core.live.share_permille() > 0 && instance.core.guard.state() != BreakerState::Open
+            });
+            let panics = balance::panics(free.count(), service.instances.len());
+            let before = service.core.panics.swap(panics, Ordering::Relaxed);
+            if panics != before {
+                let state = if panics { "fewer than half are available: calls go to all that are not dead" } else { "enough are available again" };
+                tracing::warn!(service = %service.name, panics, "{state}");
+            }
+        }
+    }
+
+    /// An event that finds the channel full is dropped; alerters are level-triggered and see the state all the same.
+    fn emit(&self, kind: &'static str, at: Wall, service: &Name, instance: &Name, detail: String) {
+        let event = Event { at, kind, service: Some(service.clone()), instance: Some(instance.clone()), detail };
+        if self.events.try_send(event).is_err() {
+            tracing::debug!(kind, instance = %instance, "event dropped");
+        }
+    }
+}
+
+/// Feeds a probe to an instance's health; says whether the snapshot must change.
+fn note_probe(record: &mut Record, probe: &Probe, now: Mono, times: &LeaseTimes) -> bool {
+    let good = *probe == Probe::Good;
+    match probe {
+        Probe::Unauthorized => {
+            record.health.unprobed();
+            return false;
+        }
+        Probe::Good => record.core.refused.store(false, Ordering::Relaxed),
+        Probe::Refused | Probe::Bad(_) => {}
+    }
+    record.health.probe(now, good, *probe == Probe::Refused);
+    if !good || record.lease.proved(now).is_none() {
+        return false;
+    }
+    judge(record, now, times);
+    record.touch();
+    true
+}
+
+/// Judges an instance's health and tells balancers; says whether the state is another one.
+fn judge(record: &mut Record, now: Mono, times: &LeaseTimes) -> bool {
+    let counts = record.core.counters.snapshot();
+    let age = now.since(record.lease.renewed_at());
+    let default = LeaseTimes::default();
+    let inputs = Inputs {
+        ok_total: counts.ok + counts.tool_errors,
+        failed_total: counts.failed,
+        latency_ratio: f64::from(record.core.latency_permille.load(Ordering::Relaxed)) / 1000.0,
+        heartbeat_age: Some(age.mul_f64(default.ttl.as_secs_f64() / times.ttl.as_secs_f64())),
+        gone: false,
+        refused: record.core.refused.load(Ordering::Relaxed),
+    };
+    let assessment = record.health.tick(now, &inputs);
+    record.core.probe_failures.store(assessment.probe_failures, Ordering::Relaxed);
+    if record.lease.phase() == LeasePhase::Restored {
+        record.core.live.set_health(record.core.live.score(), 0, assessment.success_permille);
+        return false;
+    }
+    let score = if assessment.share_permille == 0 { 0 } else { assessment.score };
+    record.core.live.set_health(score, assessment.share_permille, assessment.success_permille);
+    record.reason = assessment.reason;
+    assessment.changed
+}

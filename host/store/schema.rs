@@ -1,0 +1,72 @@
+//! Tables, by version. A migration is never edited once released: a new one is added.
+
+use rusqlite::Connection;
+
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE services (
+        name TEXT PRIMARY KEY,
+        registered_at INTEGER,
+        messages INTEGER NOT NULL DEFAULT 0,
+        ok INTEGER NOT NULL DEFAULT 0,
+        tool_errors INTEGER NOT NULL DEFAULT 0,
+        failed INTEGER NOT NULL DEFAULT 0,
+        refused INTEGER NOT NULL DEFAULT 0,
+        retries INTEGER NOT NULL DEFAULT 0,
+        request_bytes INTEGER NOT NULL DEFAULT 0,
+        response_bytes INTEGER NOT NULL DEFAULT 0
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE instances (
+        name TEXT PRIMARY KEY,
+        id INTEGER NOT NULL,
+        service TEXT NOT NULL,
+        host TEXT NOT NULL,
+        port INTEGER NOT NULL,
+        path TEXT NOT NULL,
+        pid INTEGER,
+        tags TEXT NOT NULL,
+        zone TEXT,
+        weight INTEGER NOT NULL,
+        metadata TEXT NOT NULL,
+        tools TEXT NOT NULL,
+        token_hash BLOB NOT NULL,
+        epoch INTEGER NOT NULL,
+        registered_at INTEGER NOT NULL,
+        expired_at INTEGER
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE figures (
+        instance TEXT PRIMARY KEY,
+        state TEXT NOT NULL,
+        score INTEGER NOT NULL,
+        reason TEXT NOT NULL,
+        ewma_us INTEGER NOT NULL,
+        messages INTEGER NOT NULL,
+        ok INTEGER NOT NULL,
+        tool_errors INTEGER NOT NULL,
+        failed INTEGER NOT NULL,
+        refused INTEGER NOT NULL,
+        retries INTEGER NOT NULL,
+        request_bytes INTEGER NOT NULL,
+        response_bytes INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE tools (
+        service TEXT NOT NULL,
+        position INTEGER NOT NULL,
+        json TEXT NOT NULL,
+        PRIMARY KEY (service, position)
+    ) STRICT, WITHOUT ROWID;
+"];
+
+/// The schema that this build writes.
+pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
+
+/// Brings the tables to [`VERSION`]; the caller has checked that they are not newer.
+pub(super) fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Result<()> {
+    let done = usize::try_from(found).unwrap_or(0);
+    for (index, sql) in MIGRATIONS.iter().enumerate().skip(done) {
+        let step = connection.transaction()?;
+        step.execute_batch(sql)?;
+        step.pragma_update(None, "user_version", index as i64 + 1)?;
+        step.commit()?;
+    }
+    Ok(())
+}

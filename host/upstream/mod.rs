@@ -1,0 +1,130 @@
+//! Talking to instances: streamable HTTP in both eras.
+//!
+//! An instance's [`Peer`] holds what outlives a call: its idle connections, one pool per worker, and how it is
+//! spoken to. Knows the protocol and takes only permitted calls. Must not know how an instance was chosen, nor
+//! what a caller is told.
+
+mod connection;
+mod handshake;
+mod introspect;
+mod peer;
+
+use std::time::Duration;
+
+use http::StatusCode;
+use thiserror::Error;
+
+use crate::mcp::envelope::AnswerError;
+use crate::mcp::sse::EventTooLarge;
+use crate::mesh::retry::Failure;
+
+pub use connection::Target;
+pub use introspect::{Probe, TOOLS_MAX};
+pub use peer::{Answer, Peer, Spoken};
+
+/// Largest answer that is collected.
+pub const ANSWER_BYTES_MAX: usize = 16 << 20;
+/// Largest SSE event.
+pub const EVENT_BYTES_MAX: usize = 16 << 20;
+
+/// How long the steps of a call may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    pub connect: Duration,
+    /// From the request's first byte to the answer's.
+    pub first_byte: Duration,
+    /// The end of everything.
+    pub deadline: tokio::time::Instant,
+}
+
+/// Why an instance gave no answer.
+#[derive(Debug, Error)]
+pub enum SendError {
+    #[error("cannot connect")]
+    Connect(#[source] std::io::Error),
+    #[error("no connection within {0:?}")]
+    ConnectTimeout(Duration),
+    #[error("the connection was closed before the request was sent")]
+    NotSent(#[source] hyper::Error),
+    #[error("the connection broke after the request was sent")]
+    Broken(#[source] hyper::Error),
+    #[error("no first byte within {0:?}")]
+    FirstByteTimeout(Duration),
+    #[error("the deadline passed")]
+    DeadlinePassed,
+    #[error("HTTP status {status}: {detail}")]
+    Status { status: StatusCode, detail: String },
+    #[error("the session is gone")]
+    SessionGone,
+    #[error("the answer is larger than {0} bytes")]
+    TooLarge(usize),
+    #[error("an event of the answer is too large")]
+    Event(#[from] EventTooLarge),
+    #[error("the event stream ended without an answer")]
+    StreamEnded,
+    #[error("the answer is `{0}`, neither JSON nor an event stream")]
+    ContentType(String),
+    #[error("the answer cannot be understood")]
+    Malformed(#[from] AnswerError),
+    #[error("the handshake was refused: {0}")]
+    Handshake(String),
+}
+
+/// What a failure says about the instance, for its breaker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// The instance is at fault.
+    Instance,
+    /// The instance asks for less: counts in the ratio only.
+    Load,
+    /// The request was at fault.
+    Caller,
+}
+
+impl SendError {
+    /// How far the call had come (see the retry table).
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::Connect(_) | Self::ConnectTimeout(_) | Self::NotSent(_) | Self::SessionGone | Self::Handshake(_) => {
+                Failure::NotSent
+            }
+            Self::Broken(_) | Self::FirstByteTimeout(_) | Self::DeadlinePassed | Self::StreamEnded => {
+                Failure::Unanswered
+            }
+            Self::Status { status, .. } => match *status {
+                StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Failure::Unanswered,
+                _ => Failure::Answered,
+            },
+            Self::TooLarge(_) | Self::Event(_) | Self::ContentType(_) | Self::Malformed(_) => Failure::Answered,
+        }
+    }
+
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::Status { status, .. } if *status == StatusCode::TOO_MANY_REQUESTS => Blame::Load,
+            Self::Status { status, .. } if status.is_client_error() => Blame::Caller,
+            Self::TooLarge(_) | Self::Event(_) => Blame::Caller,
+            _ => Blame::Instance,
+        }
+    }
+
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Self::Connect(error) if error.kind() == std::io::ErrorKind::ConnectionRefused)
+    }
+
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Self::FirstByteTimeout(_) | Self::DeadlinePassed)
+    }
+}
+
+/// An error and its sources in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

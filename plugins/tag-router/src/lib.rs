@@ -1,0 +1,92 @@
+//! Router that decides by rules from its configuration; `rules` has the logic and knows no bindings.
+
+mod rules;
+
+use std::cell::RefCell;
+
+use bindings::exports::meshwright::plugin::{catalog, lifecycle, router};
+use rules::{Outcome, Rules};
+
+#[allow(unsafe_code, reason = "generated")]
+mod bindings {
+    wit_bindgen::generate!({ path: "../../wit", world: "routing" });
+
+    #[cfg(target_arch = "wasm32")]
+    export!(TagRouter with_types_in self);
+    #[cfg(target_arch = "wasm32")]
+    use super::TagRouter;
+}
+
+thread_local! {
+    static RULES: RefCell<Rules> = RefCell::new(Rules::default());
+}
+
+struct TagRouter;
+
+impl lifecycle::Guest for TagRouter {
+    fn metadata() -> String {
+        meshwright_sdk::metadata!().into()
+    }
+
+    fn configure(config_json: String) -> Result<(), Vec<lifecycle::Issue>> {
+        match Rules::read(&config_json) {
+            Ok(read) => {
+                RULES.with_borrow_mut(|rules| rules.replace(read));
+                Ok(())
+            }
+            Err(issues) => Err(issues
+                .into_iter()
+                .map(|issue| lifecycle::Issue { path: issue.path, message: issue.message })
+                .collect()),
+        }
+    }
+
+    fn self_test() -> Result<(), String> {
+        rules::self_test()
+    }
+}
+
+impl catalog::Guest for TagRouter {
+    fn on_catalog(services: Vec<catalog::Service>) {
+        let services = services.into_iter().map(|service| rules::Service {
+            name: service.name,
+            tags: service.tags,
+            healthy: service.healthy,
+        });
+        RULES.with_borrow_mut(|rules| rules.set_catalog(services.collect()));
+    }
+}
+
+impl router::Guest for TagRouter {
+    fn route(call: router::Call) -> router::Decision {
+        let asked = rules::Call {
+            random: call.random,
+            affinity: call.affinity,
+            service: &call.service,
+            tool: &call.tool,
+            method: &call.method,
+            client: &call.client,
+        };
+        RULES.with_borrow(|rules| match rules.decide(&asked) {
+            None => router::Decision { verdict: router::Verdict::Pass, why: String::new() },
+            Some((why, outcome)) => {
+                router::Decision { verdict: verdict(outcome, &call.service), why: why.into() }
+            }
+        })
+    }
+}
+
+fn verdict(outcome: &Outcome, asked: &str) -> router::Verdict {
+    match outcome {
+        Outcome::Forward(forward) => router::Verdict::Forward(router::Target {
+            service: forward.service.clone().unwrap_or_else(|| asked.to_owned()),
+            tag: forward.tag.clone(),
+            tool: forward.tool.clone(),
+            timeout_ms: forward.timeout_ms,
+        }),
+        Outcome::Reject(refusal) => router::Verdict::Reject(router::Refusal {
+            reason: refusal.reason.clone(),
+            retry_after_ms: refusal.retry_after_ms,
+        }),
+    }
+}

@@ -1,0 +1,74 @@
+//! Components, built once, and copies of the misbehaver that do as they are told.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use sha2::{Digest, Sha256};
+
+use super::{Locked, repository, target_dir};
+
+const TARGET: &str = "wasm32-wasip2";
+
+/// Builds a guest crate of this workspace and answers the component.
+pub fn component(package: &str) -> Vec<u8> {
+    // A folder of its own: the cargo that runs the tests may hold the lock of the usual one.
+    let folder = target_dir().join("test-components");
+    let _lock = Locked::at(&target_dir().join("test-components.lock"));
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        // What the native build sets and a component must not inherit.
+        let foreign = ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"];
+        let prefixes = ["CARGO_PROFILE_", "CARGO_BUILD_", "CARGO_TARGET_", "CARGO_PKG_", "CARGO_MANIFEST_"];
+        if foreign.contains(&&*text) || prefixes.iter().any(|prefix| text.starts_with(prefix)) {
+            cargo.env_remove(&name);
+        }
+    }
+    let output = cargo
+        .current_dir(repository())
+        .args(["build", "--quiet", "--locked", "--profile", "plugin", "--target", TARGET, "-p", package])
+        .arg("--target-dir")
+        .arg(&folder)
+        .stdin(Stdio::null())
+        .output()
+        .expect("run cargo");
+    assert!(output.status.success(), "`{package}`: {}", String::from_utf8_lossy(&output.stderr));
+    let file = folder.join(TARGET).join("plugin").join(format!("{}.wasm", package.replace('-', "_")));
+    fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+/// The misbehaver of `tests/components/misbehaver` with that behaviour, name and version.
+pub fn misbehaver(doing: &str, name: &str, version: &str) -> Vec<u8> {
+    patched(&format!("name={name};version={version};do={doing}"))
+}
+
+/// One that misbehaves for calls of the tool `only`, and passes all others.
+pub fn misbehaver_only(doing: &str, name: &str, version: &str, only: &str) -> Vec<u8> {
+    patched(&format!("name={name};version={version};do={doing};only={only}"))
+}
+
+fn patched(text: &str) -> Vec<u8> {
+    const MARK: &[u8] = b"@@MISBEHAVE@@";
+    static BUILT: OnceLock<Vec<u8>> = OnceLock::new();
+    let mut wasm = BUILT.get_or_init(|| component("misbehaver")).clone();
+    let mut places = wasm.windows(MARK.len()).enumerate().filter(|(_, window)| *window == MARK);
+    let (at, _) = places.next().expect("the marker is in the component");
+    assert!(places.next().is_none(), "the marker is there once");
+    let marker = format!("{:128}", format!("@@MISBEHAVE@@{text};"));
+    assert_eq!(marker.len(), 128, "115 bytes are all there is: {text}");
+    wasm[at..at + 128].copy_from_slice(marker.as_bytes());
+    wasm
+}
+
+pub fn sha256(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+/// Puts a plugin into the folder as careful tools do: under another name first.
+pub fn drop_in(folder: &Path, file: &str, bytes: &[u8]) {
+    let unfinished = folder.join(format!(".{file}.tmp"));
+    fs::write(&unfinished, bytes).expect("write the plugin");
+    fs::rename(unfinished, folder.join(file)).expect("rename the plugin");
+}
