@@ -1,14 +1,21 @@
 //! Meshwright: a mesh proxy for MCP servers whose policies are WebAssembly components. `ARCHITECTURE.md` shows the
 //! rooms and what must hold between them.
 
+pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod edge;
+pub mod http;
 pub mod mcp;
 pub mod mesh;
+pub mod plugin;
 pub mod policy;
+pub mod prober;
 pub mod problem;
 pub mod proxy;
 pub mod registry;
 pub mod store;
+pub mod telemetry;
 pub mod upstream;
 pub mod worker;

@@ -87,7 +87,8 @@ async fn arguments_and_results_pass_byte_by_byte_whatever_the_upstream_speaks() 
         let upstream = RawUpstream::start(RawOptions { era, sessions, form }).await;
         let name = format!("form-{number}");
         mesh.api.join(&name, upstream.port).await;
-        let request = format!("{{\"target_instance\":\"{name}\",\"tool_name\":\"act\",\"arguments\":{ARGUMENTS}}}");
+        let request =
+            format!("{{\"target_instance\":\"{name}\",\"tool_name\":\"act\",\"arguments\":{ARGUMENTS}}}");
         let answer = mesh.api.post_text("/call", &request).await;
         assert_eq!(answer.status, 200, "{era:?} {form:?}: {}", answer.text());
         let call = upstream.seen("tools/call").pop().expect("the call arrived");
@@ -114,10 +115,16 @@ async fn arguments_and_results_pass_byte_by_byte_whatever_the_upstream_speaks() 
 async fn tools_of_an_rmcp_server_answer_in_every_mode() {
     use rmcp_server::{Options, start};
     let mesh = quiet_mesh().await;
-    let modes = [(true, false), (false, false), (false, true)];
-    for (number, (sessions, json_answers)) in modes.into_iter().enumerate() {
+    let modes = [
+        Options { modern: false, sessions: true, json: false },
+        Options { modern: false, sessions: false, json: false },
+        Options { modern: false, sessions: false, json: true },
+        Options { modern: true, sessions: true, json: false },
+        Options { modern: true, sessions: false, json: true },
+    ];
+    for (number, options) in modes.into_iter().enumerate() {
         let name = format!("rmcp-{number}");
-        let fixture = start(&name, Options { sessions, json: json_answers }).await;
+        let fixture = start(&name, options).await;
         mesh.api.join(&name, fixture.port).await;
         let text = "Grüße \u{1f9f5}\n\"quoted\" \\ \u{2028}";
         assert_eq!(mesh.api.call(&name, "echo", json!({"text": text})).await.tool_text(), text);
@@ -145,8 +152,11 @@ async fn a_legacy_session_is_opened_once_and_used_for_all_calls() {
     }
     assert_eq!(upstream.seen("initialize").len(), 1);
     assert_eq!(upstream.seen("notifications/initialized").len(), 1);
-    let sessions: std::collections::BTreeSet<_> =
-        upstream.seen("tools/call").iter().map(|seen| seen.header("mcp-session-id").map(str::to_owned)).collect();
+    let sessions: std::collections::BTreeSet<_> = upstream
+        .seen("tools/call")
+        .iter()
+        .map(|seen| seen.header("mcp-session-id").map(str::to_owned))
+        .collect();
     assert_eq!(sessions.len(), 1, "{sessions:?}");
     upstream.assert_polite();
 }
@@ -272,16 +282,8 @@ async fn an_answer_that_is_not_the_protocol_is_502_upstream_invalid() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_cut_off_midway_leaves_the_outcome_unknown() {
     for how in [How::Truncated, How::TruncatedSse, How::NotHttp] {
-        let (mesh, upstream) = one(RawOptions::default()).await;
-        upstream.now(how.clone());
-        let answer = mesh.api.call("s", "act", json!({})).await;
-        assert_eq!(answer.status, 502, "{how:?}: {}", answer.text());
-        let problem = answer.json();
-        let code = problem["code"].as_str().expect("a code");
-        assert!(["outcome_unknown", "upstream_invalid"].contains(&code), "{how:?}: {problem}");
-        if how != How::NotHttp {
-            assert_eq!(problem["outcome"], "unknown", "{how:?}: {problem}");
-        }
+        let (_mesh, upstream, answer) = failing(how.clone(), 502, "outcome_unknown").await;
+        assert_eq!(answer.json()["outcome"], "unknown", "{how:?}");
         assert_eq!(upstream.calls(), 1, "{how:?}");
     }
 }
@@ -321,18 +323,41 @@ async fn the_configured_timeout_holds_when_the_caller_names_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_says_nothing_or_cannot_be_connected_is_given_up_in_the_configured_time() {
+    let config = format!("{QUIET}\n[calls]\nfirst_byte_timeout = \"400ms\"\nconnect_timeout = \"400ms\"\n");
+    let mesh = Mesh::start(MeshOptions { config, ..MeshOptions::default() }).await;
+    let upstream = RawUpstream::plain().await;
+    mesh.api.join("silent", upstream.port).await;
+    upstream.now(How::Hang);
+    let start = Instant::now();
+    let problem = mesh.api.call("silent", "act", json!({})).await.problem(504, "upstream_timeout");
+    assert_eq!(problem["outcome"], "unknown");
+    // An address that is nobody's (RFC 5737): packets vanish, or the network says at once that there is no way.
+    let spec = json!({"instance_name": "nowhere", "host": "192.0.2.1", "port": 5000, "tools": ["act"]});
+    assert_eq!(mesh.api.post("/register", &spec).await.status, 201);
+    mesh.api.call("nowhere", "act", json!({})).await.problem(502, "upstream_unreachable");
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn errors_of_a_tool_reach_the_caller_whole_and_are_never_repeated() {
     let (mesh, upstream) = one(RawOptions::default()).await;
     upstream.now(How::ToolError);
     let problem = mesh.api.call("s", "act_read_only", json!({})).await.problem(422, "tool_error");
-    assert_eq!(problem["result"], json!({"content": [{"type": "text", "text": "it broke"}], "isError": true}));
+    assert_eq!(
+        problem["result"],
+        json!({"content": [{"type": "text", "text": "it broke"}], "isError": true})
+    );
     upstream.now(How::RpcError);
     let problem = mesh.api.call("s", "act_read_only", json!({})).await.problem(422, "rpc_error");
     assert_eq!(problem["rpc"], json!({"code": -32602, "message": "no such thing", "data": {"kept": true}}));
     assert_eq!(upstream.calls(), 2);
     let info = mesh.api.service("s").await;
     assert_eq!(info["counts"]["tool_errors"], 2, "{info}");
-    assert_eq!(info["instances"][0]["breaker"], "closed", "an error of a tool is not a failure of its instance");
+    assert_eq!(
+        info["instances"][0]["breaker"], "closed",
+        "an error of a tool is not a failure of its instance"
+    );
     assert_eq!(info["instances"][0]["state"], "healthy");
 }
 
@@ -367,7 +392,12 @@ async fn every_end_of_a_call_is_counted_once() {
 async fn requests_that_are_no_calls_are_400_invalid_call() {
     let (mesh, upstream) = one(RawOptions::default()).await;
     for text in [
-        "", "null", "[]", "\"s\"", "{", "{}",
+        "",
+        "null",
+        "[]",
+        "\"s\"",
+        "{",
+        "{}",
         r#"{"target_instance":"s"}"#,
         r#"{"tool_name":"act"}"#,
         r#"{"target_instance":"s","tool_name":""}"#,
@@ -438,7 +468,10 @@ async fn only_json_is_taken_for_a_call() {
     let request = mesh.api.request(http::Method::POST, "/call").body(body);
     assert_eq!(Api::send(request).await.status, 415, "no type at all");
     assert_eq!(upstream.calls(), 0);
-    let request = mesh.api.request(http::Method::POST, "/call").header("content-type", "application/json; charset=utf-8");
+    let request = mesh
+        .api
+        .request(http::Method::POST, "/call")
+        .header("content-type", "application/json; charset=utf-8");
     assert_eq!(Api::send(request.body(body)).await.status, 200);
 }
 

@@ -4,6 +4,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -93,13 +94,23 @@ async fn all_refused(header: &str, values: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_host_is_refused_on_every_route_of_both_ports() {
-    all_refused("host", &["evil.example", "evil.example:6001", "127.0.0.1.evil.example", "localhost.evil.example:80"])
-        .await;
+    all_refused(
+        "host",
+        &["evil.example", "evil.example:6001", "127.0.0.1.evil.example", "localhost.evil.example:80"],
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_origin_is_refused_on_every_route_of_both_ports() {
-    let origins = ["http://evil.example", "null", "https://127.0.0.1.evil.example", "file://", "http://127.0.0.1:1", ""];
+    let origins = [
+        "http://evil.example",
+        "null",
+        "https://127.0.0.1.evil.example",
+        "file://",
+        "http://127.0.0.1:1",
+        "",
+    ];
     all_refused("origin", &origins).await;
 }
 
@@ -107,7 +118,12 @@ async fn a_foreign_origin_is_refused_on_every_route_of_both_ports() {
 async fn its_own_names_and_origin_are_welcome() {
     let (mesh, _upstream, _) = guarded().await;
     let port = mesh.http.rsplit(':').next().expect("a port").to_owned();
-    for host in [format!("127.0.0.1:{port}"), format!("localhost:{port}"), format!("LOCALHOST:{port}"), format!("[::1]:{port}")] {
+    for host in [
+        format!("127.0.0.1:{port}"),
+        format!("localhost:{port}"),
+        format!("LOCALHOST:{port}"),
+        format!("[::1]:{port}"),
+    ] {
         let answer = Api::send(mesh.api.request(Method::GET, "/stats").header("host", &host)).await;
         assert_eq!(answer.status, 200, "{host}: {}", answer.text());
     }
@@ -166,8 +182,12 @@ async fn requests_that_two_parsers_could_read_differently_are_refused() {
         format!("{head}Content-Length: {length}\r\nContent-Length: 4\r\n\r\n{body}"),
         format!("{head}Content-Length: +{length}\r\n\r\n{body}"),
         format!("{head}Host: evil.example\r\nContent-Length: {length}\r\n\r\n{body}"),
-        format!("POST /call HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"),
-        format!("POST http://evil.example/call HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"),
+        format!(
+            "POST /call HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        ),
+        format!(
+            "POST http://evil.example/call HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        ),
     ];
     for case in cases {
         let line = raw(&mesh.http, case.as_bytes());
@@ -184,7 +204,8 @@ async fn heads_over_the_limits_are_refused_on_both_ports() {
         let line = raw(&api.base, long_uri.as_bytes());
         assert!([400, 414, 431].contains(&status_of(&line)), "URI: {line:?}");
         let fields: String = (0..120).map(|n| format!("x-{n}: 1\r\n")).collect();
-        let line = raw(&api.base, format!("GET /livez HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n").as_bytes());
+        let line =
+            raw(&api.base, format!("GET /livez HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n").as_bytes());
         assert!([400, 431].contains(&status_of(&line)), "fields: {line:?}");
         let wide = format!("GET /livez HTTP/1.1\r\nHost: localhost\r\nx: {}\r\n\r\n", "a".repeat(40_000));
         let line = raw(&api.base, wide.as_bytes());
@@ -251,7 +272,8 @@ async fn metrics_are_open_metrics_under_one_prefix() {
     let text = answer.text();
     assert!(text.ends_with("# EOF\n"), "{text}");
     for line in text.lines() {
-        let name = line.trim_start_matches("# HELP ").trim_start_matches("# TYPE ").trim_start_matches("# UNIT ");
+        let name =
+            line.trim_start_matches("# HELP ").trim_start_matches("# TYPE ").trim_start_matches("# UNIT ");
         assert!(name.starts_with("meshwright_") || line == "# EOF", "{line}");
     }
 }
@@ -260,7 +282,8 @@ async fn metrics_are_open_metrics_under_one_prefix() {
 fn run(configuration: &str, args: &[&str]) -> Output {
     let home = mesh::home(configuration);
     let mut command = mesh::command(&home);
-    let mut child = command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start the proxy");
+    let mut child =
+        command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start the proxy");
     let start = Instant::now();
     while child.try_wait().expect("ask for the child's state").is_none() {
         if start.elapsed() > Duration::from_secs(20) {
@@ -400,13 +423,35 @@ async fn a_second_signal_ends_the_drain() {
     });
     eventually("the call is in flight", SOON, || async { (upstream.calls() == 1).then_some(()) }).await;
     mesh.signal(Signal::TERM);
-    eventually("it drains", SOON, || async {
-        (mesh.api.get("/readyz").await.status == 503).then_some(())
-    })
-    .await;
+    eventually("it drains", SOON, || async { (mesh.api.get("/readyz").await.status == 503).then_some(()) })
+        .await;
     mesh.signal(Signal::TERM);
     mesh.ended(Duration::from_secs(3)).await;
     assert_ne!(call.await.expect("no panic").ok(), Some(200));
+}
+
+/// Starts `serve` without flags and answers what it wrote to `data_dir/endpoints.json`.
+async fn started(mut command: Command, data_dir: &Path) -> Value {
+    let silent = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = silent.arg("serve").spawn().expect("start the proxy");
+    let file = data_dir.join("endpoints.json");
+    let found = tokio::time::timeout(Duration::from_secs(30), async {
+        loop {
+            if let Some(endpoints) =
+                std::fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            {
+                return Some(endpoints);
+            }
+            if !matches!(child.try_wait(), Ok(None)) {
+                return None;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    drop(child.kill());
+    drop(child.wait());
+    found.ok().flatten().expect("endpoints.json in the named folder")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -414,28 +459,26 @@ async fn settings_come_from_the_environment_too() {
     let home = mesh::home("");
     let path = |name: &str| home.path().join(name);
     let mut command = Command::new(env!("CARGO_BIN_EXE_meshwright"));
-    let mut child = command
-        .arg("serve")
+    command
         .env("HOME", home.path())
         .env("MESHWRIGHT_CONFIG", path("meshwright.toml"))
         .env("MESHWRIGHT_DATA_DIR", path("elsewhere"))
         .env("MESHWRIGHT_PLUGINS", path("plugins"))
         .env("MESHWRIGHT_MCP_ADDR", ANY)
-        .env("MESHWRIGHT_HTTP_ADDR", ANY)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("start the proxy");
-    let file = path("elsewhere").join("endpoints.json");
-    let found = tokio::time::timeout(Duration::from_secs(30), async {
-        while !file.exists() && matches!(child.try_wait(), Ok(None)) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        file.exists()
-    })
-    .await;
-    drop(child.kill());
-    drop(child.wait());
-    assert!(matches!(found, Ok(true)), "no endpoints.json in the named folder");
+        .env("MESHWRIGHT_HTTP_ADDR", ANY);
+    started(command, &path("elsewhere")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_come_from_the_file_in_the_working_folder() {
+    let home = mesh::home(
+        "[server]\nmcp_addr = \"127.0.0.1:0\"\nhttp_addr = \"127.0.0.1:0\"\ndata_dir = \"~/kept\"\nplugins_dir = \"~/own\"\nworkers = 1\n",
+    );
+    let mut command = Command::new(env!("CARGO_BIN_EXE_meshwright"));
+    command.env("HOME", home.path()).current_dir(home.path());
+    for name in ["CONFIG", "DATA_DIR", "PLUGINS", "MCP_ADDR", "HTTP_ADDR", "WORKERS"] {
+        command.env_remove(format!("MESHWRIGHT_{name}"));
+    }
+    let endpoints = started(command, &home.path().join("kept")).await;
+    assert!(!endpoints["http"].as_str().expect("an address").ends_with(":6001"), "{endpoints}");
 }

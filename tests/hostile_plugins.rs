@@ -142,7 +142,11 @@ async fn nonsense_is_no_verdict() {
         in_force(&mesh.api, "bad", "1.0.0").await;
         for _ in 0..20 {
             let body = mesh.api.call("victim", "act", json!({})).await.ok();
-            assert_eq!((&body["service"], &body["instance"]), (&json!("victim"), &json!("victim")), "{doing}");
+            assert_eq!(
+                (&body["service"], &body["instance"]),
+                (&json!("victim"), &json!("victim")),
+                "{doing}"
+            );
             assert_eq!(body.get("routed_by"), None, "{doing}: {body}");
         }
         assert_eq!(upstreams[0].calls(), 20, "{doing}");

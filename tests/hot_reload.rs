@@ -191,9 +191,11 @@ fn check_order(mut seen: Vec<Seen>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn plugins_are_asked_in_the_configured_order_and_a_disabled_one_never() {
     let config = "[plugins.first]\norder = 1\n[plugins.second]\norder = 2\n[plugins.off]\nenabled = false\norder = 0\n";
-    let plugins = ["second", "off", "first"].map(|name| (format!("{name}.wasm"), misbehaver("answer", name, "1.0.0")));
+    let plugins =
+        ["second", "off", "first"].map(|name| (format!("{name}.wasm"), misbehaver("answer", name, "1.0.0")));
     let mesh =
-        Mesh::start(MeshOptions { config: config.into(), plugins: plugins.into(), ..MeshOptions::default() }).await;
+        Mesh::start(MeshOptions { config: config.into(), plugins: plugins.into(), ..MeshOptions::default() })
+            .await;
     let upstream = RawUpstream::plain().await;
     mesh.api.join("s", upstream.port).await;
     let by = || async {
@@ -209,7 +211,8 @@ async fn plugins_are_asked_in_the_configured_order_and_a_disabled_one_never() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_by_a_plugin_reaches_the_caller_with_its_reason_and_no_upstream() {
-    let plugins = vec![("gate.wasm".to_owned(), support::guests::misbehaver_only("reject", "gate", "2.1.0", "act"))];
+    let plugins =
+        vec![("gate.wasm".to_owned(), support::guests::misbehaver_only("reject", "gate", "2.1.0", "act"))];
     let mesh = Mesh::start(MeshOptions { plugins, ..MeshOptions::default() }).await;
     let upstream = RawUpstream::plain().await;
     mesh.api.join("s", upstream.port).await;
@@ -270,7 +273,8 @@ async fn a_plugin_that_never_was_good_is_listed_as_refused_and_stops_neither_sta
         assert!(!reason.is_empty() && mesh.log().contains(reason), "{plugin}");
     }
     let listing = mesh.api.get("/plugins").await.ok();
-    let twins = listing["plugins"].as_array().expect("plugins").iter().filter(|plugin| plugin["name"] == "good");
+    let twins =
+        listing["plugins"].as_array().expect("plugins").iter().filter(|plugin| plugin["name"] == "good");
     let states: Vec<_> = twins.map(|plugin| plugin["state"].clone()).collect();
     assert_eq!(states.len(), 2, "two files, one name: {listing}");
     assert!(states.contains(&json!("loaded")) && states.contains(&json!("refused")), "{states:?}");

@@ -15,7 +15,9 @@ const SERVICE: &str = "py";
 
 /// How many calls to make; `MESHWRIGHT_TEST_CALLS` makes it more or fewer.
 fn calls() -> usize {
-    std::env::var("MESHWRIGHT_TEST_CALLS").ok().map_or(10_000, |text| text.parse().expect("a number of calls"))
+    std::env::var("MESHWRIGHT_TEST_CALLS")
+        .ok()
+        .map_or(10_000, |text| text.parse().expect("a number of calls"))
 }
 
 struct Ended {
@@ -35,7 +37,11 @@ fn plan(number: usize) -> (&'static str, Value, String) {
             let text = format!("№ {number} \u{1f9f5} \"quoted\"\n");
             ("echo", json!({"text": text}), text)
         }
-        _ => ("add", json!({"a": number as u64 + (1 << 53), "b": 1}), (number as u64 + (1 << 53) + 1).to_string()),
+        _ => (
+            "add",
+            json!({"a": number as u64 + (1 << 53), "b": 1}),
+            (number as u64 + (1 << 53) + 1).to_string(),
+        ),
     }
 }
 
@@ -44,7 +50,9 @@ async fn call(mesh: &support::Api, number: usize) -> Ended {
     let began = Instant::now();
     let answer = mesh.call(SERVICE, tool, arguments).await;
     let body = answer.json();
-    let wrong = || (format!("call {number}, {tool}: {}", answer.text()), body["code"].clone(), body["outcome"].clone());
+    let wrong = || {
+        (format!("call {number}, {tool}: {}", answer.text()), body["code"].clone(), body["outcome"].clone())
+    };
     let is_right = answer.status == 200 && body["result"]["content"][0]["text"] == right.as_str();
     Ended { number, tool, began, instance: body["instance"].clone(), failure: (!is_right).then(wrong) }
 }
@@ -54,7 +62,12 @@ async fn ten_thousand_calls_are_answered_rightly_while_an_instance_and_the_proxy
     let total = calls();
     let mut mesh = Mesh::plain().await;
     let journal = |name: &str| mesh.home.path().join(format!("{name}.journal"));
-    let modes: [(&str, &[&str]); 3] = [("py-sse", &[]), ("py-stateless", &["--stateless"]), ("py-json", &["--json"])];
+    // Sessions and event streams, neither of them, and the protocol of 2026.
+    let modes: [(&str, &[&str]); 3] = [
+        ("py-session", &["--legacy"]),
+        ("py-stateless", &["--legacy", "--stateless", "--json"]),
+        ("py-modern", &[]),
+    ];
     let mut instances = Vec::new();
     for (name, flags) in modes {
         let journal = journal(name).to_string_lossy().into_owned();
@@ -121,13 +134,25 @@ async fn ten_thousand_calls_are_answered_rightly_while_an_instance_and_the_proxy
     let info = mesh.api.service(SERVICE).await;
     let of = |key: &str| info["counts"][key].as_u64().unwrap_or_else(|| panic!("no `{key}`: {info}"));
     assert_eq!(info["message_count"], total, "{}", info["counts"]);
-    assert_eq!(of("messages"), of("ok") + of("tool_errors") + of("failed") + of("refused"), "{}", info["counts"]);
-    assert_eq!((of("ok"), of("failed")), ((total - failed.len()) as u64, failed.len() as u64), "{}", info["counts"]);
+    assert_eq!(
+        of("messages"),
+        of("ok") + of("tool_errors") + of("failed") + of("refused"),
+        "{}",
+        info["counts"]
+    );
+    assert_eq!(
+        (of("ok"), of("failed")),
+        ((total - failed.len()) as u64, failed.len() as u64),
+        "{}",
+        info["counts"]
+    );
     assert_eq!(mesh.api.stats().await["total_messages"], total);
     let stats_file = mesh.stats_file();
     let read = || -> Option<Value> { serde_json::from_slice(&std::fs::read(&stats_file).ok()?).ok() };
     eventually("the file agrees", SOON, || async {
-        read().filter(|stats| stats["total_messages"] == total && stats["services"][0]["message_count"] == total)
+        read().filter(|stats| {
+            stats["total_messages"] == total && stats["services"][0]["message_count"] == total
+        })
     })
     .await;
 
@@ -142,7 +167,7 @@ async fn ten_thousand_calls_are_answered_rightly_while_an_instance_and_the_proxy
         .iter()
         .map(|instance| instance["instance_name"].as_str().expect("a name").to_owned())
         .collect();
-    for name in ["py-stateless", "py-json"] {
+    for name in ["py-stateless", "py-modern"] {
         assert!(names.iter().any(|known| known == name), "{names:?}");
     }
     eventually("calls are answered again", SOON, || async {
@@ -158,7 +183,11 @@ async fn ten_thousand_calls_are_answered_rightly_while_an_instance_and_the_proxy
 #[tokio::test(flavor = "multi_thread")]
 async fn every_tool_of_the_example_does_what_it_says() {
     let mesh = Mesh::plain().await;
-    let modes: [(&str, &[&str]); 2] = [("py-1", &["--zone", "attic"]), ("py-2", &["--stateless", "--json"])];
+    let modes: [(&str, &[&str]); 3] = [
+        ("py-1", &["--zone", "attic"]),
+        ("py-2", &["--legacy", "--stateless"]),
+        ("py-3", &["--legacy", "--json"]),
+    ];
     for (name, flags) in modes {
         let mut instance = PythonInstance::join(&mesh, name, name, flags).await;
         assert_eq!(mesh.api.call(name, "echo", json!({"text": "Grüße"})).await.tool_text(), "Grüße");
@@ -172,10 +201,16 @@ async fn every_tool_of_the_example_does_what_it_says() {
         let problem = mesh.api.call(name, "fail", json!({})).await.problem(422, "tool_error");
         assert_eq!(problem["result"]["isError"], true);
         let shown = mesh.api.instance(name).await;
-        let port: u16 = shown["url"].as_str().and_then(|url| url.split([':', '/']).nth(4)?.parse().ok()).expect("a port");
+        let port: u16 =
+            shown["url"].as_str().and_then(|url| url.split([':', '/']).nth(4)?.parse().ok()).expect("a port");
         assert!((5000..5100).contains(&port), "{shown}");
         let info = mesh.api.service(name).await;
-        let add = info["tools"].as_array().expect("tools").iter().find(|tool| tool["name"] == "add").expect("`add`");
+        let add = info["tools"]
+            .as_array()
+            .expect("tools")
+            .iter()
+            .find(|tool| tool["name"] == "add")
+            .expect("`add`");
         assert_eq!(add["inputSchema"]["properties"]["a"]["type"], "integer", "{add}");
         assert_eq!(add["annotations"]["readOnlyHint"], true, "{add}");
 

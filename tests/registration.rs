@@ -76,12 +76,14 @@ async fn tools_are_asked_for_when_none_are_given() {
 async fn tools_may_be_given_as_names_or_whole_objects() {
     let mesh = Mesh::plain().await;
     let upstream = RawUpstream::plain().await;
-    let tool = json!({"name": "act", "description": "given", "inputSchema": {"type": "object", "x-own": [1, 2]}});
+    let tool =
+        json!({"name": "act", "description": "given", "inputSchema": {"type": "object", "x-own": [1, 2]}});
     let spec = json!({"instance_name": "given", "port": upstream.port, "tools": ["verbatim", tool]});
     assert_eq!(mesh.api.post("/register", &spec).await.status, 201);
     let info = mesh.api.service("given").await;
     let tools = info["tools"].as_array().expect("tools");
-    let find = |name: &str| tools.iter().find(|tool| tool["name"] == name).unwrap_or_else(|| panic!("{info}"));
+    let find =
+        |name: &str| tools.iter().find(|tool| tool["name"] == name).unwrap_or_else(|| panic!("{info}"));
     assert!(find("verbatim")["name"].is_string());
     let shown = find("act");
     assert_eq!(shown["inputSchema"], tool["inputSchema"]);
@@ -110,7 +112,8 @@ async fn a_name_cannot_be_taken_from_another_endpoint_while_its_lease_lives() {
     let spec = json!({"instance_name": "prize", "port": thief.port, "tools": ["act"]});
     let problem = mesh.api.post("/register", &spec).await.problem(409, "name_taken");
     assert!(problem["hint"].as_str().is_some_and(|hint| !hint.is_empty()), "{problem}");
-    let with_token = json!({"instance_name": "prize", "port": thief.port, "tools": [], "lease_token": "0".repeat(64)});
+    let with_token =
+        json!({"instance_name": "prize", "port": thief.port, "tools": [], "lease_token": "0".repeat(64)});
     mesh.api.post("/register", &with_token).await.problem(403, "wrong_lease_token");
 
     // Racing does not help.
@@ -133,7 +136,8 @@ async fn the_owner_of_the_token_may_move_to_another_endpoint() {
     let mesh = Mesh::plain().await;
     let (old, new) = (RawUpstream::plain().await, RawUpstream::plain().await);
     let lease = mesh.api.join("mover", old.port).await;
-    let spec = json!({"instance_name": "mover", "port": new.port, "tools": [], "lease_token": lease["lease_token"]});
+    let spec =
+        json!({"instance_name": "mover", "port": new.port, "tools": [], "lease_token": lease["lease_token"]});
     let moved = mesh.api.post("/register", &spec).await.ok();
     assert_eq!((&moved["status"], &moved["epoch"]), (&json!("renewed"), &json!(2)));
     for _ in 0..5 {
@@ -182,7 +186,10 @@ async fn a_deregistered_instance_gets_no_call_and_its_service_is_gone() {
     assert_eq!(mesh.api.stats().await["total_services"], 0);
     leave(json!({"instance_name": "guest"})).await.problem(404, "unknown_instance");
     let token = &lease["lease_token"];
-    mesh.api.post("/heartbeat", &json!({"instance_name": "guest", "lease_token": token})).await.problem(410, "lease_gone");
+    mesh.api
+        .post("/heartbeat", &json!({"instance_name": "guest", "lease_token": token}))
+        .await
+        .problem(410, "lease_gone");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -224,7 +231,10 @@ async fn each_wrong_registration_is_refused_with_a_reason_and_changes_nothing() 
         assert_eq!(answer.status, 400, "{body}: {}", answer.text());
         answer.problem(400, "invalid_registration");
     }
-    mesh.api.post_text("/register", "{\"instance_name\": \"a\", \"port\"").await.problem(400, "invalid_registration");
+    mesh.api
+        .post_text("/register", "{\"instance_name\": \"a\", \"port\"")
+        .await
+        .problem(400, "invalid_registration");
     assert_eq!(mesh.api.stats().await["total_services"], 0);
 }
 

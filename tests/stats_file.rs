@@ -23,7 +23,10 @@ fn is_iso_with_offset(text: &str) -> bool {
     };
     let shaped = |text: &str, shape: &str| {
         text.len() == shape.len()
-            && text.bytes().zip(shape.bytes()).all(|(b, s)| if s == b'0' { b.is_ascii_digit() } else { b == s })
+            && text
+                .bytes()
+                .zip(shape.bytes())
+                .all(|(b, s)| if s == b'0' { b.is_ascii_digit() } else { b == s })
     };
     let seconds = shaped(date_time, "0000-00-00T00:00:00");
     let fraction = ["0000-00-00T00:00:00.000", "0000-00-00T00:00:00.000000"];
@@ -190,7 +193,10 @@ async fn counts_survive_a_clean_restart_and_a_service_that_left_keeps_its_own() 
     mesh.restart().await;
     let stats = eventually("the file is there again", SOON, || async { read(&path) }).await;
     assert_eq!((&stats["total_services"], &stats["total_messages"]), (&json!(1), &json!(10)), "{stats}");
-    assert_eq!(stats["services"][0], json!({"name": "stays", "registered_at": registered_at, "message_count": 7}));
+    assert_eq!(
+        stats["services"][0],
+        json!({"name": "stays", "registered_at": registered_at, "message_count": 7})
+    );
     mesh.api.join("leaves", upstream.port).await;
     assert_eq!(mesh.api.service("leaves").await["message_count"], 3);
     let stats = mesh.api.stats().await;
@@ -242,7 +248,8 @@ async fn a_corrupt_file_is_set_aside_and_never_fatal() {
     .await;
     assert_shape(&stats);
     let aside = fs::read_dir(mesh.home.path()).expect("list").filter_map(Result::ok).find(|entry| {
-        entry.path() != path && fs::read(entry.path()).is_ok_and(|bytes| bytes == b"{\"total_services\": 2, \"total_mess")
+        entry.path() != path
+            && fs::read(entry.path()).is_ok_and(|bytes| bytes == b"{\"total_services\": 2, \"total_mess")
     });
     assert!(aside.is_some(), "the corrupt file was not kept beside the good one");
 }

@@ -19,6 +19,8 @@ from pathlib import Path
 import uvicorn
 from mcp.server.mcpserver import MCPServer
 from mcp.types import ToolAnnotations
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 PORTS = range(5000, 5100)
 READ_ONLY = ToolAnnotations(read_only_hint=True)
@@ -162,6 +164,21 @@ def listen(port: int | None) -> socket.socket:
     raise SystemExit(f"no free port: {port or f'{PORTS.start}-{PORTS.stop - 1}'} taken")
 
 
+def before_2026(app: ASGIApp) -> ASGIApp:
+    """Makes the server one of before 2026-07-28, as most still are: it answers newer requests as those do."""
+
+    async def legacy(scope: Scope, receive: Receive, send: Send) -> None:
+        modern = scope["type"] == "http" and (b"mcp-protocol-version", b"2026-07-28") in scope["headers"]
+        if modern:
+            error = {"code": -32600, "message": "Bad Request: Unsupported protocol version: 2026-07-28"}
+            answer = JSONResponse({"jsonrpc": "2.0", "id": "server-error", "error": error}, status_code=400)
+            await answer(scope, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    return legacy
+
+
 class Server(uvicorn.Server):
     """Leaves SIGTERM and SIGINT to us: the lease is given back before the server stops answering."""
 
@@ -176,6 +193,8 @@ async def main(options: argparse.Namespace) -> None:
     name = options.name or f"{options.service}-{port}"
     mcp = tools(name, options.journal)
     app = mcp.streamable_http_app(stateless_http=options.stateless, json_response=options.json)
+    if options.legacy:
+        app = before_2026(app)
     server = Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=10))
 
     stop = asyncio.Event()
@@ -209,6 +228,7 @@ if __name__ == "__main__":
     parser.add_argument("--name", help="instance name (default: SERVICE-PORT)")
     parser.add_argument("--zone", help="where this instance runs, for zone-aware balancing")
     parser.add_argument("--port", type=int, help="default: the first free one of 5000-5099")
+    parser.add_argument("--legacy", action="store_true", help="know no protocol version of 2026 or later")
     parser.add_argument("--stateless", action="store_true", help="no sessions (legacy protocol versions)")
     parser.add_argument("--json", action="store_true", help="answer application/json instead of an event stream")
     parser.add_argument("--journal", type=Path, help="file that gets one line per executed `count`")

@@ -70,6 +70,11 @@ impl Lease {
         Self { phase: LeasePhase::Restored, epoch, renewed_at: now, held_at: None }
     }
 
+    /// A lease that had run out before the restart.
+    pub fn expired(now: Mono, epoch: u64) -> Self {
+        Self { phase: LeasePhase::Expired, ..Self::restored(now, epoch) }
+    }
+
     pub fn phase(&self) -> LeasePhase {
         self.phase
     }

@@ -26,8 +26,8 @@ pub struct Finished {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     pub at: Wall,
-    /// `instance_registered`, `instance_deregistered`, `instance_expired`, `instance_state`, `expiry_held`,
-    /// `breaker_open`, `breaker_closed`, `plugin_loaded`, `plugin_refused`, `plugin_quarantined`, `plugin_removed`.
+    /// `instance_registered`, `instance_renewed`, `instance_deregistered`, `instance_expired`, `instance_state`, `expiry_held`,
+    /// `plugin_loaded`, `plugin_refused`, `plugin_quarantined`, `plugin_removed`.
     pub kind: &'static str,
     pub service: Option<Name>,
     pub instance: Option<Name>,
@@ -76,6 +76,17 @@ pub enum Severity {
     Critical,
 }
 
+impl Severity {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Error => "error",
+            Self::Critical => "critical",
+        }
+    }
+}
+
 /// A condition that holds now, or is held between its two thresholds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Firing {
@@ -112,6 +123,17 @@ pub enum Chart {
     Bar,
     Stat,
     Table,
+}
+
+impl Chart {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Line => "line",
+            Self::Bar => "bar",
+            Self::Stat => "stat",
+            Self::Table => "table",
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -48,10 +48,6 @@ impl Runtime {
         Ok(Self { engine, linker })
     }
 
-    pub fn engine(&self) -> &Engine {
-        &self.engine
-    }
-
     /// Takes from 30 ms to 20 s of CPU time: never on a worker.
     ///
     /// # Errors
@@ -81,7 +77,7 @@ fn config() -> Config {
         .max_wasm_stack(WASM_STACK_BYTES)
         .wasm_backtrace_max_frames(Some(BACKTRACE_FRAMES))
         .wasm_backtrace_details(WasmBacktraceDetails::Disable);
-    config.gc_support(false).wasm_exceptions(false);
+    config.gc_support(false);
     config
 }
 

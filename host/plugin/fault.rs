@@ -170,6 +170,13 @@ impl Health {
         }
     }
 
+    /// Counts an answer that could not be used and may not be the plugin's fault.
+    pub fn misjudged(&self, what: &str) {
+        self.faults.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(plugin = %self.name, fault = what, "plugin answer not used");
+        self.record().last_fault = Some(what.to_owned());
+    }
+
     pub fn faults(&self) -> u64 {
         self.faults.load(Ordering::Relaxed)
     }

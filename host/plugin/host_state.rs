@@ -121,11 +121,6 @@ impl HostState {
         self.asking = false;
     }
 
-    /// Lets go of a pool that is no longer in force.
-    pub fn forget_pool(&mut self) {
-        self.pool = None;
-    }
-
     /// The member that the guest means, if it is of the pool that it is being asked about.
     pub fn live_member(&self, pool: u32, slot: u32) -> Option<&Member> {
         let asked = self.pool.as_deref().filter(|asked| self.asking && asked.id.0 == pool)?;

@@ -11,7 +11,7 @@ use super::instance::{Class, Instance};
 use super::loaded::Plugin;
 use super::repair::Repair;
 use super::stats::Stats;
-use crate::mesh::ids::Slot;
+use crate::mesh::ids::{Name, Slot};
 use crate::mesh::pool::{Catalog, Pool};
 use crate::mesh::verdict::{CallFacts, Decision};
 use crate::policy::{Ask, Balancer, PolicyFault, Router, Source};
@@ -196,6 +196,12 @@ impl Router for WasmRouter {
     fn refuses_on_fault(&self) -> bool {
         self.0.plugin.refuses_on_fault.load(Ordering::Relaxed)
     }
+
+    /// Shown, but no strike: a service that has not come yet, or has just gone, must not silence all other rules.
+    fn overruled(&self, target: &Name) {
+        self.0.plugin.health.misjudged(&format!("it forwarded to `{target}`, which does not exist"));
+        self.0.plugin.health.fell_back();
+    }
 }
 
 pub struct WasmBalancer(pub Arc<Hot>);
@@ -209,8 +215,11 @@ impl Balancer for WasmBalancer {
         self.0.ask(|instance| instance.pick(pool, ask)).map(|slot| slot.map(Slot))
     }
 
-    fn report_nonsense(&self, what: &'static str) {
-        self.0.plugin.health.fault(&Fault::Nonsense(what));
+    /// An unavailable instance is a suggestion that came late; one that never existed is nonsense.
+    fn overruled(&self, _: Slot, exists: bool) {
+        if !exists {
+            self.0.plugin.health.fault(&Fault::Nonsense("the slot does not exist"));
+        }
         self.0.plugin.health.fell_back();
     }
 }

@@ -58,8 +58,8 @@ pub struct Settings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PluginConfig {
     pub enabled: bool,
-    /// Lower is asked first. Without any configuration 100, for embedded plugins 1000.
-    pub order: i32,
+    /// Lower is asked first. `None`: 100, for embedded plugins 1000.
+    pub order: Option<i32>,
     /// A router's fault refuses the call instead of passing it on.
     pub refuse_on_fault: bool,
     /// An object. A `NAME.toml` beside the plugin's file wins over it.

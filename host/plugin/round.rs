@@ -173,7 +173,8 @@ impl Round<'_> {
             let error = LoadError::Duplicate(describe(rival.file.as_deref()), name.clone());
             return Err(refused(Refusal { reason: error.to_string(), name: Some(name) }));
         }
-        let order = settings.map_or(if candidate.is_embedded() { ORDER_EMBEDDED } else { ORDER }, |s| s.order);
+        let usual = if candidate.is_embedded() { ORDER_EMBEDDED } else { ORDER };
+        let order = settings.and_then(|settings| settings.order).unwrap_or(usual);
         let refuses = settings.is_some_and(|settings| settings.refuse_on_fault);
         if let Some(same) = self.reloader.in_force.get(&name)
             && (same.component, same.config) == (component, config)
@@ -302,7 +303,7 @@ impl Round<'_> {
             (_, Some(new)) => Some(new),
             (old, None) => old.clone(),
         };
-        let order = self.config.get(name.as_str()).map_or(entry.order, |settings| settings.order);
+        let order = self.config.get(name.as_str()).and_then(|settings| settings.order).unwrap_or(entry.order);
         let kept = Entry { refused, order, ..entry.clone() };
         self.outcome.in_force.insert(name.clone(), kept);
         true

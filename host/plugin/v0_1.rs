@@ -28,7 +28,6 @@ pub const PACKAGE: &str = "meshwright:plugin";
 /// Interfaces that a plugin may import.
 pub const IMPORTS: &[&str] = &["kv", "live", "log", "types"];
 pub const LIFECYCLE: &str = "lifecycle";
-pub const CATALOG: &str = "catalog";
 /// The interfaces that make a plugin of a kind.
 pub const KINDS: &[&str] = &["router", "balancer", "alerter", "meter"];
 

@@ -166,8 +166,9 @@ fn refused_problem(refused: &Refused) -> Problem<'_> {
     problem
 }
 
-fn retry(problem: Problem<'_>, after: Duration) -> Problem<'_> {
-    Problem { retry_after: Some(after), ..problem }
+fn retry(mut problem: Problem<'_>, after: Duration) -> Problem<'_> {
+    problem.retry_after = Some(after);
+    problem
 }
 
 /// Bytes that were cut out of a message that has been read.

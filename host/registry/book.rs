@@ -422,9 +422,18 @@ impl Book {
             generation: self.generation,
             services,
             instances,
+            totals: self.totals(last),
             catalog: Arc::clone(&self.catalog),
             policies: Arc::clone(&last.policies),
         }
+    }
+
+    /// Services are never forgotten, so as many as before are the same as before.
+    fn totals(&self, last: &Snapshot) -> Arc<[(Name, Arc<ServiceCore>)]> {
+        if last.totals.len() == self.services.len() {
+            return Arc::clone(&last.totals);
+        }
+        self.services.iter().map(|(name, service)| (name.clone(), Arc::clone(&service.core))).collect()
     }
 
     fn publish_service(&mut self, name: &Name, instances: Vec<Arc<Instance>>) -> Arc<Service> {

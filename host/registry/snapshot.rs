@@ -3,17 +3,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::instance::{Instance, Service};
+use super::instance::{Instance, Service, ServiceCore};
 use crate::mesh::ids::Name;
 use crate::mesh::pool::Catalog;
 use crate::policy::PolicySet;
 
 /// Everything that decides a call, immutable. A call takes one and keeps it to its end.
-#[derive(Default)]
 pub struct Snapshot {
     pub generation: u64,
     pub(super) services: HashMap<Name, Arc<Service>>,
     pub(super) instances: HashMap<Name, (Arc<Service>, Arc<Instance>)>,
+    /// Every service that ever was, with its counts: what was called is not forgotten with who answered.
+    pub(super) totals: Arc<[(Name, Arc<ServiceCore>)]>,
     pub catalog: Arc<Catalog>,
     pub policies: Arc<PolicySet>,
 }
@@ -34,7 +35,25 @@ impl<'a> Found<'a> {
     }
 }
 
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self {
+            generation: 0,
+            services: HashMap::new(),
+            instances: HashMap::new(),
+            totals: Arc::from([]),
+            catalog: Arc::default(),
+            policies: Arc::default(),
+        }
+    }
+}
+
 impl Snapshot {
+    /// Counts of every service that ever was.
+    pub fn totals(&self) -> &[(Name, Arc<ServiceCore>)] {
+        &self.totals
+    }
+
     pub fn service(&self, name: &str) -> Option<&Arc<Service>> {
         self.services.get(name)
     }

@@ -57,7 +57,10 @@ impl Answer {
     #[track_caller]
     pub fn tool_text(&self) -> String {
         let body = self.ok();
-        body["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("no text in {body}")).to_owned()
+        body["result"]["content"][0]["text"]
+            .as_str()
+            .unwrap_or_else(|| panic!("no text in {body}"))
+            .to_owned()
     }
 }
 
@@ -131,7 +134,8 @@ impl Api {
     }
 
     pub async fn call(&self, target: &str, tool: &str, arguments: Value) -> Answer {
-        self.post("/call", &json!({"target_instance": target, "tool_name": tool, "arguments": arguments})).await
+        self.post("/call", &json!({"target_instance": target, "tool_name": tool, "arguments": arguments}))
+            .await
     }
 
     /// # Errors

@@ -32,7 +32,8 @@ pub struct Mesh {
 /// The command with all state under `home`, deaf to the environment of whoever runs the tests.
 pub fn command(home: &TempDir) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_meshwright"));
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("MESHWRIGHT_")) {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("MESHWRIGHT_"))
+    {
         command.env_remove(name);
     }
     command
@@ -57,8 +58,10 @@ pub fn home(config: &str) -> TempDir {
     let home = tempfile::Builder::new().prefix("meshwright-").tempdir().expect("a temporary folder");
     fs::create_dir(home.path().join("plugins")).expect("create the plugins folder");
     let stats = home.path().join("stats.json");
-    let stats = if config.contains("[stats]") { String::new() } else { format!("[stats]\nfile = {stats:?}\n\n") };
-    fs::write(home.path().join("meshwright.toml"), format!("{stats}{config}\n")).expect("write the configuration");
+    let stats =
+        if config.contains("[stats]") { String::new() } else { format!("[stats]\nfile = {stats:?}\n\n") };
+    fs::write(home.path().join("meshwright.toml"), format!("{stats}{config}\n"))
+        .expect("write the configuration");
     home
 }
 
@@ -78,8 +81,7 @@ impl Mesh {
     pub async fn start_in(home: TempDir, args: Vec<String>) -> Self {
         let any = ["127.0.0.1:0".to_owned(), "127.0.0.1:0".to_owned()];
         let child = spawn(&home, &any, &args);
-        let mut mesh =
-            Self { home, http: String::new(), mcp: String::new(), api: Api::new(""), child, args };
+        let mut mesh = Self { home, http: String::new(), mcp: String::new(), api: Api::new(""), child, args };
         mesh.wait_until_ready().await;
         mesh
     }
@@ -93,7 +95,9 @@ impl Mesh {
             if let Some(status) = child.try_wait().expect("ask for the child's state") {
                 panic!("the proxy ended with {status} at its start:\n{}", read(&log));
             }
-            if let Some(endpoints) = fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+            if let Some(endpoints) =
+                fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            {
                 break endpoints;
             }
             assert!(tokio::time::Instant::now() < deadline, "no endpoints.json after 30 s:\n{}", read(&log));

@@ -360,7 +360,9 @@ async fn call(envelope: &Envelope<'_>, id: &str, state: &State) -> Option<(Vec<u
     let result = if params.name == "verbatim" {
         VERBATIM.replacen('{', &format!("{{{result_type}"), 1)
     } else {
-        format!("{{{result_type}\"content\":[{{\"type\":\"text\",\"text\":\"done\"}}],\"structuredContent\":{arguments}}}")
+        format!(
+            "{{{result_type}\"content\":[{{\"type\":\"text\",\"text\":\"done\"}}],\"structuredContent\":{arguments}}}"
+        )
     };
     let how = lock(&state.how).clone();
     match how {
@@ -378,11 +380,14 @@ async fn call(envelope: &Envelope<'_>, id: &str, state: &State) -> Option<(Vec<u
             return Some((head.into(), true));
         }
         How::TruncatedSse => {
-            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n: wait\n\n";
+            let head =
+                "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n: wait\n\n";
             return Some((head.into(), true));
         }
         How::ToolError => {
-            let result = format!("{{{result_type}\"content\":[{{\"type\":\"text\",\"text\":\"it broke\"}}],\"isError\":true}}");
+            let result = format!(
+                "{{{result_type}\"content\":[{{\"type\":\"text\",\"text\":\"it broke\"}}],\"isError\":true}}"
+            );
             return keep(good(id, &result, &[]));
         }
         How::RpcError => return keep(rpc_error(200, id, -32602, "no such thing")),
@@ -423,7 +428,8 @@ fn rpc_error(status: u16, id: &str, code: i32, message: &str) -> Vec<u8> {
 
 fn sse(last: &str, newline: &str) -> Vec<u8> {
     let log = json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "on it"}});
-    let events = format!(": hello\nid: 0\nretry: 3000\ndata:\n\nevent: message\nid: 1\ndata: {log}\n\n{last}");
+    let events =
+        format!(": hello\nid: 0\nretry: 3000\ndata:\n\nevent: message\nid: 1\ndata: {log}\n\n{last}");
     let events = events.replace('\n', newline);
     let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
     let (first, second) = events.split_at(events.find("event: message").unwrap_or(0) + 9);
@@ -448,8 +454,14 @@ fn complain(seen: &Seen, envelope: &Envelope<'_>, state: &State) {
         }
     };
     let accept = seen.header("accept").unwrap_or_default();
-    expect(accept.contains("application/json") && accept.contains("text/event-stream"), "both types in Accept");
-    expect(seen.header("content-type").is_some_and(|kind| kind.starts_with("application/json")), "Content-Type");
+    expect(
+        accept.contains("application/json") && accept.contains("text/event-stream"),
+        "both types in Accept",
+    );
+    expect(
+        seen.header("content-type").is_some_and(|kind| kind.starts_with("application/json")),
+        "Content-Type",
+    );
     let host = seen.header("host").unwrap_or_default();
     expect(host.starts_with("127.0.0.1:") || host.starts_with("localhost:"), "Host names this server");
     expect(seen.header("origin").is_none(), "no Origin of somebody else");
@@ -457,9 +469,9 @@ fn complain(seen: &Seen, envelope: &Envelope<'_>, state: &State) {
     let probing = matches!(seen.method.as_str(), "initialize" | "server/discover");
     let modern = state.options.era == Era::Modern && seen.method != "initialize";
     if modern {
-        let params: Value = envelope.params.map_or(Value::Null, |params| {
-            serde_json::from_str(params.get()).expect("params are JSON")
-        });
+        let params: Value = envelope
+            .params
+            .map_or(Value::Null, |params| serde_json::from_str(params.get()).expect("params are JSON"));
         let meta = &params["_meta"];
         expect(seen.header("mcp-protocol-version") == Some("2026-07-28"), "MCP-Protocol-Version");
         expect(seen.header("mcp-method") == Some(seen.method.as_str()), "Mcp-Method equals the method");

@@ -172,6 +172,9 @@ fn rule_has_at_most_a_hundred_alerts_and_keeps_those_it_has() {
     };
     let mut book = AlertBook::new();
     at(&mut book, 0, (100..200).map(|i| of("slow", i)).collect());
+    let first = Name::new("a-first").unwrap();
+    assert_eq!(book.evaluate(&first, vec![of("slow", 0)], Mono::from_secs(0), wall(0)).len(), 1);
+    book.forget(&first);
     assert_eq!(book.dropped(), 0);
     let crowd = (0..200).map(|i| of("slow", i)).chain([of("sloppy", 0), of("slower", 0)]).collect();
     assert_eq!(at(&mut book, 1, crowd).len(), 2, "other rules have room of their own");
@@ -197,6 +200,8 @@ fn restored_alert_neither_repeats_nor_forgets() {
         [(Pending, Fires)],
         "20 s before the restart, 10 s after"
     );
+    at(&mut book, 12, vec![]);
+    assert_eq!(at(&mut book, 13, vec![]), [], "the time of one state is no other's");
 
     let mut book = AlertBook::new();
     book.restore(pending, Mono::from_secs(1), wall(0));

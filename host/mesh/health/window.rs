@@ -57,3 +57,6 @@ impl Window {
 fn per_window(delta: u64, missed: u64) -> u64 {
     (u128::from(delta) * u128::from(WINDOW_SECONDS) / u128::from(missed)) as u64
 }
+
+#[cfg(test)]
+mod tests;

@@ -70,27 +70,24 @@ fn time_before_the_first_retry_earns_nothing() {
 }
 
 #[test]
-fn concurrent_withdrawals_never_exceed_the_budget() {
+fn time_is_paid_for_once_however_many_ask() {
+    const THREADS: usize = 4;
+    const SECONDS: u64 = 3000;
     let budget = Budget::new();
+    let together = std::sync::Barrier::new(THREADS);
     let taken = AtomicU64::new(0);
     std::thread::scope(|scope| {
-        for thread in 0..8_u64 {
-            let (budget, taken) = (&budget, &taken);
-            scope.spawn(move || {
-                for i in 0..20_000_u64 {
-                    if i % 10 == thread {
-                        budget.deposit();
-                    }
-                    // All threads march through the same second.
-                    if budget.withdraw(Mono::from_micros(i * 50)) {
-                        taken.fetch_add(1, Ordering::Relaxed);
-                    }
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                for second in 0..SECONDS {
+                    together.wait();
+                    let got = (0..8).filter(|_| budget.withdraw(Mono::from_secs(second))).count();
+                    taken.fetch_add(got as u64, Ordering::Relaxed);
                 }
             });
         }
     });
-    let calls = 8 * 2_000;
-    assert!(taken.into_inner() <= calls / 5 + 3 + 10);
+    assert_eq!(taken.into_inner(), 3 * (SECONDS - 1) + 10);
 }
 
 proptest! {

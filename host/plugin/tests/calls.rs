@@ -28,7 +28,7 @@ fn route_when_repaired(set: &PolicySet) -> Result<Decision, PolicyFault> {
 
 #[test]
 fn a_well_behaved_component_is_all_kinds_at_once() {
-    let (bench, set) = Bench::of("none");
+    let (bench, set) = Bench::of("nothing");
     let status = bench.only();
     assert_eq!(status.kinds, ["router", "balancer", "alerter", "meter"]);
     assert_eq!((status.name.as_str(), status.version.as_str(), status.generation), ("guest", "1.0.0", 1));
@@ -94,8 +94,7 @@ fn traps_recursion_exits_and_memory_bombs_cost_one_call_each() {
         ("route-trap", "deliberate"),
         ("route-recurse", "stack"),
         ("route-exit", "exit"),
-        ("route-allocate", "32 MiB"),
-        ("hugewhy", "trap"),
+        ("huge-why", "trap"),
     ] {
         let (bench, set) = Bench::of(behaviour);
         assert_eq!(route(&set), Err(PolicyFault::Trap(name("guest"))), "{behaviour}");
@@ -106,17 +105,27 @@ fn traps_recursion_exits_and_memory_bombs_cost_one_call_each() {
     }
 }
 
+/// Whether the memory or the time ends first depends on the machine.
+#[test]
+fn a_memory_bomb_stays_within_its_instance() {
+    let (bench, set) = Bench::of("route-allocate");
+    assert!(matches!(route(&set), Err(PolicyFault::Trap(_) | PolicyFault::Deadline(_))));
+    assert!(bench.only().memory_bytes <= 2 * (32 << 20));
+    assert_eq!(set.balancers[0].pick(&Arc::new(pool(0, 1, 2)), ask()), Ok(Some(Slot(0))));
+    until("the repair", || (bench.only().memory_bytes < 8 << 20).then_some(()));
+}
+
 #[test]
 fn nonsense_is_refused_and_long_texts_are_cut() {
-    for (behaviour, words) in [("badservice", "service"), ("badtool", "tool")] {
+    for (behaviour, words) in [("bad-service", "service"), ("bad-tool", "tool")] {
         let (_bench, set) = Bench::of(behaviour);
         let Err(PolicyFault::Nonsense(_, what)) = route(&set) else { panic!("{behaviour}") };
         assert!(what.contains(words), "{what}");
     }
-    let (_bench, set) = Bench::of("longwhy");
+    let (_bench, set) = Bench::of("long-why");
     let why = route(&set).unwrap().why;
     assert_eq!((why.len(), why.chars().all(|c| c == 'é')), (1024, true));
-    let (_bench, set) = Bench::of("reject");
+    let (_bench, set) = Bench::of("long-reason");
     let Verdict::Reject(refusal) = route(&set).unwrap().verdict else { panic!() };
     assert_eq!((refusal.reason.len(), refusal.retry_after), (4096, Some(Duration::from_millis(5))));
 }
@@ -124,11 +133,11 @@ fn nonsense_is_refused_and_long_texts_are_cut() {
 #[test]
 fn alerters_and_meters_are_held_to_the_contract() {
     let evaluate = |set: &PolicySet| set.alerters[0].evaluate(Wall::from_millis(1), &[], &[]);
-    for behaviour in ["nan", "manyalerts"] {
+    for behaviour in ["not-a-number", "many-alerts"] {
         let (_bench, set) = Bench::of(behaviour);
         assert!(matches!(evaluate(&set), Err(PolicyFault::Nonsense(..))), "{behaviour}");
     }
-    let (_bench, set) = Bench::of("badpoint");
+    let (_bench, set) = Bench::of("bad-point");
     assert!(matches!(set.meters[0].collect(Wall::from_millis(1)), Err(PolicyFault::Nonsense(..))));
     let (_bench, set) = Bench::of("evaluate-trap");
     assert_eq!(evaluate(&set), Err(PolicyFault::Trap(name("guest"))));
@@ -139,14 +148,14 @@ fn alerters_and_meters_are_held_to_the_contract() {
 
 #[test]
 fn three_faults_bring_a_rest_and_the_plugin_comes_back() {
-    let (bench, set) = Bench::of("first");
+    let (bench, set) = Bench::of("route-fail-thrice");
     for _ in 0..3 {
         assert_eq!(route_when_repaired(&set), Err(PolicyFault::Trap(name("guest"))));
     }
     assert_eq!(route(&set), Err(PolicyFault::Quarantined(name("guest"))));
     let status = bench.only();
     assert_eq!((status.state, status.faults), (PluginState::Quarantined, 3));
-    assert!(status.reason.contains("early"), "{}", status.reason);
+    assert!(status.reason.contains("one of three"), "{}", status.reason);
     assert_eq!(bench.kinds_of_events(), ["plugin_loaded", "plugin_quarantined"]);
     until("the return", || route(&set).ok());
     assert_eq!(bench.only().state, PluginState::Loaded);
@@ -155,7 +164,7 @@ fn three_faults_bring_a_rest_and_the_plugin_comes_back() {
 #[test]
 fn a_condemned_instance_is_replaced_in_the_background() {
     let bench = Bench::with(1, &[]);
-    bench.put("guest.wasm", &guest("first"));
+    bench.put("guest.wasm", &guest("route-fail-thrice"));
     let (set, _) = bench.plugins.reload();
     assert!(matches!(route(&set), Err(PolicyFault::Trap(_))));
     until("the repair", || set.balancers[0].pick(&Arc::new(pool(0, 1, 2)), ask()).ok());
@@ -163,7 +172,7 @@ fn a_condemned_instance_is_replaced_in_the_background() {
 
 #[test]
 fn an_instance_with_full_memory_is_recycled_without_a_fault() {
-    let (bench, set) = Bench::of("route-hog");
+    let (bench, set) = Bench::of("route-hoard");
     for _ in 0..80 {
         until("an answer", || match route(&set) {
             Err(PolicyFault::Busy(_)) => None,
@@ -184,7 +193,7 @@ async fn blocking_calls_of_wasi_do_not_block_a_tokio_worker() {
         let _ = route(&set);
         assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
         drop(bench);
-        let (bench, set) = Bench::of("route-stdin");
+        let (bench, set) = Bench::of("route-use-wasi");
         route(&set).expect("standard streams, clocks and the environment are there, and empty");
         assert_eq!(bench.only().faults, 0);
     })
@@ -202,7 +211,7 @@ fn floods_of_log_lines_cost_nothing_but_themselves() {
 #[test]
 fn pools_are_pushed_when_they_change_and_only_forward() {
     let bench = Bench::with(1, &[]);
-    bench.put("guest.wasm", &guest("counts"));
+    bench.put("guest.wasm", &guest("count"));
     let (set, _) = bench.plugins.reload();
     // The guest answers how often it was told of pools (hundreds), of loads (tens) and of pools gone (ones).
     let picks = |pool: &Arc<Pool>| set.balancers[0].pick(pool, ask()).unwrap().unwrap().0;
@@ -219,9 +228,7 @@ fn pools_are_pushed_when_they_change_and_only_forward() {
     assert_eq!(picks(&first), 230, "an older snapshot teaches nothing");
     drop((first, second, loads_version));
     let third = Arc::new(pool(4, 1, 2));
-    assert_eq!(picks(&third), 340);
-    let fourth = Arc::new(pool(5, 1, 2));
-    assert_eq!(picks(&fourth), 451, "the pool that is gone is taken back");
+    assert_eq!(picks(&third), 341, "the pool that is gone is taken back");
 }
 
 #[test]
@@ -235,7 +242,7 @@ fn live_figures_are_those_of_the_pool_that_is_asked_about() {
 
 #[test]
 fn workers_share_no_instance_and_strangers_are_worker_0() {
-    let (_bench, set) = Bench::of("none");
+    let (_bench, set) = Bench::of("nothing");
     std::thread::scope(|scope| {
         for worker in 0..4 {
             let set = &set;

@@ -4,6 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use super::support::{Bench, altered, catalog, config, facts, guest};
+use crate::plugin::{Plugins, Settings};
 use crate::policy::status::PluginState;
 
 fn refusal_of(bytes: &[u8]) -> String {
@@ -32,7 +33,7 @@ fn patched(component: &[u8], from: &str, to: &str) -> Vec<u8> {
 
 #[test]
 fn files_that_are_no_components_are_refused_with_a_sentence() {
-    let good = guest("none");
+    let good = guest("nothing");
     for (bytes, words) in [
         (&b""[..], "empty"),
         (b"hello, world", "not WebAssembly"),
@@ -51,7 +52,7 @@ fn files_that_are_no_components_are_refused_with_a_sentence() {
 
 #[test]
 fn imports_and_versions_are_named_in_the_refusal() {
-    let good = guest("none");
+    let good = guest("nothing");
     let reason = refusal_of(&patched(&good, "meshwright:plugin/router@0.1.0", "meshwright:plugin/router@0.3.0"));
     assert_eq!(reason, "needs meshwright:plugin/router@0.3.0, this build offers 0.1.0");
     let reason = refusal_of(&patched(&good, "wasi:clocks/monotonic-clock@", "wasi:sockets/tcp-socketsXYZ@"));
@@ -62,13 +63,13 @@ fn imports_and_versions_are_named_in_the_refusal() {
 #[test]
 fn what_a_component_says_about_itself_can_keep_it_out() {
     for (behaviour, words) in [
-        ("meta", "metadata"),
-        ("badname", "`../x` cannot be used"),
-        ("selftest", "self-test failed: it does not work"),
+        ("no-metadata", "metadata"),
+        ("bad-name", "`../x` cannot be used"),
+        ("self-test-fails", "self-test failed: it does not work"),
         ("configure-trap", "`configure`: it trapped"),
         ("configure-loop", "`configure`: it took longer than 1000 ms"),
         ("configure-allocate", "MiB of memory"),
-        ("badwindow", "window"),
+        ("bad-window", "window"),
     ] {
         let reason = refusal_of(&guest(behaviour));
         assert!(reason.contains(words), "{behaviour}: {reason}");
@@ -77,9 +78,9 @@ fn what_a_component_says_about_itself_can_keep_it_out() {
 
 #[test]
 fn a_refused_replacement_leaves_the_generation_before_in_force() {
-    let (bench, first) = Bench::of("none");
-    let good = guest("none");
-    let broken = [guest("selftest"), b"garbage".to_vec(), good[..good.len() / 3].to_vec()];
+    let (bench, first) = Bench::of("nothing");
+    let good = guest("nothing");
+    let broken = [guest("self-test-fails"), b"garbage".to_vec(), good[..good.len() / 3].to_vec()];
     for (round, bytes) in (1..).zip(&broken) {
         bench.put("guest.wasm", bytes);
         let (set, changed) = bench.plugins.reload();
@@ -93,7 +94,7 @@ fn a_refused_replacement_leaves_the_generation_before_in_force() {
         bench.plugins.reload();
         assert_eq!(bench.kinds_of_events().len(), 1 + round, "said once");
     }
-    bench.put("guest.wasm", &altered(guest("none"), 1));
+    bench.put("guest.wasm", &altered(guest("nothing"), 1));
     let (set, changed) = bench.plugins.reload();
     assert!(changed && !Arc::ptr_eq(&set.routers[0], &first.routers[0]));
     let status = bench.only();
@@ -103,7 +104,7 @@ fn a_refused_replacement_leaves_the_generation_before_in_force() {
 
 #[test]
 fn an_unchanged_plugin_keeps_its_instances_whatever_its_neighbours_do() {
-    let (bench, first) = Bench::of("none");
+    let (bench, first) = Bench::of("nothing");
     bench.put("a-broken.wasm", b"garbage");
     let (set, changed) = bench.plugins.reload();
     assert!(!changed && Arc::ptr_eq(&set.routers[0], &first.routers[0]));
@@ -116,8 +117,8 @@ fn an_unchanged_plugin_keeps_its_instances_whatever_its_neighbours_do() {
 #[test]
 fn two_files_cannot_be_the_same_plugin() {
     let bench = Bench::new();
-    bench.put("b.wasm", &altered(guest("none"), 1));
-    bench.put("a.wasm", &guest("none"));
+    bench.put("b.wasm", &altered(guest("nothing"), 1));
+    bench.put("a.wasm", &guest("nothing"));
     bench.plugins.reload();
     let [ref loaded, ref refused] = bench.plugins.status()[..] else { panic!() };
     assert_eq!((loaded.state, &loaded.file), (PluginState::Loaded, &Some(bench.path("a.wasm"))));
@@ -129,13 +130,29 @@ fn two_files_cannot_be_the_same_plugin() {
 }
 
 #[test]
+fn the_default_plugins_come_into_force_without_configuration() {
+    let plugins = Plugins::new(
+        Settings { folder: None, workers: 2, config: Default::default() },
+        Arc::new(|event| assert_eq!(event.kind, "plugin_loaded", "{}", event.detail)),
+    )
+    .unwrap();
+    let (set, changed) = plugins.reload();
+    assert!(changed);
+    let kinds = [set.routers.len(), set.balancers.len(), set.alerters.len(), set.meters.len()];
+    assert_eq!(kinds, [1, 1, 1, 1], "{:?}", plugins.status());
+    assert!(plugins.status().iter().all(|status| status.state == PluginState::Loaded && status.file.is_none()));
+    set.routers[0].route(&facts(), &catalog(1, 3)).unwrap();
+    assert!(!plugins.reload().1);
+}
+
+#[test]
 fn a_file_overrides_the_embedded_plugin_until_it_is_taken_away() {
-    let embedded: &'static [u8] = guest("none").leak();
+    let embedded: &'static [u8] = guest("nothing").leak();
     let bench = Bench::with(1, vec![("guest", embedded)].leak());
     bench.plugins.reload();
     let status = bench.only();
     assert_eq!((status.state, status.file, status.order), (PluginState::Loaded, None, 1000));
-    bench.put("own.wasm", &altered(guest("none"), 1));
+    bench.put("own.wasm", &altered(guest("nothing"), 1));
     assert!(bench.plugins.reload().1);
     let [ref own, ref default] = bench.plugins.status()[..] else { panic!() };
     assert_eq!((own.state, own.generation, own.order), (PluginState::Loaded, 2, 100));
@@ -150,7 +167,7 @@ fn a_file_overrides_the_embedded_plugin_until_it_is_taken_away() {
 
 #[test]
 fn a_plugin_that_is_taken_away_is_gone() {
-    let (bench, _set) = Bench::of("none");
+    let (bench, _set) = Bench::of("nothing");
     bench.remove("guest.wasm");
     let (set, changed) = bench.plugins.reload();
     assert!(changed && set.routers.is_empty() && set.meters.is_empty());
@@ -160,7 +177,7 @@ fn a_plugin_that_is_taken_away_is_gone() {
 
 #[test]
 fn configuration_is_part_of_what_is_compared() {
-    let (bench, first) = Bench::of("none");
+    let (bench, first) = Bench::of("nothing");
     fs::write(bench.path("guest.toml"), "mode = \"bad\"\n").unwrap();
     assert!(!bench.plugins.reload().1);
     let refused = bench.only().refused.unwrap();
@@ -183,7 +200,7 @@ fn configuration_is_part_of_what_is_compared() {
 
 #[test]
 fn order_and_failing_closed_change_without_a_new_generation() {
-    let (bench, first) = Bench::of("none");
+    let (bench, first) = Bench::of("nothing");
     assert!(!first.routers[0].refuses_on_fault());
     let mut settings = config("{}");
     (settings.order, settings.refuse_on_fault) = (5, true);
@@ -200,10 +217,10 @@ fn order_and_failing_closed_change_without_a_new_generation() {
 
 #[test]
 fn what_a_plugin_remembers_outlives_its_generations() {
-    let (bench, first) = Bench::of("none");
+    let (bench, first) = Bench::of("nothing");
     first.routers[0].route(&facts(), &catalog(1, 4)).unwrap();
     // The next generation answers from memory before it has seen a catalogue with another number of services.
-    bench.put("guest.wasm", &altered(guest("counts"), 1));
+    bench.put("guest.wasm", &altered(guest("count"), 1));
     let (second, _) = bench.plugins.reload();
     assert_eq!(second.routers[0].route(&facts(), &catalog(0, 4)).unwrap().why, "4 services ");
 }

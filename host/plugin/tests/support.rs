@@ -1,7 +1,8 @@
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -15,13 +16,41 @@ use crate::plugin::{PluginConfig, Plugins, Settings};
 use crate::policy::status::PluginStatus;
 use crate::policy::{Ask, PolicySet};
 
+const MARKER_BYTES: usize = 64;
+
+/// The component of `tests/guest` with that behaviour.
 pub fn guest(behaviour: &str) -> Vec<u8> {
-    let mut bytes = fs::read("/tmp/pr-guest/target/wasm32-wasip2/release/g.wasm").unwrap();
-    let mark = b"BEHAVE:";
-    let at = bytes.windows(mark.len()).position(|window| window == mark).unwrap() + mark.len();
-    let text = format!("{behaviour:-<41}");
-    bytes[at..at + 41].copy_from_slice(text.as_bytes());
+    const MARK: &[u8] = b"@@CONTRARIAN@@n";
+    static BUILT: OnceLock<Vec<u8>> = OnceLock::new();
+    let mut bytes = BUILT.get_or_init(build_guest).clone();
+    let at = bytes.windows(MARK.len()).position(|window| window == MARK).expect("the marker is in the component");
+    let marker = format!("{:MARKER_BYTES$}", format!("@@CONTRARIAN@@{behaviour}"));
+    bytes[at..at + MARKER_BYTES].copy_from_slice(marker.as_bytes());
     bytes
+}
+
+fn build_guest() -> Vec<u8> {
+    const TARGET: &str = "wasm32-wasip2";
+    // Not the folder of the cargo that runs the tests, which may hold its lock.
+    let test = std::env::current_exe().unwrap();
+    let folder = test.ancestors().nth(3).unwrap().join("test-components");
+    let mut cargo = Command::new(env!("CARGO"));
+    for (name, _) in std::env::vars_os() {
+        let foreign = ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"];
+        let prefixes = ["CARGO_PROFILE_", "CARGO_BUILD_", "CARGO_TARGET_", "CARGO_PKG_", "CARGO_MANIFEST_"];
+        let text = name.to_string_lossy();
+        if foreign.contains(&&*text) || prefixes.iter().any(|prefix| text.starts_with(prefix)) {
+            cargo.env_remove(&name);
+        }
+    }
+    let output = cargo
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/host/plugin/tests/guest"))
+        .args(["build", "--quiet", "--locked", "--release", "--target", TARGET, "--target-dir"])
+        .arg(&folder)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    fs::read(folder.join(TARGET).join("release/contrarian.wasm")).unwrap()
 }
 
 /// A component of other bytes that does the same: an empty custom section is added.
@@ -91,7 +120,7 @@ impl Bench {
 }
 
 pub fn config(json: &str) -> PluginConfig {
-    PluginConfig { enabled: true, order: 100, refuse_on_fault: false, config_json: json.into() }
+    PluginConfig { enabled: true, order: None, refuse_on_fault: false, config_json: json.into() }
 }
 
 pub fn facts() -> CallFacts<'static> {

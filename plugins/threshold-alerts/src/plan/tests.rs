@@ -10,17 +10,20 @@ fn sample(plan: &Plan, series: &str, labels: &[(&str, &str)], value: f64) -> Sam
     Sample { want: want as u32, labels, value }
 }
 
+/// Series, labels, value.
+type Value<'a> = (&'a str, &'a [(&'a str, &'a str)], f64);
+
 const S: &[(&str, &str)] = &[("service", "s")];
 const A: &[(&str, &str)] = &[("service", "s"), ("instance", "a")];
 const B: &[(&str, &str)] = &[("service", "s"), ("instance", "b")];
 
-fn evaluate(plan: &Plan, series: &[(&str, &[(&str, &str)], f64)]) -> Vec<Firing> {
+fn evaluate(plan: &Plan, series: &[Value<'_>]) -> Vec<Firing> {
     let samples: Vec<_> =
         series.iter().map(|(series, labels, value)| sample(plan, series, labels, *value)).collect();
     plan.evaluate(&samples)
 }
 
-fn rules(plan: &Plan, series: &[(&str, &[(&str, &str)], f64)]) -> Vec<String> {
+fn rules(plan: &Plan, series: &[Value<'_>]) -> Vec<String> {
     evaluate(plan, series).into_iter().map(|firing| firing.rule).collect()
 }
 
@@ -154,7 +157,7 @@ fn each_fault_is_told_with_its_place() {
         (r#"{"rules": [{"name": "instance-down", "series": "x", "above": 1}]}"#, "/rules/0/name"),
     ];
     for (json, path) in cases {
-        let issues = Plan::read(json).err().expect("must be refused");
+        let issues = Plan::read(json).expect_err("must be refused");
         let places: Vec<_> = issues.iter().map(|issue| issue.path.as_str()).collect();
         assert_eq!(places, [path], "{json}: {issues:?}");
     }

@@ -1,0 +1,283 @@
+//! Builds the house and runs it: alone knows every room, owns the tasks and the shutdown.
+
+mod banner;
+mod tasks;
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing_subscriber::EnvFilter;
+
+use crate::clock;
+use crate::config::Config;
+use crate::edge::{self, BindError, Bound, Edge, Guard, Port, Workers};
+use crate::http::{Pages, Shown, surface};
+use crate::plugin::{self, Plugins};
+use crate::prober::Prober;
+use crate::proxy::Proxy;
+use crate::registry::{Registry, Settings};
+use crate::store::Store;
+use crate::telemetry::account::Accountant;
+use crate::telemetry::alerts::Alerting;
+use crate::telemetry::events::EventLog;
+use crate::telemetry::meters::Metering;
+use crate::worker;
+
+/// Events that may wait to be logged.
+const EVENTS: usize = 4096;
+/// Records of finished calls that may wait for meters.
+const FINISHED: usize = 32 << 10;
+/// How long new connections are still taken after `/readyz` said that the proxy stops, when calls are under way.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Sends the log to standard error: `MESHWRIGHT_LOG` says how much, `info` unless set.
+pub fn log_to_stderr() {
+    let filter = EnvFilter::try_from_env("MESHWRIGHT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
+}
+
+/// Whether an error of [`serve`] is the configuration's fault.
+pub fn is_bad_configuration(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref::<BindError>(), Some(BindError::Exposed { .. }))
+}
+
+/// Runs the proxy until it is told to stop.
+///
+/// # Errors
+/// What keeps it from starting, for people.
+pub fn serve(config: Config) -> anyhow::Result<()> {
+    clock::mono();
+    // Control tasks share the pool behind the workers' own.
+    let control = config.workers;
+    worker::set(control);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("control")
+        .on_thread_start(move || worker::set(control))
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let result = runtime.block_on(run(config));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+#[derive(Serialize)]
+struct Endpoints {
+    http: String,
+    mcp: String,
+}
+
+async fn run(config: Config) -> anyhow::Result<()> {
+    let mcp = edge::bind(config.mcp_addr, "--mcp-addr", "MESHWRIGHT_MCP_ADDR")?;
+    let http = edge::bind(config.http_addr, "--http-addr", "MESHWRIGHT_HTTP_ADDR")?;
+    let (store, kept) = Store::open(&config.data_dir)?;
+    if let Some(repaired) = &kept.repaired {
+        tracing::error!("{repaired}; heartbeats rebuild the registry");
+    }
+    let kept_instances = kept.instances.len();
+
+    let (events, events_queue) = mpsc::channel(EVENTS);
+    let settings = Settings { lease: config.lease, workers: config.workers, events: events.clone() };
+    let (registry, registry_task) = Registry::restore(settings, store.clone(), kept);
+    let (finished, finished_queue) = mpsc::channel(FINISHED);
+    let proxy = Arc::new(Proxy::new(registry.clone(), config.calls, config.body_bytes_max, finished));
+    let plugins = Arc::new(open_plugins(&config, events)?);
+
+    let tracker = TaskTracker::new();
+    let stop = CancellationToken::new();
+    tracker.spawn(registry_task.run(stop.clone()));
+    let watcher = tasks::reload_plugins(&config, &plugins, &registry, &tracker, &stop).await?;
+
+    let event_log = EventLog::default();
+    tracker.spawn(event_log.clone().run(events_queue));
+    let pages = pages(&config, &registry, &proxy, &plugins, &store);
+    let metering = Metering {
+        registry: registry.clone(),
+        proxy: Arc::clone(&proxy),
+        calls: finished_queue,
+        readings: Arc::clone(&pages.readings),
+    };
+    let alerting = Alerting {
+        registry: registry.clone(),
+        plugins: Arc::clone(&pages.plugins),
+        events: event_log,
+        alerts: Arc::clone(&pages.alerts),
+    };
+    tracker.spawn(metering.run(stop.clone()));
+    tracker.spawn(alerting.run(stop.clone()));
+    tracker.spawn(Prober::new(registry.clone(), config.probes, config.calls).run(stop.clone()));
+    let accounting = CancellationToken::new();
+    let accountant = Accountant::new(registry.clone(), store.clone(), config.stats_file.clone());
+    let accountant = tokio::spawn(accountant.run(accounting.clone()));
+
+    let endpoints = Endpoints { http: format!("http://{}", http.address), mcp: format!("http://{}/mcp", mcp.address) };
+    let guard = Guard::new(&[mcp.address, http.address], &config.allowed_hosts, &config.allowed_origins);
+    let draining = Arc::clone(&pages.draining);
+    let edge = Arc::new(Edge { guard, proxy: Arc::clone(&proxy), surface: surface(pages) });
+    let connections = CancellationToken::new();
+    let workers = Workers::start(config.workers, &edge, &connections, plugin::set_worker)
+        .context("cannot start the workers")?;
+    let workers = Arc::new(workers);
+    let accepting = CancellationToken::new();
+    accept(mcp, Port::Mcp, &workers, &accepting, &tracker)?;
+    accept(http, Port::Http, &workers, &accepting, &tracker)?;
+    write_endpoints(&config.data_dir, &endpoints)?;
+    banner::print(&config, &registry.snapshot(), kept_instances, &plugins.status(), &endpoints.http, &endpoints.mcp);
+
+    stop_signal().await?;
+    drain(&proxy, &draining, &accepting, config.calls.drain).await;
+    connections.cancel();
+    stop.cancel();
+    drop(watcher);
+    tracker.close();
+    let tasks = tokio::time::timeout(Duration::from_secs(5), tracker.wait()).await;
+    if tasks.is_err() {
+        tracing::warn!("some tasks did not end in time");
+    }
+    accounting.cancel();
+    accountant.await.context("the accountant panicked")?;
+    store.stop().await;
+    if let Some(workers) = Arc::into_inner(workers) {
+        let joined = tokio::task::spawn_blocking(move || workers.join());
+        if tokio::time::timeout(Duration::from_secs(2), joined).await.is_err() {
+            tracing::warn!("some connections did not end in time and are cut");
+        }
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn open_plugins(config: &Config, events: mpsc::Sender<crate::mesh::observe::Event>) -> anyhow::Result<Plugins> {
+    let configured = config.plugins.iter().map(|(name, plugin)| {
+        let plugin = plugin::PluginConfig {
+            enabled: plugin.enabled,
+            order: plugin.order,
+            refuse_on_fault: plugin.refuse_on_fault,
+            config_json: plugin.config_json.clone(),
+        };
+        (name.to_string(), plugin)
+    });
+    let settings = plugin::Settings {
+        folder: Some(config.plugins_dir.clone()),
+        workers: config.workers,
+        config: configured.collect::<BTreeMap<_, _>>(),
+    };
+    let sink = move |event| {
+        if events.try_send(event).is_err() {
+            tracing::debug!("plugin event dropped");
+        }
+    };
+    std::fs::create_dir_all(&config.plugins_dir)
+        .with_context(|| format!("cannot make the plugins folder `{}`", config.plugins_dir.display()))?;
+    Ok(Plugins::new(settings, Arc::new(sink))?)
+}
+
+fn pages(
+    config: &Config,
+    registry: &Registry,
+    proxy: &Arc<Proxy>,
+    plugins: &Arc<Plugins>,
+    store: &Store,
+) -> Pages {
+    let plugins = Arc::clone(plugins);
+    let persistence = Arc::clone(store.persistence());
+    Pages::new(Shown {
+        registry: registry.clone(),
+        proxy: Arc::clone(proxy),
+        plugins: Arc::new(move || plugins.status()),
+        alerts: Arc::default(),
+        readings: Arc::default(),
+        persistence: Arc::new(move || persistence.degraded()),
+        started: clock::wall(),
+        started_mono: clock::mono(),
+        draining: Arc::new(AtomicBool::new(false)),
+        body_bytes_max: config.body_bytes_max,
+        lease_ttl: config.lease.ttl,
+    })
+}
+
+fn accept(
+    bound: Bound,
+    port: Port,
+    workers: &Arc<Workers>,
+    stop: &CancellationToken,
+    tracker: &TaskTracker,
+) -> anyhow::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(bound.listener).context("cannot listen")?;
+    let (workers, stop) = (Arc::clone(workers), stop.clone());
+    tracker.spawn(async move {
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => return,
+                accepted = listener.accept() => accepted.and_then(|(stream, _)| stream.into_std()),
+            };
+            match accepted {
+                Ok(stream) => workers.take(stream, port).await,
+                Err(error) => {
+                    // Out of files or memory: what is open goes on, and the next try comes when some may be free.
+                    tracing::warn!(error = %error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Written whole, so that whoever waits for the file never reads half of it.
+fn write_endpoints(folder: &Path, endpoints: &Endpoints) -> anyhow::Result<()> {
+    let fresh = folder.join("endpoints.json.tmp");
+    std::fs::write(&fresh, serde_json::to_vec(endpoints)?).context("cannot write `endpoints.json`")?;
+    std::fs::rename(&fresh, folder.join("endpoints.json")).context("cannot write `endpoints.json`")
+}
+
+/// Waits for SIGTERM or SIGINT. A second one ends the process at once.
+async fn stop_signal() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::warn!("second signal, stopping at once");
+        std::process::exit(130);
+    });
+    Ok(())
+}
+
+/// Says that the proxy stops, then takes no more connections, then waits for the calls that are under way.
+async fn drain(proxy: &Proxy, draining: &AtomicBool, accepting: &CancellationToken, at_most: Duration) {
+    draining.store(true, Ordering::Relaxed);
+    tracing::info!(calls = proxy.in_flight(), "stopping");
+    let poll = Duration::from_millis(20);
+    let idle_within = |limit: Duration| async move {
+        let idle = async {
+            while proxy.in_flight() > 0 {
+                tokio::time::sleep(poll).await;
+            }
+        };
+        tokio::time::timeout(limit, idle).await.is_ok()
+    };
+    idle_within(GRACE.min(at_most)).await;
+    accepting.cancel();
+    if !idle_within(at_most).await {
+        tracing::warn!(calls = proxy.in_flight(), "calls did not end in time and are cut");
+    }
+}

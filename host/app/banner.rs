@@ -1,0 +1,79 @@
+//! What a person sees at the start.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use crate::config::Config;
+use crate::policy::status::{PluginState, PluginStatus};
+use crate::registry::Snapshot;
+
+/// Prints the services that were there before, the plugins in force, and the addresses. Nobody waits for it, so a
+/// closed standard output is no reason to stop.
+pub(super) fn print(
+    config: &Config,
+    snapshot: &Snapshot,
+    kept: usize,
+    plugins: &[PluginStatus],
+    http: &str,
+    mcp: &str,
+) {
+    let text = text(config, snapshot, kept, plugins, http, mcp);
+    if let Err(error) = std::io::stdout().write_all(text.as_bytes()) {
+        tracing::debug!(error = %error, "banner not printed");
+    }
+}
+
+fn text(
+    config: &Config,
+    snapshot: &Snapshot,
+    kept: usize,
+    plugins: &[PluginStatus],
+    http: &str,
+    mcp: &str,
+) -> String {
+    let mut out = format!("meshwright {}\n\n", env!("CARGO_PKG_VERSION"));
+    let mut line = |text: String| {
+        out.push_str(&text);
+        out.push('\n');
+    };
+    if kept == 0 {
+        line("  ○ no services yet: POST /register, or see examples/python-instance".to_owned());
+    }
+    for service in snapshot.services() {
+        let count = service.instances.len();
+        let plural = if count == 1 { "" } else { "s" };
+        line(format!("  ◌ {:<20} {count} instance{plural} from before, probing", service.name.as_str()));
+    }
+    line(String::new());
+    for plugin in plugins {
+        line(plugin_line(plugin));
+    }
+    line(String::new());
+    line(format!("  Status    {http}/health"));
+    line(format!("  MCP       {mcp}"));
+    line(format!("  Metrics   {http}/metrics"));
+    line(format!("  Plugins   {}  (drop a .wasm here)", config.plugins_dir.display()));
+    line(format!("  Data      {}", config.data_dir.display()));
+    if let Some(file) = &config.file {
+        line(format!("  Config    {}", file.display()));
+    }
+    line(String::new());
+    out
+}
+
+fn plugin_line(plugin: &PluginStatus) -> String {
+    let mark = match plugin.state {
+        PluginState::Loaded => "✔",
+        PluginState::Quarantined => "▲",
+        PluginState::Refused => "✖",
+        PluginState::Disabled | PluginState::Shadowed => "○",
+    };
+    let mut text = format!("  {mark} {:<20} {:<9}", plugin.name, plugin.version);
+    let about = match plugin.state {
+        PluginState::Loaded => plugin.kinds.join(", "),
+        state => format!("{}: {}", state.as_str(), plugin.reason),
+    };
+    // Writing to a string cannot fail.
+    write!(text, " {about}").ok();
+    text
+}

@@ -1,0 +1,68 @@
+//! The task that keeps plugins as the folder says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::plugin::{Plugins, Watcher};
+use crate::registry::Registry;
+
+/// How long the folder must have been quiet before it is read: a file that is being copied makes many events.
+const QUIET: Duration = Duration::from_millis(100);
+/// The folder is read this often even if nothing is said to have changed.
+const RESCAN: Duration = Duration::from_secs(30);
+
+/// Brings the plugins into force, then keeps them as the folder says. The watcher ends with what is returned; without
+/// one (some file systems have none) the folder is still read every 30 s.
+pub(super) async fn reload_plugins(
+    config: &Config,
+    plugins: &Arc<Plugins>,
+    registry: &Registry,
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<Watcher>> {
+    let wake = Arc::new(Notify::new());
+    let woken = Arc::clone(&wake);
+    let watcher = match Watcher::start(&config.plugins_dir, move || woken.notify_one()) {
+        Ok(watcher) => Some(watcher),
+        Err(error) => {
+            tracing::warn!(error = %error, "cannot watch the plugins folder, reading it every 30 s");
+            None
+        }
+    };
+    reload(plugins, registry).await;
+    let (plugins, registry, stop) = (Arc::clone(plugins), registry.clone(), stop.clone());
+    tracker.spawn(async move {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = wake.notified() => settle(&wake).await,
+                () = tokio::time::sleep(RESCAN) => {}
+            }
+            reload(&plugins, &registry).await;
+        }
+    });
+    Ok(watcher)
+}
+
+/// Waits until nothing was said for a moment, at most five moments.
+async fn settle(wake: &Notify) {
+    for _ in 0..5 {
+        if tokio::time::timeout(QUIET, wake.notified()).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn reload(plugins: &Arc<Plugins>, registry: &Registry) {
+    let loading = Arc::clone(plugins);
+    match tokio::task::spawn_blocking(move || loading.reload()).await {
+        Ok((policies, true)) => registry.publish_policies(Arc::new(policies)).await,
+        Ok((_, false)) => {}
+        Err(error) => tracing::error!(error = %error, "plugin reload panicked, the plugins in force stay"),
+    }
+}

@@ -1,0 +1,65 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Overrides;
+
+/// A mesh proxy for MCP servers whose policies are WebAssembly components.
+#[derive(Debug, Parser)]
+#[command(version, about, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs the proxy (the default).
+    Serve(Serve),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Serve {
+    /// Configuration file (TOML) [default: ./meshwright.toml, then the user's and the system's]
+    #[arg(long, env = "MESHWRIGHT_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the database and `endpoints.json` are kept [default: ~/.local/share/meshwright]
+    #[arg(long, env = "MESHWRIGHT_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where plugins are dropped [default: ./plugins when it exists, else `plugins` in the data folder]
+    #[arg(long, env = "MESHWRIGHT_PLUGINS", value_name = "DIR")]
+    plugins: Option<PathBuf>,
+    /// Address of the MCP endpoint; port 0 takes a free one [default: 127.0.0.1:6000]
+    #[arg(long, env = "MESHWRIGHT_MCP_ADDR", value_name = "ADDR")]
+    mcp_addr: Option<SocketAddr>,
+    /// Address of registration, calls, pages and metrics; port 0 takes a free one [default: 127.0.0.1:6001]
+    #[arg(long, env = "MESHWRIGHT_HTTP_ADDR", value_name = "ADDR")]
+    http_addr: Option<SocketAddr>,
+    /// Threads that run calls [default: one a core, at most 16]
+    #[arg(long, env = "MESHWRIGHT_WORKERS", value_name = "N")]
+    workers: Option<usize>,
+}
+
+impl Cli {
+    pub fn command(self) -> Command {
+        self.command.unwrap_or(Command::Serve(self.serve))
+    }
+}
+
+impl Serve {
+    pub fn overrides(self) -> Overrides {
+        Overrides {
+            file: self.config,
+            data_dir: self.data_dir,
+            plugins_dir: self.plugins,
+            mcp_addr: self.mcp_addr,
+            http_addr: self.http_addr,
+            workers: self.workers,
+        }
+    }
+}

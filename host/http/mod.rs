@@ -1,0 +1,120 @@
+//! The pages of port 6001: registration, what is known of the mesh, metrics. All that is not a call.
+//!
+//! The only room that names `axum`. Knows the registry, the proxy and telemetry. Must not know plugins or the
+//! store: what it shows of them is handed in.
+
+mod answer;
+mod registration;
+mod services;
+mod status;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tower_service::Service as _;
+
+use crate::edge::{Body, Port, Surface};
+use crate::mesh::time::{Mono, Wall};
+use crate::proxy::Proxy;
+use crate::registry::Registry;
+use crate::telemetry::alerts::{Alerts, PluginList};
+use crate::telemetry::meters::Readings;
+use answer::Refusal;
+
+/// Why nothing can be written down, when nothing can.
+pub type Persistence = Arc<dyn Fn() -> Option<Arc<String>> + Send + Sync>;
+
+/// What the pages show.
+#[derive(Clone)]
+pub struct Pages(Arc<Shown>);
+
+/// The parts of [`Pages`].
+pub struct Shown {
+    pub registry: Registry,
+    pub proxy: Arc<Proxy>,
+    pub plugins: PluginList,
+    pub alerts: Alerts,
+    pub readings: Readings,
+    pub persistence: Persistence,
+    pub started: Wall,
+    pub started_mono: Mono,
+    /// Set when the proxy is about to stop.
+    pub draining: Arc<AtomicBool>,
+    pub body_bytes_max: usize,
+    pub lease_ttl: Duration,
+}
+
+impl std::ops::Deref for Pages {
+    type Target = Shown;
+
+    fn deref(&self) -> &Shown {
+        &self.0
+    }
+}
+
+impl Pages {
+    pub fn new(shown: Shown) -> Self {
+        Self(Arc::new(shown))
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+/// Answers everything that is not on the data path.
+pub fn surface(pages: Pages) -> Surface {
+    let limit = pages.body_bytes_max;
+    let http = Router::new()
+        .route("/", get(status::index))
+        .route("/register", post(registration::register))
+        .route("/deregister", post(registration::deregister))
+        .route("/heartbeat", post(registration::heartbeat))
+        .route("/call", get(status::call_is_post))
+        .route("/services", get(services::list))
+        .route("/services/{name}", get(services::one))
+        .route("/services/{name}/status", get(services::status))
+        .route("/health", get(status::health))
+        .route("/stats", get(status::stats))
+        .route("/plugins", get(status::plugins))
+        .route("/api/v1/alerts", get(status::alerts))
+        .route("/metrics", get(status::metrics))
+        .route("/livez", get(status::livez))
+        .route("/readyz", get(status::readyz))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(limit))
+        .with_state(pages);
+    let mcp: Router = Router::new().fallback(unknown_path);
+    Arc::new(move |request: Request<Incoming>, port| {
+        let mut router = match port {
+            Port::Http => http.clone(),
+            Port::Mcp => mcp.clone(),
+        };
+        Box::pin(async move {
+            let Ok(response) = router.call(request.map(axum::body::Body::new)).await;
+            finish(response)
+        })
+    })
+}
+
+fn finish(response: Response<axum::body::Body>) -> Response<Body> {
+    response.map(|body| Body::Boxed(body.map_err(Into::into).boxed_unsync()))
+}
+
+async fn unknown_path(uri: http::Uri) -> Refusal {
+    let detail = format!("nothing is at `{}`", uri.path());
+    Refusal::new(StatusCode::NOT_FOUND, "unknown_path", detail, "`GET /` lists what there is")
+}
+
+async fn wrong_method(method: http::Method, uri: http::Uri) -> Refusal {
+    let detail = format!("`{}` cannot be asked with {method}", uri.path());
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", detail, "the `Allow` header names the methods that it takes")
+}

@@ -1,0 +1,269 @@
+//! `GET /services`, `/services/{name}`, `/services/{name}/status`.
+
+use std::sync::atomic::Ordering;
+
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::Pages;
+use super::answer::{Refusal, json};
+use crate::clock;
+use crate::mesh::breaker::BreakerState;
+use crate::mesh::health::HealthState;
+use crate::mesh::lease::LeasePhase;
+use crate::mesh::stats::{CallCounts, LatencyHistogram};
+use crate::mesh::time::Mono;
+use crate::registry::{Instance, Service};
+
+#[derive(Deserialize)]
+pub(super) struct Filter {
+    status: Option<String>,
+}
+
+/// `healthy`, `degraded` or `unavailable`, with the reason.
+pub(super) fn condition(service: &Service) -> (&'static str, String) {
+    let total = service.instances.len();
+    let healthy = service.instances.iter().filter(|i| i.is_routable() && i.health == HealthState::Healthy).count();
+    let open = service.instances.iter().filter(|i| i.core.guard.state() == BreakerState::Open).count();
+    let available = service.available();
+    if available == 0 {
+        ("unavailable", format!("none of {total} instances is available"))
+    } else if service.core.panics.load(Ordering::Relaxed) {
+        ("degraded", format!("{available} of {total} instances are available: calls go to all that are not dead"))
+    } else if healthy < total {
+        ("degraded", format!("{healthy} of {total} instances are healthy"))
+    } else if open > 0 {
+        ("degraded", format!("{open} of {total} instances are behind an open breaker"))
+    } else {
+        ("healthy", String::new())
+    }
+}
+
+#[derive(Serialize)]
+struct List<'a> {
+    services: Vec<Summary<'a>>,
+}
+
+#[derive(Serialize)]
+struct Summary<'a> {
+    name: &'a str,
+    status: &'static str,
+    reason: String,
+    instances: usize,
+    available: usize,
+    tools: usize,
+    registered_at: String,
+    message_count: u64,
+}
+
+pub(super) async fn list(State(pages): State<Pages>, Query(filter): Query<Filter>) -> Result<Response, Refusal> {
+    let known = ["healthy", "degraded", "unavailable"];
+    if let Some(status) = &filter.status
+        && !known.contains(&status.as_str())
+    {
+        let detail = format!("`status={status}` is none of healthy, degraded, unavailable");
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, "invalid_filter", detail, "leave it out to see all"));
+    }
+    let snapshot = pages.registry.snapshot();
+    let services = snapshot.services().into_iter().map(|service| {
+        let (status, reason) = condition(service);
+        Summary {
+            name: service.name.as_str(),
+            status,
+            reason,
+            instances: service.instances.len(),
+            available: service.available(),
+            tools: service.tools.list().len(),
+            registered_at: clock::iso(service.since),
+            message_count: service.core.counters.messages.load(Ordering::Acquire),
+        }
+    });
+    let wanted = services.filter(|service| filter.status.as_deref().is_none_or(|status| status == service.status));
+    Ok(json(StatusCode::OK, &List { services: wanted.collect() }))
+}
+
+#[derive(Serialize)]
+pub(super) struct Counts {
+    messages: u64,
+    ok: u64,
+    tool_errors: u64,
+    failed: u64,
+    refused: u64,
+    retries: u64,
+    request_bytes: u64,
+    response_bytes: u64,
+}
+
+impl From<CallCounts> for Counts {
+    fn from(counts: CallCounts) -> Self {
+        let CallCounts { messages, ok, tool_errors, failed, refused, retries, request_bytes, response_bytes } = counts;
+        Self { messages, ok, tool_errors, failed, refused, retries, request_bytes, response_bytes }
+    }
+}
+
+/// Microseconds since the start.
+#[derive(Serialize)]
+struct Latency {
+    count: u64,
+    mean_us: u64,
+    p50_us: u32,
+    p95_us: u32,
+    p99_us: u32,
+}
+
+impl From<&LatencyHistogram> for Latency {
+    fn from(histogram: &LatencyHistogram) -> Self {
+        let seen = histogram.snapshot();
+        Self {
+            count: seen.count(),
+            mean_us: seen.sum_us() / seen.count().max(1),
+            p50_us: seen.quantile(0.5),
+            p95_us: seen.quantile(0.95),
+            p99_us: seen.quantile(0.99),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Detail<'a> {
+    name: &'a str,
+    status: &'static str,
+    reason: String,
+    registered_at: String,
+    message_count: u64,
+    counts: Counts,
+    latency: Latency,
+    tools: Vec<&'a RawValue>,
+    instances: Vec<InstanceView<'a>>,
+}
+
+#[derive(Serialize)]
+struct InstanceView<'a> {
+    instance_name: &'a str,
+    instance_id: String,
+    url: String,
+    /// `healthy`, `degraded`, `unhealthy`, `dead`; `restored` until a probe proved it after a restart.
+    state: &'static str,
+    reason: &'a str,
+    since: String,
+    lease: &'static str,
+    epoch: u64,
+    heartbeat_age_s: f64,
+    registered_at: String,
+    score: u8,
+    share_permille: u32,
+    breaker: &'static str,
+    breaker_trips: u64,
+    probe_failures: u32,
+    in_flight: u32,
+    ewma_us: u32,
+    counts: Counts,
+    latency: Latency,
+    era: Option<&'static str>,
+    protocol_version: Option<String>,
+    server: Option<String>,
+    pid: Option<u32>,
+    zone: Option<&'a str>,
+    weight: u16,
+    tags: Vec<&'a str>,
+    metadata: Option<&'a RawValue>,
+}
+
+impl<'a> From<&'a Instance> for InstanceView<'a> {
+    fn from(instance: &'a Instance) -> Self {
+        let core = &instance.core;
+        let spec = &instance.spec;
+        let heartbeat_at = Mono::from_micros(core.heartbeat_at.load(Ordering::Relaxed));
+        let spoken = instance.peer.spoken();
+        let restored = instance.phase == LeasePhase::Restored;
+        Self {
+            instance_name: spec.name.as_str(),
+            instance_id: format!("i-{}", instance.id),
+            url: spec.endpoint.to_string(),
+            state: if restored { "restored" } else { instance.health.as_str() },
+            reason: &instance.reason,
+            since: clock::iso(instance.since),
+            lease: instance.phase.as_str(),
+            epoch: instance.epoch,
+            heartbeat_age_s: clock::mono().since(heartbeat_at).as_secs_f64(),
+            registered_at: clock::iso(instance.registered_at),
+            score: core.live.score(),
+            share_permille: core.live.share_permille(),
+            breaker: core.guard.state().as_str(),
+            breaker_trips: core.guard.trips(),
+            probe_failures: core.probe_failures.load(Ordering::Relaxed),
+            in_flight: core.live.in_flight(),
+            ewma_us: core.live.ewma_us(),
+            counts: core.counters.snapshot().into(),
+            latency: (&core.latency).into(),
+            era: spoken.as_ref().map(|spoken| spoken.era.as_str()),
+            protocol_version: spoken.as_ref().and_then(|s| s.version.to_str().ok().map(str::to_owned)),
+            server: spoken.as_ref().map(|spoken| spoken.server.clone()),
+            pid: spec.pid,
+            zone: spec.zone.as_ref().map(|zone| zone.as_str()),
+            weight: spec.weight,
+            tags: spec.tags.iter().map(|tag| tag.as_str()).collect(),
+            metadata: serde_json::from_str(&spec.metadata).ok(),
+        }
+    }
+}
+
+pub(super) async fn one(State(pages): State<Pages>, Path(name): Path<String>) -> Result<Response, Refusal> {
+    let snapshot = pages.registry.snapshot();
+    let service = snapshot.service(&name).ok_or_else(|| Refusal::unknown_service(&name))?;
+    let (status, reason) = condition(service);
+    let counts = service.core.counters.snapshot();
+    let detail = Detail {
+        name: service.name.as_str(),
+        status,
+        reason,
+        registered_at: clock::iso(service.since),
+        message_count: counts.messages,
+        counts: counts.into(),
+        latency: (&service.core.latency).into(),
+        tools: service.tools.list().iter().filter_map(|tool| serde_json::from_str(&tool.json).ok()).collect(),
+        instances: service.instances.iter().map(|instance| (&**instance).into()).collect(),
+    };
+    Ok(json(StatusCode::OK, &detail))
+}
+
+#[derive(Serialize)]
+struct Status<'a> {
+    service: &'a str,
+    status: &'static str,
+    available: bool,
+    /// Of a process whose pid is known: whether it lives. `null` when no pid was given.
+    process_running: Option<bool>,
+    mesh_registration: bool,
+    reason: String,
+    instances: usize,
+    instances_available: usize,
+}
+
+pub(super) async fn status(State(pages): State<Pages>, Path(name): Path<String>) -> Result<Response, Refusal> {
+    let snapshot = pages.registry.snapshot();
+    let service = snapshot.service(&name).ok_or_else(|| Refusal::unknown_service(&name))?;
+    let (status, reason) = condition(service);
+    let pids: Vec<u32> = service.instances.iter().filter_map(|instance| instance.spec.pid).collect();
+    let running = (!pids.is_empty()).then(|| pids.into_iter().any(is_running));
+    let view = Status {
+        service: service.name.as_str(),
+        status,
+        available: service.available() > 0,
+        process_running: running,
+        mesh_registration: true,
+        reason,
+        instances: service.instances.len(),
+        instances_available: service.available(),
+    };
+    Ok(json(StatusCode::OK, &view))
+}
+
+/// Whether a process of that number is there; one of another user counts.
+fn is_running(pid: u32) -> bool {
+    let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else { return false };
+    !matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH))
+}

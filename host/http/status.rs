@@ -1,0 +1,349 @@
+//! How the proxy itself is: health, statistics, plugins, alerts, metrics.
+
+use std::sync::atomic::Ordering;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{StatusCode, header::ALLOW};
+use serde::Serialize;
+
+use super::Pages;
+use super::answer::{Refusal, json};
+use super::services::{Counts, condition};
+use crate::clock;
+use crate::mesh::stats::CallCounts;
+use crate::policy::status::{PluginState, PluginStatus};
+use crate::registry::Service;
+use crate::telemetry::account::total_messages;
+use crate::telemetry::metrics::{MEDIA_TYPE, Scrape};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+#[derive(Serialize)]
+struct Index {
+    name: &'static str,
+    version: &'static str,
+    paths: &'static [&'static str],
+}
+
+pub(super) async fn index() -> Response {
+    let paths: &[&str] = &[
+        "POST /register",
+        "POST /heartbeat",
+        "POST /deregister",
+        "POST /call",
+        "GET /services",
+        "GET /services/{name}",
+        "GET /services/{name}/status",
+        "GET /health",
+        "GET /stats",
+        "GET /plugins",
+        "GET /api/v1/alerts",
+        "GET /metrics",
+        "GET /livez",
+        "GET /readyz",
+    ];
+    json(StatusCode::OK, &Index { name: "meshwright", version: VERSION, paths })
+}
+
+pub(super) async fn call_is_post() -> Response {
+    let detail = "a call is a POST";
+    let hint = r#"send {"target_instance": "…", "tool_name": "…", "arguments": {…}} with POST"#;
+    let mut response = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", detail, hint).into_response();
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+    response
+}
+
+#[derive(Serialize)]
+struct Health {
+    /// `ok`, `degraded`, or `draining`.
+    status: &'static str,
+    version: &'static str,
+    uptime_s: f64,
+    reasons: Vec<String>,
+    services: ByCondition,
+    plugins: PluginCounts,
+    persistence_degraded: bool,
+    calls_in_flight: usize,
+}
+
+#[derive(Default, Serialize)]
+struct ByCondition {
+    total: usize,
+    healthy: usize,
+    degraded: usize,
+    unavailable: usize,
+}
+
+#[derive(Serialize)]
+struct PluginCounts {
+    in_force: usize,
+    quarantined: usize,
+    refused: usize,
+}
+
+pub(super) async fn health(State(pages): State<Pages>) -> Response {
+    let snapshot = pages.registry.snapshot();
+    let mut services = ByCondition::default();
+    let mut reasons = Vec::new();
+    for service in snapshot.services() {
+        services.total += 1;
+        let (status, reason) = condition(service);
+        match status {
+            "healthy" => services.healthy += 1,
+            "degraded" => services.degraded += 1,
+            _ => services.unavailable += 1,
+        }
+        if status != "healthy" {
+            reasons.push(format!("service `{}` is {status}: {reason}", service.name));
+        }
+    }
+    let plugins = (pages.plugins)();
+    for plugin in &plugins {
+        reasons.extend(complaint(plugin));
+    }
+    let persistence = (pages.persistence)();
+    reasons.extend(persistence.as_ref().map(|reason| format!("nothing can be written down: {reason}")));
+    let count = |state| plugins.iter().filter(|plugin| plugin.state == state).count();
+    let view = Health {
+        status: match (pages.is_draining(), reasons.is_empty()) {
+            (true, _) => "draining",
+            (false, true) => "ok",
+            (false, false) => "degraded",
+        },
+        version: VERSION,
+        uptime_s: clock::mono().since(pages.started_mono).as_secs_f64(),
+        reasons,
+        services,
+        plugins: PluginCounts {
+            in_force: plugins.iter().filter(|plugin| plugin.generation > 0).count(),
+            quarantined: count(PluginState::Quarantined),
+            refused: count(PluginState::Refused) + plugins.iter().filter(|plugin| plugin.refused.is_some()).count(),
+        },
+        persistence_degraded: persistence.is_some(),
+        calls_in_flight: pages.proxy.in_flight(),
+    };
+    json(StatusCode::OK, &view)
+}
+
+fn complaint(plugin: &PluginStatus) -> Option<String> {
+    let name = &plugin.name;
+    match (&plugin.state, &plugin.refused) {
+        (PluginState::Quarantined, _) => Some(format!("plugin `{name}` rests: {}", plugin.reason)),
+        (PluginState::Refused, _) => Some(format!("plugin `{name}` was refused: {}", plugin.reason)),
+        (_, Some(refused)) => Some(format!("a new build of plugin `{name}` was refused: {}", refused.reason)),
+        _ => None,
+    }
+}
+
+#[derive(Serialize)]
+struct Stats<'a> {
+    total_services: usize,
+    total_messages: u64,
+    last_updated: String,
+    started_at: String,
+    services: Vec<ServiceStats<'a>>,
+    /// Over all services that ever were.
+    counts: Counts,
+    /// Calls that meters and per-tool latencies did not see; they are counted all the same.
+    records_dropped: u64,
+}
+
+#[derive(Serialize)]
+struct ServiceStats<'a> {
+    name: &'a str,
+    registered_at: String,
+    message_count: u64,
+    counts: Counts,
+}
+
+fn service_stats(service: &Service) -> ServiceStats<'_> {
+    let counts = service.core.counters.snapshot();
+    ServiceStats {
+        name: service.name.as_str(),
+        registered_at: clock::iso(service.since),
+        message_count: counts.messages,
+        counts: counts.into(),
+    }
+}
+
+pub(super) async fn stats(State(pages): State<Pages>) -> Response {
+    let snapshot = pages.registry.snapshot();
+    let services: Vec<ServiceStats<'_>> = snapshot.services().into_iter().map(|s| service_stats(s)).collect();
+    let mut all = CallCounts::default();
+    for (_, core) in snapshot.totals() {
+        let counts = core.counters.snapshot();
+        all.messages += counts.messages;
+        all.ok += counts.ok;
+        all.tool_errors += counts.tool_errors;
+        all.failed += counts.failed;
+        all.refused += counts.refused;
+        all.retries += counts.retries;
+        all.request_bytes += counts.request_bytes;
+        all.response_bytes += counts.response_bytes;
+    }
+    let view = Stats {
+        total_services: services.len(),
+        total_messages: total_messages(&snapshot),
+        last_updated: clock::iso(clock::wall()),
+        started_at: clock::iso(pages.started),
+        services,
+        counts: all.into(),
+        records_dropped: pages.proxy.finished_dropped(),
+    };
+    json(StatusCode::OK, &view)
+}
+
+#[derive(Serialize)]
+struct PluginsView {
+    plugins: Vec<PluginView>,
+}
+
+#[derive(Serialize)]
+struct PluginView {
+    name: String,
+    /// `embedded`, or the file.
+    source: String,
+    version: String,
+    summary: String,
+    kinds: Vec<&'static str>,
+    state: &'static str,
+    reason: String,
+    sha256: String,
+    size_bytes: usize,
+    generation: u64,
+    order: i32,
+    loaded_at: Option<String>,
+    calls: u64,
+    faults: u64,
+    fallbacks: u64,
+    p99_us: f64,
+    memory_bytes: usize,
+    last_fault: Option<String>,
+    refused: Option<RefusedView>,
+    panels: Vec<PanelView>,
+}
+
+#[derive(Serialize)]
+struct RefusedView {
+    sha256: String,
+    reason: String,
+    at: String,
+}
+
+#[derive(Serialize)]
+struct PanelView {
+    title: String,
+    chart: &'static str,
+    metrics: Vec<u32>,
+    unit: String,
+}
+
+impl From<PluginStatus> for PluginView {
+    fn from(plugin: PluginStatus) -> Self {
+        Self {
+            source: plugin.file.map_or_else(|| "embedded".to_owned(), |file| file.display().to_string()),
+            loaded_at: (plugin.generation > 0).then(|| clock::iso(plugin.loaded_at)),
+            name: plugin.name,
+            version: plugin.version,
+            summary: plugin.summary,
+            kinds: plugin.kinds,
+            state: plugin.state.as_str(),
+            reason: plugin.reason,
+            sha256: plugin.sha256,
+            size_bytes: plugin.size_bytes,
+            generation: plugin.generation,
+            order: plugin.order,
+            calls: plugin.calls,
+            faults: plugin.faults,
+            fallbacks: plugin.fallbacks,
+            p99_us: plugin.p99_us,
+            memory_bytes: plugin.memory_bytes,
+            last_fault: plugin.last_fault,
+            refused: plugin.refused.map(|build| RefusedView {
+                sha256: build.sha256,
+                reason: build.reason,
+                at: clock::iso(build.at),
+            }),
+            panels: plugin
+                .panels
+                .into_iter()
+                .map(|panel| PanelView {
+                    title: panel.title,
+                    chart: panel.chart.as_str(),
+                    metrics: panel.metrics,
+                    unit: panel.unit,
+                })
+                .collect(),
+        }
+    }
+}
+
+pub(super) async fn plugins(State(pages): State<Pages>) -> Response {
+    let plugins = (pages.plugins)().into_iter().map(PluginView::from).collect();
+    json(StatusCode::OK, &PluginsView { plugins })
+}
+
+#[derive(Serialize)]
+struct AlertList {
+    items: Vec<AlertView>,
+    next_cursor: Option<String>,
+}
+
+#[derive(Serialize)]
+struct AlertView {
+    plugin: String,
+    rule: String,
+    labels: std::collections::BTreeMap<String, String>,
+    state: &'static str,
+    since: String,
+    severity: &'static str,
+    title: String,
+    detail: String,
+    value: f64,
+    threshold: f64,
+    /// The alerter faulted since it last said so.
+    stale: bool,
+}
+
+pub(super) async fn alerts(State(pages): State<Pages>) -> Response {
+    let alerts = pages.alerts.load_full();
+    let items = alerts.iter().map(|alert| AlertView {
+        plugin: alert.fingerprint.source.to_string(),
+        rule: alert.fingerprint.rule.clone(),
+        labels: alert.fingerprint.labels.iter().cloned().collect(),
+        state: alert.state.as_str(),
+        since: clock::iso(alert.since),
+        severity: alert.severity.as_str(),
+        title: alert.title.clone(),
+        detail: alert.detail.clone(),
+        value: alert.value,
+        threshold: alert.threshold,
+        stale: alert.stale,
+    });
+    json(StatusCode::OK, &AlertList { items: items.collect(), next_cursor: None })
+}
+
+pub(super) async fn metrics(State(pages): State<Pages>) -> Result<Response, Refusal> {
+    let scrape = Scrape {
+        snapshot: pages.registry.snapshot(),
+        plugins: (pages.plugins)(),
+        readings: pages.readings.load_full(),
+        in_flight: pages.proxy.in_flight(),
+        persistence_degraded: (pages.persistence)().is_some(),
+    };
+    let text = scrape.text().map_err(|_| {
+        let detail = "the metrics cannot be written";
+        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail, "the log tells more")
+    })?;
+    Ok(([(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE))], text).into_response())
+}
+
+pub(super) async fn livez() -> &'static str {
+    "ok\n"
+}
+
+pub(super) async fn readyz(State(pages): State<Pages>) -> (StatusCode, &'static str) {
+    if pages.draining.load(Ordering::Relaxed) { (StatusCode::SERVICE_UNAVAILABLE, "draining\n") } else { (StatusCode::OK, "ok\n") }
+}

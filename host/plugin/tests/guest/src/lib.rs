@@ -1,0 +1,217 @@
+//! A component of every kind. What it does is written into its marker after it was built: see [`behaviour`]. The
+//! component in `tests/components/misbehaver` is for tests from outside; this one reaches what those cannot see.
+
+use std::cell::{Cell, RefCell};
+use std::hint::black_box;
+use std::time::{Duration, Instant, SystemTime};
+
+use exports::meshwright::plugin::{alerter, balancer, catalog, lifecycle, meter, router};
+use meshwright::plugin::{kv, live, log};
+
+wit_bindgen::generate!({ path: "../../../../wit", world: "everything" });
+export!(Contrarian);
+
+struct Contrarian;
+
+const MARK: &[u8] = b"@@CONTRARIAN@@";
+
+#[used]
+static MARKER: [u8; 64] = *b"@@CONTRARIAN@@nothing                                           ";
+
+thread_local! {
+    static HOARD: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static CALLS: Cell<f64> = const { Cell::new(0.0) };
+}
+
+/// One word, such as `nothing`, or `route-trap`: a function, and what happens in it.
+fn behaviour() -> String {
+    // Hidden from the optimiser, which knows the marker's first text only.
+    let marker: &[u8; 64] = black_box(&MARKER);
+    String::from_utf8_lossy(&marker[MARK.len()..]).trim_end().to_owned()
+}
+
+fn does(what: &str) -> bool {
+    behaviour() == what
+}
+
+/// Does what the behaviour says for this function.
+fn act(function: &str) {
+    match behaviour().strip_prefix(function).and_then(|rest| rest.strip_prefix('-')) {
+        Some("trap") => panic!("deliberate"),
+        Some("loop") => loop {
+            black_box(0);
+        },
+        Some("recurse") => {
+            black_box(recurse(1));
+        }
+        Some("allocate") => loop {
+            HOARD.with_borrow_mut(|hoard| hoard.push(vec![1; 1 << 20]));
+        },
+        // Slowly, and never all of it: 27 of 32 MiB.
+        Some("hoard") => HOARD.with_borrow_mut(|hoard| {
+            if hoard.len() < 27 {
+                hoard.push(vec![1; 1 << 20]);
+            }
+        }),
+        Some("sleep") => std::thread::sleep(Duration::from_secs(10)),
+        Some("exit") => std::process::exit(3),
+        Some("use-wasi") => use_wasi(),
+        Some("flood") => (0..1_000).for_each(|i| {
+            log::emit(log::Level::Info, &format!("line {i}"));
+            println!("out\nput");
+        }),
+        Some("fail-thrice") if kv::add("asked", 1, 0).is_ok_and(|asked| asked <= 3) => panic!("one of three"),
+        _ => {}
+    }
+}
+
+fn recurse(depth: u64) -> u64 {
+    if black_box(depth) == 0 { 0 } else { recurse(depth + 1) + black_box(1) }
+}
+
+fn use_wasi() {
+    let mut line = String::new();
+    assert_eq!(std::io::stdin().read_line(&mut line).ok(), Some(0), "standard input is at its end");
+    print!("a line in ");
+    println!("two parts");
+    eprintln!("another");
+    assert_eq!(std::env::vars().count() + std::env::args().count(), 0, "the environment is empty");
+    assert!(SystemTime::now() > SystemTime::UNIX_EPOCH);
+    black_box(Instant::now());
+    let map: std::collections::HashMap<u8, u8> = [(1, 2)].into();
+    assert_eq!(map[&1], 2, "hashing needs a seed");
+}
+
+fn number(key: &str) -> u32 {
+    kv::get(key)
+        .and_then(|value| String::from_utf8(value).ok())
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
+}
+
+impl lifecycle::Guest for Contrarian {
+    fn metadata() -> String {
+        match behaviour().as_str() {
+            "no-metadata" => "nope".into(),
+            "bad-name" => "name = \"../x\"\nversion = \"1\"".into(),
+            _ => "name = \"guest\"\nversion = \"1.0.0\"\nsummary = \"a test\"\nauthors = [\"me\"]\n".into(),
+        }
+    }
+
+    fn configure(config_json: String) -> Result<(), Vec<lifecycle::Issue>> {
+        act("configure");
+        if config_json.contains("bad") {
+            return Err(vec![lifecycle::Issue { path: "/bad".into(), message: "must not be there".into() }]);
+        }
+        Ok(())
+    }
+
+    fn self_test() -> Result<(), String> {
+        if does("self-test-fails") { Err("it does not work".into()) } else { Ok(()) }
+    }
+}
+
+impl catalog::Guest for Contrarian {
+    fn on_catalog(services: Vec<catalog::Service>) {
+        let _ = kv::set("services", services.len().to_string().as_bytes(), 0);
+    }
+}
+
+impl router::Guest for Contrarian {
+    fn route(call: router::Call) -> router::Decision {
+        act("route");
+        let to = |service: &str, tool: Option<&str>| {
+            let (service, tool) = (service.into(), tool.map(Into::into));
+            router::Verdict::Forward(router::Target { service, tag: None, tool, timeout_ms: None })
+        };
+        let verdict = match behaviour().as_str() {
+            "bad-service" => to("../etc", None),
+            "bad-tool" => to("a", Some("x\n")),
+            "long-reason" => router::Verdict::Reject(router::Refusal {
+                reason: "r".repeat(100_000),
+                retry_after_ms: Some(5),
+            }),
+            _ => to(&call.service, None),
+        };
+        let why = match behaviour().as_str() {
+            "long-why" => "é".repeat(100_000),
+            "huge-why" => "x".repeat(2 << 20),
+            _ => format!("{} services\n", number("services")),
+        };
+        router::Decision { verdict, why }
+    }
+}
+
+impl balancer::Guest for Contrarian {
+    fn on_pool(_pool: u32, _service: String, members: Vec<balancer::Member>) {
+        let _ = kv::add(if members.is_empty() { "gone" } else { "pools" }, 1, 0);
+    }
+
+    fn on_load(_pool: u32, _loads: Vec<balancer::Load>) {
+        let _ = kv::add("loads", 1, 0);
+    }
+
+    fn pick(pool: u32, _affinity: u64, _random: u64, tried: u64) -> u32 {
+        act("pick");
+        match behaviour().as_str() {
+            "count" => number("pools") * 100 + number("loads") * 10 + number("gone"),
+            "live" => {
+                let own = live::in_flight(pool, 1) * 1_000 + live::ewma_us(pool, 1);
+                own + live::in_flight(pool + 1, 1) + live::in_flight(pool, 77)
+            }
+            _ if tried & 1 != 0 => u32::MAX,
+            _ => 0,
+        }
+    }
+}
+
+impl alerter::Guest for Contrarian {
+    fn wants() -> Vec<alerter::Want> {
+        let window_s = if does("bad-window") { 0 } else { 60 };
+        vec![alerter::Want {
+            series: "meshwright_calls_total".into(),
+            aggregate: alerter::Aggregate::Rate,
+            window_s,
+        }]
+    }
+
+    fn evaluate(_: u64, samples: Vec<alerter::Sample>, events: Vec<alerter::Event>) -> Vec<alerter::Firing> {
+        act("evaluate");
+        let firing = alerter::Firing {
+            rule: "r".into(),
+            severity: alerter::Severity::Error,
+            labels: samples.into_iter().flat_map(|sample| sample.labels).collect(),
+            title: format!("{} events", events.len()),
+            detail: String::new(),
+            value: if does("not-a-number") { f64::NAN } else { 1.0 },
+            threshold: 1.0,
+            for_s: 0,
+            resolve_at: 0.5,
+        };
+        vec![firing; if does("many-alerts") { 101 } else { 1 }]
+    }
+}
+
+impl meter::Guest for Contrarian {
+    fn describe() -> (Vec<meter::Metric>, Vec<meter::Panel>) {
+        let metric = meter::Metric {
+            name: "calls".into(),
+            help: "Calls.".into(),
+            unit: String::new(),
+            kind: meter::Kind::Counter,
+            labels: vec!["tool".into()],
+            series_max: 2,
+        };
+        let (title, unit) = ("Calls".into(), String::new());
+        (vec![metric], vec![meter::Panel { title, chart: meter::Chart::Line, metrics: vec![0], unit }])
+    }
+
+    fn on_calls(calls: Vec<meter::Finished>, _dropped: u32) {
+        CALLS.set(CALLS.get() + calls.len() as f64);
+    }
+
+    fn collect(_: u64) -> Vec<meter::Point> {
+        let metric = if does("bad-point") { 7 } else { 0 };
+        (0..5).map(|i| meter::Point { metric, labels: vec![i.to_string()], value: CALLS.get() }).collect()
+    }
+}

@@ -1,0 +1,128 @@
+//! Asking alerters what deserves attention, and remembering it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
+
+use super::events::EventLog;
+use super::series::Windows;
+use crate::clock;
+use crate::mesh::alert::{Alert, AlertBook, AlertChange, AlertState};
+use crate::mesh::ids::Name;
+use crate::mesh::observe::{Event, Firing, Sample};
+use crate::mesh::time::Wall;
+use crate::policy::status::PluginStatus;
+use crate::policy::{Alerter, PolicyFault};
+use crate::registry::Registry;
+
+/// Distance of the values that windows are made of.
+const RECORD_EVERY: Duration = Duration::from_secs(1);
+/// Alerters are asked with every so many values.
+const EVALUATE_EVERY: u32 = 5;
+
+/// All alerts that are not inactive.
+pub type Alerts = Arc<ArcSwap<Vec<Alert>>>;
+/// Asks for the state of all plugins.
+pub type PluginList = Arc<dyn Fn() -> Vec<PluginStatus> + Send + Sync>;
+
+/// Runs until `stop`. Run by `app`.
+pub struct Alerting {
+    pub registry: Registry,
+    pub plugins: PluginList,
+    pub events: EventLog,
+    pub alerts: Alerts,
+}
+
+struct Question {
+    alerter: Arc<dyn Alerter>,
+    samples: Vec<Sample>,
+    events: Vec<Event>,
+}
+
+impl Alerting {
+    pub async fn run(self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(RECORD_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut windows = Windows::default();
+        let mut book = AlertBook::new();
+        let mut heard: HashMap<Name, u64> = HashMap::new();
+        let mut round: u32 = 0;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            let snapshot = self.registry.snapshot();
+            let alerters = snapshot.policies.alerters.clone();
+            windows.want(alerters.iter().flat_map(|alerter| alerter.wants()));
+            windows.record(clock::mono(), &snapshot, &(self.plugins)());
+            round = round.wrapping_add(1);
+            if round.is_multiple_of(EVALUATE_EVERY) {
+                self.evaluate(alerters, &windows, &mut book, &mut heard).await;
+                self.alerts.store(Arc::new(book.active().cloned().collect()));
+            }
+        }
+    }
+
+    async fn evaluate(
+        &self,
+        alerters: Vec<Arc<dyn Alerter>>,
+        windows: &Windows,
+        book: &mut AlertBook,
+        heard: &mut HashMap<Name, u64>,
+    ) {
+        let present: HashSet<Name> = alerters.iter().map(|alerter| alerter.source().name.clone()).collect();
+        let gone: Vec<Name> = heard.keys().filter(|name| !present.contains(*name)).cloned().collect();
+        for name in gone {
+            heard.remove(&name);
+            book.forget(&name).iter().for_each(log);
+        }
+        let now = clock::mono();
+        let questions: Vec<Question> = alerters
+            .into_iter()
+            .map(|alerter| {
+                let from = heard.entry(alerter.source().name.clone()).or_default();
+                let (events, next) = self.events.since(*from);
+                *from = next;
+                Question { samples: windows.samples(now, alerter.wants()), events, alerter }
+            })
+            .collect();
+        let asked = tokio::task::spawn_blocking(move || {
+            let wall = clock::wall();
+            questions.into_iter().map(|question| question.ask(wall)).collect::<Vec<_>>()
+        });
+        let Ok(answers) = asked.await else {
+            tracing::error!("alert evaluation panicked");
+            return;
+        };
+        for (source, answer) in answers {
+            match answer {
+                Ok(firings) => book.evaluate(&source, firings, now, clock::wall()).iter().for_each(log),
+                // The fault is counted where it happened; what the alerter said before is stale, not resolved.
+                Err(_) => book.stale(&source),
+            }
+        }
+    }
+}
+
+impl Question {
+    fn ask(self, now: Wall) -> (Name, Result<Vec<Firing>, PolicyFault>) {
+        let answer = self.alerter.evaluate(now, &self.samples, &self.events);
+        (self.alerter.source().name.clone(), answer)
+    }
+}
+
+fn log(change: &AlertChange) {
+    let alert = &change.alert;
+    let (rule, title, detail) = (&alert.fingerprint.rule, &alert.title, &alert.detail);
+    match change.to {
+        AlertState::Firing if change.from != AlertState::Resolving => {
+            tracing::warn!(rule, title, detail, severity = ?alert.severity, "alert firing");
+        }
+        AlertState::Inactive => tracing::info!(rule, title, "alert resolved"),
+        _ => tracing::debug!(rule, title, state = change.to.as_str(), "alert changed"),
+    }
+}
