@@ -114,8 +114,10 @@ fn embed(out: &Path, components: &Path) -> Result<(), String> {
         if !component.is_file() {
             return Err(format!("building the plugin `{plugin}` left no {}", component.display()));
         }
-        writeln!(source, "    ({plugin:?}, include_bytes!({component:?})),").map_err(|error| error.to_string())?;
+        writeln!(source, "    ({plugin:?}, include_bytes!({component:?})),")
+            .map_err(|error| error.to_string())?;
     }
     source.push_str("];\n");
-    fs::write(out.join("embedded.rs"), source).map_err(|error| format!("embedded.rs could not be written: {error}"))
+    fs::write(out.join("embedded.rs"), source)
+        .map_err(|error| format!("embedded.rs could not be written: {error}"))
 }

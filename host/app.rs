@@ -101,7 +101,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let watcher = tasks::reload_plugins(&config, &plugins, &registry, &tracker, &stop).await?;
 
     let event_log = EventLog::default();
-    tracker.spawn(event_log.clone().run(events_queue));
+    tracker.spawn(event_log.clone().run(events_queue, stop.clone()));
     let pages = pages(&config, &registry, &proxy, &plugins, &store);
     let metering = Metering {
         registry: registry.clone(),

@@ -59,8 +59,16 @@ async fn a_call_may_name_an_instance_or_a_service() {
         assert_eq!((&body["service"], &body["instance"]), (&json!("pair"), &json!("pair-b")));
     }
     assert_eq!((a.calls(), b.calls()), (0, 10));
-    for _ in 0..200 {
-        mesh.api.call("pair", "act", json!({})).await.ok();
+    let callers = (0..8).map(|_| {
+        let api = mesh.api.clone();
+        tokio::spawn(async move {
+            for _ in 0..25 {
+                api.call("pair", "act", json!({})).await.ok();
+            }
+        })
+    });
+    for caller in callers.collect::<Vec<_>>() {
+        caller.await.expect("no call failed");
     }
     assert!(a.calls() >= 40 && b.calls() >= 50, "balanced: {} and {}", a.calls(), b.calls());
     assert_eq!(a.calls() + b.calls(), 210);

@@ -189,10 +189,9 @@ async fn requests_that_two_parsers_could_read_differently_are_refused() {
             "POST http://evil.example/call HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
         ),
     ];
-    for case in cases {
-        let line = raw(&mesh.http, case.as_bytes());
-        assert!([400, 403, 421].contains(&status_of(&line)), "{case:?} got {line:?}");
-    }
+    let answered = cases.iter().map(|case| (raw(&mesh.http, case.as_bytes()), case));
+    let taken: Vec<_> = answered.filter(|(line, _)| ![400, 403, 421].contains(&status_of(line))).collect();
+    assert!(taken.is_empty(), "not refused: {taken:#?}");
     assert_eq!(upstream.calls(), 0);
 }
 

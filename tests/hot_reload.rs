@@ -70,6 +70,8 @@ async fn a_router_is_dropped_in_replaced_and_removed_without_a_failed_call() {
     // Built before the clock runs.
     misbehaver("answer", "hot", "0.0.0");
 
+    // The version that should decide from that moment on; `None` for nobody.
+    let mut history: Vec<(Instant, Option<String>)> = vec![(Instant::now(), None)];
     let stop = Arc::new(AtomicBool::new(false));
     let callers: Vec<_> = (0..CALLERS)
         .map(|_| {
@@ -84,8 +86,6 @@ async fn a_router_is_dropped_in_replaced_and_removed_without_a_failed_call() {
         })
         .collect();
 
-    // The version that should decide from that moment on; `None` for nobody.
-    let mut history: Vec<(Instant, Option<String>)> = vec![(Instant::now(), None)];
     let mut took = Vec::new();
     for round in 0..=20 {
         let version = format!("0.{round}.0");

@@ -66,9 +66,9 @@ async fn tools_are_asked_for_when_none_are_given() {
     let info = mesh.api.service("asked").await;
     let tools = info["tools"].as_array().expect("tools");
     let names: Vec<_> = tools.iter().map(|tool| tool["name"].as_str().expect("a name")).collect();
-    assert_eq!(names, ["act", "act_read_only", "act_idempotent", "verbatim"]);
+    assert_eq!(names, ["act", "act_idempotent", "act_read_only", "verbatim"]);
     assert_eq!(tools[0]["inputSchema"]["properties"]["n"]["type"], "number");
-    assert_eq!(tools[1]["annotations"]["readOnlyHint"], true);
+    assert_eq!(tools[2]["annotations"]["readOnlyHint"], true);
     upstream.assert_polite();
 }
 
@@ -226,11 +226,16 @@ async fn each_wrong_registration_is_refused_with_a_reason_and_changes_nothing() 
         json!([1, 2, 3]),
         json!(null),
     ];
+    let mut taken = Vec::new();
     for body in wrong {
         let answer = mesh.api.post("/register", &body).await;
-        assert_eq!(answer.status, 400, "{body}: {}", answer.text());
-        answer.problem(400, "invalid_registration");
+        if answer.status == 400 {
+            answer.problem(400, "invalid_registration");
+        } else {
+            taken.push(format!("{} for {body}", answer.status));
+        }
     }
+    assert!(taken.is_empty(), "not refused: {taken:#?}");
     mesh.api
         .post_text("/register", "{\"instance_name\": \"a\", \"port\"")
         .await
@@ -363,7 +368,7 @@ async fn services_are_listed_filtered_and_reported_one_by_one() {
     };
     let same = mesh.api.get(&format!("/services?status={status}")).await.ok();
     assert_eq!(count(&same), 1, "{same}");
-    for other in ["unhealthy", "dead", "degraded"] {
+    for other in ["degraded", "unavailable"] {
         let none = mesh.api.get(&format!("/services?status={other}")).await.ok();
         assert_eq!(count(&none), 0, "{other}: {none}");
     }
@@ -373,6 +378,7 @@ async fn services_are_listed_filtered_and_reported_one_by_one() {
     for member in ["status", "process_running", "mesh_registration"] {
         assert!(report.get(member).is_some(), "no `{member}`: {report}");
     }
+    mesh.api.get("/services?status=tired").await.problem(400, "invalid_filter");
     mesh.api.get("/services/nobody").await.problem(404, "unknown_service");
     mesh.api.get("/services/nobody/status").await.problem(404, "unknown_service");
     let health = mesh.api.get("/health").await.ok();

@@ -60,7 +60,9 @@ pub fn look(folder: &Path) -> io::Result<Vec<Found>> {
     for entry in entries {
         let path = entry?.path();
         // A name that is not Unicode has no place in logs and answers; nothing writes such names by accident.
-        let Some(file_name) = path.file_name().and_then(|name| name.to_str()).map(str::to_owned) else { continue };
+        let Some(file_name) = path.file_name().and_then(|name| name.to_str()).map(str::to_owned) else {
+            continue;
+        };
         let Some(stem) = file_name.strip_suffix(".wasm").map(str::to_owned) else { continue };
         // `is_file` follows links; a directory or a pipe that is named like a plugin is none.
         if is_temporary(&file_name) || !path.is_file() {
@@ -172,7 +174,8 @@ mod tests {
             std::fs::write(folder.path().join(name), b"x").unwrap();
         }
         std::fs::create_dir(folder.path().join("g.wasm")).unwrap();
-        let names: Vec<String> = look(folder.path()).unwrap().into_iter().map(|found| found.file_name).collect();
+        let names: Vec<String> =
+            look(folder.path()).unwrap().into_iter().map(|found| found.file_name).collect();
         assert_eq!(names, ["f.wasm"]);
         assert!(look(&folder.path().join("nowhere")).unwrap().is_empty());
     }

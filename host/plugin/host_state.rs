@@ -151,7 +151,8 @@ impl HostState {
                     Output::Stderr => {
                         self.shared.log(tracing::Level::WARN, &text);
                         // What Rust's runtime adds to every panic helps nobody here.
-                        if !text.starts_with("note: run with") && self.last_words.len() < LAST_WORDS_BYTES_MAX {
+                        if !text.starts_with("note: run with") && self.last_words.len() < LAST_WORDS_BYTES_MAX
+                        {
                             let sep = if self.last_words.is_empty() { "" } else { " / " };
                             self.last_words.push_str(sep);
                             self.last_words.push_str(&printable(cut(&text, LAST_WORDS_BYTES_MAX)));

@@ -54,7 +54,12 @@ impl Hot {
     ///
     /// # Errors
     /// The fault of the first one that failed.
-    pub fn warm(plugin: Arc<Plugin>, first: Box<Instance>, workers: usize, repair: Repair) -> Result<Arc<Self>, Fault> {
+    pub fn warm(
+        plugin: Arc<Plugin>,
+        first: Box<Instance>,
+        workers: usize,
+        repair: Repair,
+    ) -> Result<Arc<Self>, Fault> {
         let mut shards = vec![Shard::new(first)];
         for _ in 1..workers {
             shards.push(Shard::new(plugin.instance(Class::Hot)?));

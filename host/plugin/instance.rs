@@ -168,7 +168,9 @@ impl Instance {
             .collect();
         for pool in gone {
             if let Some(seen) = self.pools_seen.remove(&pool) {
-                self.enter(PUSH_BUDGET, |guest, store| guest.on_pool_gone(store, pool, seen.service.as_str()))?;
+                self.enter(PUSH_BUDGET, |guest, store| {
+                    guest.on_pool_gone(store, pool, seen.service.as_str())
+                })?;
             }
         }
         Ok(())
@@ -224,5 +226,6 @@ fn blame(state: &HostState, budget: Duration, error: &wasmtime::Error) -> Fault 
 
 pub fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a message".into())
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a message".into())
 }

@@ -50,7 +50,9 @@ pub enum LoadError {
     UnknownImport(String),
     #[error("needs {0}, this build offers {VERSION}", VERSION = v0_1::VERSION)]
     Version(String),
-    #[error("it uses the async ABI, and plugins are called synchronously; build it without (for JavaScript: `--sync`)")]
+    #[error(
+        "it uses the async ABI, and plugins are called synchronously; build it without (for JavaScript: `--sync`)"
+    )]
     AsyncAbi,
     #[error("it exports nothing of {PACKAGE}; see `wit/plugin.wit`", PACKAGE = v0_1::PACKAGE)]
     NotAPlugin,
@@ -162,8 +164,8 @@ pub fn build(runtime: &Runtime, label: &str, file: &[u8]) -> Result<Build, LoadE
     }))
     .unwrap_or_else(|panic| Err(LoadError::Compiler(human(&panic_text(&*panic)))))?;
     let metadata = introduce(&compiled, label)?;
-    let name = Name::new(&metadata.name)
-        .map_err(|error| LoadError::Name { name: human(&metadata.name), error })?;
+    let name =
+        Name::new(&metadata.name).map_err(|error| LoadError::Name { name: human(&metadata.name), error })?;
     if metadata.version.is_empty() {
         return Err(LoadError::Metadata("`version` is empty".into()));
     }
@@ -197,8 +199,8 @@ fn introduce(compiled: &Compiled, label: &str) -> Result<Metadata, LoadError> {
     let text = instance
         .enter(BACKGROUND_BUDGET, |guest, store| guest.metadata(store))
         .map_err(LoadError::during("`metadata`"))?;
-    let metadata =
-        toml::from_str(&text).map_err(|error: toml::de::Error| LoadError::Metadata(human(error.message())))?;
+    let metadata = toml::from_str(&text)
+        .map_err(|error: toml::de::Error| LoadError::Metadata(human(error.message())))?;
     instance
         .enter(BACKGROUND_BUDGET, |guest, store| guest.self_test(store))
         .map_err(LoadError::during("`self-test`"))?

@@ -87,7 +87,8 @@ impl Loaded {
         } else {
             None
         };
-        let router = hot.clone().filter(|_| is(KINDS[0])).map(|hot| Arc::new(WasmRouter(hot)) as Arc<dyn Router>);
+        let router =
+            hot.clone().filter(|_| is(KINDS[0])).map(|hot| Arc::new(WasmRouter(hot)) as Arc<dyn Router>);
         let balancer =
             hot.clone().filter(|_| is(KINDS[1])).map(|hot| Arc::new(WasmBalancer(hot)) as Arc<dyn Balancer>);
         let alerter = background

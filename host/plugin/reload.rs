@@ -158,9 +158,10 @@ impl Reloader {
         }
         let before = ranking(&self.in_force);
         let after = ranking(&next);
-        let changed = before.iter().map(|(_, name, generation)| (name, generation)).ne(after
+        let changed = before
             .iter()
-            .map(|(_, name, generation)| (name, generation)));
+            .map(|(_, name, generation)| (name, generation))
+            .ne(after.iter().map(|(_, name, generation)| (name, generation)));
         self.in_force = next;
         if changed {
             self.set = self.policy_set(&after);

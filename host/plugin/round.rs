@@ -92,7 +92,11 @@ enum Obstacle {
     Moving,
     Disabled(Name),
     Shadowed(Name),
-    Refused { refusal: Refusal, component: Sha, config: Sha },
+    Refused {
+        refusal: Refusal,
+        component: Sha,
+        config: Sha,
+    },
 }
 
 impl Round<'_> {
@@ -103,7 +107,8 @@ impl Round<'_> {
     ) -> Outcome {
         let outcome = Outcome { in_force: BTreeMap::new(), others: Vec::new(), refusals: HashSet::new() };
         let mut round = Round { reloader, config, outcome };
-        let here: HashSet<PathBuf> = candidates.iter().filter_map(|candidate| candidate.file.clone()).collect();
+        let here: HashSet<PathBuf> =
+            candidates.iter().filter_map(|candidate| candidate.file.clone()).collect();
         let mut components = HashSet::new();
         for candidate in candidates {
             components.extend(candidate.content.as_ref().ok().map(|(_, sha)| *sha));
@@ -131,7 +136,9 @@ impl Round<'_> {
             Err(Obstacle::Moving) => {
                 self.keep(candidate, None);
             }
-            Err(Obstacle::Disabled(name)) => self.list(candidate, name.as_str(), PluginState::Disabled, String::new()),
+            Err(Obstacle::Disabled(name)) => {
+                self.list(candidate, name.as_str(), PluginState::Disabled, String::new())
+            }
             Err(Obstacle::Shadowed(name)) => {
                 let by = self.outcome.in_force.get(&name).map(|entry| describe(entry.file.as_deref()));
                 let reason = by.map_or_else(String::new, |by| format!("{by} overrides it"));
@@ -164,7 +171,8 @@ impl Round<'_> {
         }
         let default_json = settings.map_or("", |settings| settings.config_json.as_str());
         let default_json = if default_json.is_empty() { "{}" } else { default_json };
-        let config = candidate.config.as_ref().map_or_else(|| sha256(default_json.as_bytes()), |file| file.sha256);
+        let config =
+            candidate.config.as_ref().map_or_else(|| sha256(default_json.as_bytes()), |file| file.sha256);
         let refused = |refusal| Obstacle::Refused { refusal, component, config };
         if let Some(rival) = self.outcome.in_force.get(&name) {
             if candidate.is_embedded() {
@@ -261,8 +269,10 @@ impl Round<'_> {
         let (from, kinds) = (describe(entry.file.as_deref()), entry.loaded.kinds.join(", "));
         let generation = source.generation;
         tracing::info!(plugin = %source.name, version = %source.version, generation, %kinds, %from, "plugin loaded");
-        let detail =
-            format!("plugin `{}` {} is in force: generation {generation}, from {from}", source.name, source.version);
+        let detail = format!(
+            "plugin `{}` {} is in force: generation {generation}, from {from}",
+            source.name, source.version
+        );
         self.reloader.announce("plugin_loaded", detail);
     }
 
@@ -275,7 +285,8 @@ impl Round<'_> {
         }
         self.outcome.refusals.insert(key);
         let sha256 = if component == Sha::default() { String::new() } else { hex::encode(component) };
-        let build = RefusedBuild { sha256: sha256.clone(), reason: refusal.reason.clone(), at: clock::wall() };
+        let build =
+            RefusedBuild { sha256: sha256.clone(), reason: refusal.reason.clone(), at: clock::wall() };
         if self.keep(candidate, Some(build)) {
             return;
         }
@@ -291,7 +302,8 @@ impl Round<'_> {
         let carried = candidate.file.as_ref().and_then(|file| self.reloader.memory.carried.get(file));
         let Some(name) = carried else { return false };
         let is_enabled = self.config.get(name.as_str()).is_none_or(|settings| settings.enabled);
-        let Some(entry) = self.reloader.in_force.get(name).filter(|entry| entry.file == candidate.file) else {
+        let Some(entry) = self.reloader.in_force.get(name).filter(|entry| entry.file == candidate.file)
+        else {
             return false;
         };
         if !is_enabled || self.outcome.in_force.contains_key(name) {
@@ -299,7 +311,9 @@ impl Round<'_> {
         }
         // The same refusal keeps the time at which it was first seen.
         let refused = match (&entry.refused, refused) {
-            (Some(old), Some(new)) if (&old.sha256, &old.reason) == (&new.sha256, &new.reason) => Some(old.clone()),
+            (Some(old), Some(new)) if (&old.sha256, &old.reason) == (&new.sha256, &new.reason) => {
+                Some(old.clone())
+            }
             (_, Some(new)) => Some(new),
             (old, None) => old.clone(),
         };

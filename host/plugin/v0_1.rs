@@ -69,7 +69,9 @@ impl Indices {
         };
         macro_rules! optional {
             ($interface:ident) => {
-                has(stringify!($interface)).then(|| exports::$interface::GuestIndices::new(pre)).transpose()?
+                has(stringify!($interface))
+                    .then(|| exports::$interface::GuestIndices::new(pre))
+                    .transpose()?
             };
         }
         Ok(Self {

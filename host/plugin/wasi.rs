@@ -162,7 +162,11 @@ impl streams::HostOutputStream for HostState {
         Ok(())
     }
 
-    fn blocking_write_and_flush(&mut self, stream: Resource<DynOutputStream>, bytes: Vec<u8>) -> StreamResult<()> {
+    fn blocking_write_and_flush(
+        &mut self,
+        stream: Resource<DynOutputStream>,
+        bytes: Vec<u8>,
+    ) -> StreamResult<()> {
         if bytes.len() > BLOCKING_WRITE_BYTES_MAX {
             return Err(StreamError::trap("`blocking-write-and-flush` takes at most 4096 bytes"));
         }
@@ -190,7 +194,12 @@ impl streams::HostOutputStream for HostState {
         Ok(())
     }
 
-    fn splice(&mut self, _: Resource<DynOutputStream>, _: Resource<DynInputStream>, _: u64) -> StreamResult<u64> {
+    fn splice(
+        &mut self,
+        _: Resource<DynOutputStream>,
+        _: Resource<DynInputStream>,
+        _: u64,
+    ) -> StreamResult<u64> {
         Err(StreamError::Closed)
     }
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::mesh::observe::Event;
 
@@ -22,9 +23,9 @@ struct Kept {
 }
 
 impl EventLog {
-    /// Takes events until all senders are gone.
-    pub async fn run(self, mut events: mpsc::Receiver<Event>) {
-        while let Some(event) = events.recv().await {
+    /// Takes events until `stop`.
+    pub async fn run(self, mut events: mpsc::Receiver<Event>, stop: CancellationToken) {
+        while let Some(Some(event)) = stop.run_until_cancelled(events.recv()).await {
             let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             if kept.events.len() == KEPT {
                 kept.events.pop_front();

@@ -16,7 +16,14 @@ use crate::mcp::era::{Era, LEGACY_VERSION, MODERN_VERSION, SESSION_HEADER};
 struct Discovered {
     #[serde(default)]
     supported_versions: Vec<String>,
-    #[serde(default)]
+    #[serde(default, rename = "_meta")]
+    meta: Meta,
+}
+
+/// Modern results carry who answered in `_meta`.
+#[derive(Default, Deserialize)]
+struct Meta {
+    #[serde(default, rename = "io.modelcontextprotocol/serverInfo")]
     server_info: ServerInfo,
 }
 
@@ -102,7 +109,7 @@ impl Peer {
         if !discovered.supported_versions.iter().any(|version| version == MODERN_VERSION) {
             return Ok(None);
         }
-        Ok(Some(Spoken { server: discovered.server_info.text(), ..modern }))
+        Ok(Some(Spoken { server: discovered.meta.server_info.text(), ..modern }))
     }
 
     async fn initialize(&self, times: &Times) -> Result<Spoken, SendError> {

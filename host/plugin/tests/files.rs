@@ -53,7 +53,8 @@ fn files_that_are_no_components_are_refused_with_a_sentence() {
 #[test]
 fn imports_and_versions_are_named_in_the_refusal() {
     let good = guest("nothing");
-    let reason = refusal_of(&patched(&good, "meshwright:plugin/router@0.1.0", "meshwright:plugin/router@0.3.0"));
+    let reason =
+        refusal_of(&patched(&good, "meshwright:plugin/router@0.1.0", "meshwright:plugin/router@0.3.0"));
     assert_eq!(reason, "needs meshwright:plugin/router@0.3.0, this build offers 0.1.0");
     let reason = refusal_of(&patched(&good, "wasi:clocks/monotonic-clock@", "wasi:sockets/tcp-socketsXYZ@"));
     assert!(reason.starts_with("forbidden import `wasi:sockets/tcp-socketsXYZ@"), "{reason}");
@@ -140,7 +141,9 @@ fn the_default_plugins_come_into_force_without_configuration() {
     assert!(changed);
     let kinds = [set.routers.len(), set.balancers.len(), set.alerters.len(), set.meters.len()];
     assert_eq!(kinds, [1, 1, 1, 1], "{:?}", plugins.status());
-    assert!(plugins.status().iter().all(|status| status.state == PluginState::Loaded && status.file.is_none()));
+    assert!(
+        plugins.status().iter().all(|status| status.state == PluginState::Loaded && status.file.is_none())
+    );
     set.routers[0].route(&facts(), &catalog(1, 3)).unwrap();
     assert!(!plugins.reload().1);
 }
@@ -203,7 +206,7 @@ fn order_and_failing_closed_change_without_a_new_generation() {
     let (bench, first) = Bench::of("nothing");
     assert!(!first.routers[0].refuses_on_fault());
     let mut settings = config("{}");
-    (settings.order, settings.refuse_on_fault) = (5, true);
+    (settings.order, settings.refuse_on_fault) = (Some(5), true);
     bench.plugins.set_config([("guest".to_owned(), settings.clone())].into());
     assert!(!bench.plugins.reload().1);
     assert!(first.routers[0].refuses_on_fault());

@@ -23,7 +23,8 @@ pub fn guest(behaviour: &str) -> Vec<u8> {
     const MARK: &[u8] = b"@@CONTRARIAN@@n";
     static BUILT: OnceLock<Vec<u8>> = OnceLock::new();
     let mut bytes = BUILT.get_or_init(build_guest).clone();
-    let at = bytes.windows(MARK.len()).position(|window| window == MARK).expect("the marker is in the component");
+    let at =
+        bytes.windows(MARK.len()).position(|window| window == MARK).expect("the marker is in the component");
     let marker = format!("{:MARKER_BYTES$}", format!("@@CONTRARIAN@@{behaviour}"));
     bytes[at..at + MARKER_BYTES].copy_from_slice(marker.as_bytes());
     bytes

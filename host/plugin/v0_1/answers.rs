@@ -157,7 +157,8 @@ pub fn description(metrics: Vec<meter::Metric>, panels: Vec<meter::Panel>) -> An
     let panels = panels
         .into_iter()
         .map(|panel| {
-            if panel.metrics.len() > METRICS_MAX || panel.metrics.iter().any(|index| *index as usize >= count) {
+            if panel.metrics.len() > METRICS_MAX || panel.metrics.iter().any(|index| *index as usize >= count)
+            {
                 return Err("a panel shows a metric that does not exist");
             }
             let chart = match panel.chart {
@@ -201,8 +202,10 @@ pub fn points(said: Vec<meter::Point>, description: &MeterDescription) -> Answer
     let mut series: HashMap<u32, HashSet<Vec<String>>> = HashMap::new();
     let mut points = Vec::with_capacity(said.len());
     for point in said {
-        let metric =
-            description.metrics.get(point.metric as usize).ok_or("a point of a metric that does not exist")?;
+        let metric = description
+            .metrics
+            .get(point.metric as usize)
+            .ok_or("a point of a metric that does not exist")?;
         if point.labels.len() != metric.labels.len() {
             return Err("a point has other labels than its metric");
         }
