@@ -1,6 +1,8 @@
 //! The registry's own state, and how it becomes a snapshot.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod publish;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,14 +10,13 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::instance::{Instance, InstanceCore, Service, ServiceCore, ToolSet};
-use super::snapshot::Snapshot;
+use super::instance::{Instance, InstanceCore, Service, ServiceCore};
 use super::{Grant, INSTANCES_MAX, RegistryError, Token};
-use crate::mesh::health::{Health, HealthState};
+use crate::mesh::health::Health;
 use crate::mesh::ids::{Name, PoolId, Slot};
 use crate::mesh::instance::{InstanceSpec, Tool};
 use crate::mesh::lease::{Lease, LeasePhase, LeaseTimes};
-use crate::mesh::pool::{Catalog, CatalogService, Member, Pool};
+use crate::mesh::pool::Catalog;
 use crate::mesh::time::{Mono, Wall};
 use crate::store::{Change, InstanceRow, Kept};
 use crate::upstream::Peer;
@@ -383,113 +384,5 @@ impl Book {
 
     pub(super) fn row(&self, name: &Name) -> Option<InstanceRow> {
         self.records.get(name).map(Record::row)
-    }
-
-    /// The tools that a service's present instances declare, or that it is remembered for.
-    fn tools_of(&self, service: &Name) -> Vec<Tool> {
-        let present = self.records.values().filter(|record| record.spec.service == *service && record.is_present());
-        let tools: Vec<Tool> = present.flat_map(|record| record.tools.iter().cloned()).collect();
-        if tools.is_empty() { self.services.get(service).map(|s| s.remembered_tools.clone()).unwrap_or_default() } else { tools }
-    }
-
-    /// The tools to write down for a service when its instances have been asked.
-    pub(super) fn remember_tools(&mut self, service: &Name) -> Arc<[Tool]> {
-        let set = ToolSet::new(self.tools_of(service));
-        self.service(service).remembered_tools = set.list().to_vec();
-        Arc::clone(set.list())
-    }
-
-    /// A snapshot of everything; what did not change is shared with the last one.
-    pub(super) fn publish(&mut self, last: &Snapshot) -> Snapshot {
-        self.generation += 1;
-        let mut members: HashMap<Name, Vec<Arc<Instance>>> = HashMap::new();
-        for record in self.records.values_mut().filter(|record| record.is_present()) {
-            let service = record.spec.service.clone();
-            members.entry(service).or_default().push(record.publish());
-        }
-        let mut services = HashMap::with_capacity(members.len());
-        let mut instances = HashMap::with_capacity(self.records.len());
-        for (name, mut of_service) in members {
-            of_service.sort_by_key(|instance| instance.slot);
-            let service = self.publish_service(&name, of_service);
-            for instance in &service.instances {
-                instances.insert(instance.name().clone(), (Arc::clone(&service), Arc::clone(instance)));
-            }
-            services.insert(name, service);
-        }
-        self.publish_catalog(&services);
-        Snapshot {
-            generation: self.generation,
-            services,
-            instances,
-            totals: self.totals(last),
-            catalog: Arc::clone(&self.catalog),
-            policies: Arc::clone(&last.policies),
-        }
-    }
-
-    /// Services are never forgotten, so as many as before are the same as before.
-    fn totals(&self, last: &Snapshot) -> Arc<[(Name, Arc<ServiceCore>)]> {
-        if last.totals.len() == self.services.len() {
-            return Arc::clone(&last.totals);
-        }
-        self.services.iter().map(|(name, service)| (name.clone(), Arc::clone(&service.core))).collect()
-    }
-
-    fn publish_service(&mut self, name: &Name, instances: Vec<Arc<Instance>>) -> Arc<Service> {
-        if let Some(service) = self.services.get(name).and_then(|record| record.published.as_ref()) {
-            return Arc::clone(service);
-        }
-        let tools = Arc::new(ToolSet::new(self.tools_of(name)));
-        let record = self.service(name);
-        let local = Name::new(LOCAL_NODE).expect("a good name");
-        let members = instances.iter().map(|instance| Member {
-            slot: instance.slot,
-            instance: instance.name().clone(),
-            node: local.clone(),
-            zone: instance.spec.zone.clone(),
-            weight: instance.spec.weight,
-            tags: Arc::clone(&instance.spec.tags),
-            live: Arc::clone(&instance.core.live),
-        });
-        let pool = Arc::new(Pool {
-            id: record.pool,
-            version: record.pool_version,
-            service: name.clone(),
-            members: members.collect(),
-            loads_version: Arc::clone(&record.loads_version),
-        });
-        let service = Arc::new(Service {
-            name: name.clone(),
-            pool,
-            instances,
-            tools,
-            since: record.since.unwrap_or_default(),
-            core: Arc::clone(&record.core),
-        });
-        record.published = Some(Arc::clone(&service));
-        service
-    }
-
-    fn publish_catalog(&mut self, services: &HashMap<Name, Arc<Service>>) {
-        let mut list: Vec<CatalogService> = services.values().map(|service| catalog_entry(service)).collect();
-        list.sort_by(|a, b| a.name.cmp(&b.name));
-        if list != self.catalog.services {
-            self.catalog = Arc::new(Catalog { version: self.catalog.version + 1, services: list });
-        }
-    }
-}
-
-fn catalog_entry(service: &Service) -> CatalogService {
-    let mut tags: Vec<Name> = service.instances.iter().flat_map(|i| i.spec.tags.iter().cloned()).collect();
-    tags.sort();
-    tags.dedup();
-    let healthy = service.instances.iter().filter(|i| i.is_routable() && i.health == HealthState::Healthy).count();
-    CatalogService {
-        name: service.name.clone(),
-        tags,
-        tools: service.tools.list().iter().map(|tool| tool.name.to_string()).collect(),
-        instances: u32::try_from(service.instances.len()).unwrap_or(u32::MAX),
-        healthy: u32::try_from(healthy).unwrap_or(u32::MAX),
     }
 }
