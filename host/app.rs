@@ -122,7 +122,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let accountant = Accountant::new(registry.clone(), store.clone(), config.stats_file.clone());
     let accountant = tokio::spawn(accountant.run(accounting.clone()));
 
-    let endpoints = Endpoints { http: format!("http://{}", http.address), mcp: format!("http://{}/mcp", mcp.address) };
+    let endpoints =
+        Endpoints { http: format!("http://{}", http.address), mcp: format!("http://{}/mcp", mcp.address) };
     let guard = Guard::new(&[mcp.address, http.address], &config.allowed_hosts, &config.allowed_origins);
     let draining = Arc::clone(&pages.draining);
     let edge = Arc::new(Edge { guard, proxy: Arc::clone(&proxy), surface: surface(pages) });
@@ -134,7 +135,14 @@ async fn run(config: Config) -> anyhow::Result<()> {
     accept(mcp, Port::Mcp, &workers, &accepting, &tracker)?;
     accept(http, Port::Http, &workers, &accepting, &tracker)?;
     write_endpoints(&config.data_dir, &endpoints)?;
-    banner::print(&config, &registry.snapshot(), kept_instances, &plugins.status(), &endpoints.http, &endpoints.mcp);
+    banner::print(
+        &config,
+        &registry.snapshot(),
+        kept_instances,
+        &plugins.status(),
+        &endpoints.http,
+        &endpoints.mcp,
+    );
 
     stop_signal().await?;
     drain(&proxy, &draining, &accepting, config.calls.drain).await;
@@ -159,7 +167,10 @@ async fn run(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn open_plugins(config: &Config, events: mpsc::Sender<crate::mesh::observe::Event>) -> anyhow::Result<Plugins> {
+fn open_plugins(
+    config: &Config,
+    events: mpsc::Sender<crate::mesh::observe::Event>,
+) -> anyhow::Result<Plugins> {
     let configured = config.plugins.iter().map(|(name, plugin)| {
         let plugin = plugin::PluginConfig {
             enabled: plugin.enabled,

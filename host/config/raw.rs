@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{
-    CALL_TIMEOUT_MAX, CallTimes, Config, ConfigError, HTTP_ADDR, MCP_ADDR, Overrides, PluginConfig, ProbeTimes,
-    env_dir, expand_home,
+    CALL_TIMEOUT_MAX, CallTimes, Config, ConfigError, HTTP_ADDR, MCP_ADDR, Overrides, PluginConfig,
+    ProbeTimes, env_dir, expand_home,
 };
 use crate::mesh::ids::Name;
 use crate::mesh::lease::LeaseTimes;

@@ -27,7 +27,9 @@ impl Guard {
         }));
         let ports = bound.iter().map(SocketAddr::port);
         let mut all_origins: Vec<String> = ports
-            .flat_map(|port| all_hosts.iter().map(move |host| format!("http://{host}:{port}")).collect::<Vec<_>>())
+            .flat_map(|port| {
+                all_hosts.iter().map(move |host| format!("http://{host}:{port}")).collect::<Vec<_>>()
+            })
             .collect();
         all_hosts.extend(hosts.iter().map(|host| host.to_ascii_lowercase()));
         all_origins.extend(origins.iter().map(|origin| origin.to_ascii_lowercase()));
@@ -39,15 +41,27 @@ impl Guard {
     pub fn check<B>(&self, request: &Request<B>) -> Result<(), Problem<'static>> {
         let headers = request.headers();
         let host = only(headers, &HOST).and_then(|value| host_name(value.as_bytes()));
-        if !host.is_some_and(|host| self.hosts.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(host))) {
+        if !host
+            .is_some_and(|host| self.hosts.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(host)))
+        {
             let hint = "use 127.0.0.1 or localhost, or add the name to `server.allowed_hosts`";
-            return Err(Problem::new(StatusCode::FORBIDDEN, "foreign_host", "the `Host` of the request is not this proxy's", hint));
+            return Err(Problem::new(
+                StatusCode::FORBIDDEN,
+                "foreign_host",
+                "the `Host` of the request is not this proxy's",
+                hint,
+            ));
         }
         // An absolute request target names the host once more.
         let target = request.uri().host();
         if target.is_some_and(|target| !self.hosts.iter().any(|known| known.eq_ignore_ascii_case(target))) {
             let hint = "send the path alone";
-            return Err(Problem::new(StatusCode::FORBIDDEN, "foreign_host", "the request's target is not this proxy", hint));
+            return Err(Problem::new(
+                StatusCode::FORBIDDEN,
+                "foreign_host",
+                "the request's target is not this proxy",
+                hint,
+            ));
         }
         if !headers.contains_key(&ORIGIN) {
             return Ok(());
@@ -60,7 +74,12 @@ impl Guard {
             return Ok(());
         }
         let hint = "pages of other origins may not call; add theirs to `server.allowed_origins`";
-        Err(Problem::new(StatusCode::FORBIDDEN, "foreign_origin", "the `Origin` of the request is not let in", hint))
+        Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "foreign_origin",
+            "the `Origin` of the request is not let in",
+            hint,
+        ))
     }
 }
 
@@ -111,8 +130,15 @@ mod tests {
 
     #[test]
     fn foreign_doubled_and_missing_hosts_are_refused() {
-        let hosts: [&[&str]; 7] =
-            [&[], &["evil.test"], &["localhost.evil.test"], &["localhost", "localhost"], &[""], &["localhost:6001x"], &["127.0.0.1@evil.test"]];
+        let hosts: [&[&str]; 7] = [
+            &[],
+            &["evil.test"],
+            &["localhost.evil.test"],
+            &["localhost", "localhost"],
+            &[""],
+            &["localhost:6001x"],
+            &["127.0.0.1@evil.test"],
+        ];
         for host in hosts {
             assert_eq!(check(host, &[]), Err("foreign_host"), "{host:?}");
         }

@@ -11,7 +11,9 @@ pub enum BindError {
     Taken { address: SocketAddr, holder: String, flag: &'static str, variable: &'static str },
     #[error("cannot listen on {address}; choose another address with {flag} ({variable})")]
     Other { address: SocketAddr, flag: &'static str, variable: &'static str, source: std::io::Error },
-    #[error("{address} is not a loopback address: without TLS and authentication the proxy listens on loopback only; use 127.0.0.1 with {flag} ({variable})")]
+    #[error(
+        "{address} is not a loopback address: without TLS and authentication the proxy listens on loopback only; use 127.0.0.1 with {flag} ({variable})"
+    )]
     Exposed { address: SocketAddr, flag: &'static str, variable: &'static str },
 }
 
@@ -50,14 +52,19 @@ fn holder(address: SocketAddr) -> Option<String> {
     let port = format!(":{:04X}", address.port());
     let table = std::fs::read_to_string(table).ok()?;
     // Columns: sl, local address, remote address, state (0A: listening), …, inode as the tenth.
-    let inode = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>()).find_map(|columns| {
-        let listening = columns.get(1)?.ends_with(&port) && *columns.get(3)? == "0A";
-        listening.then(|| columns.get(9).copied().map(str::to_owned)).flatten()
-    })?;
+    let inode = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>()).find_map(
+        |columns| {
+            let listening = columns.get(1)?.ends_with(&port) && *columns.get(3)? == "0A";
+            listening.then(|| columns.get(9).copied().map(str::to_owned)).flatten()
+        },
+    )?;
     let socket = format!("socket:[{inode}]");
     let holds = |process: &Path| {
         let files = std::fs::read_dir(process.join("fd")).ok()?;
-        files.flatten().any(|file| std::fs::read_link(file.path()).is_ok_and(|to| to.as_os_str() == &*socket)).then_some(())
+        files
+            .flatten()
+            .any(|file| std::fs::read_link(file.path()).is_ok_and(|to| to.as_os_str() == &*socket))
+            .then_some(())
     };
     std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;

@@ -8,7 +8,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
@@ -39,8 +40,9 @@ pub enum Port {
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What answers requests that are not on the data path.
-pub type Surface =
-    Arc<dyn Fn(Request<Incoming>, Port) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> + Send + Sync>;
+pub type Surface = Arc<
+    dyn Fn(Request<Incoming>, Port) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> + Send + Sync,
+>;
 
 /// A response body: ready bytes on the data path, anything elsewhere.
 pub enum Body {
@@ -52,7 +54,10 @@ impl HttpBody for Body {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Ready(body) => Pin::new(body).poll_frame(cx).map_err(|never: Infallible| match never {}),
             Self::Boxed(body) => Pin::new(body).poll_frame(cx),
@@ -115,15 +120,38 @@ impl Edge {
         if let Err(problem) = self.guard.check(&request) {
             return respond(&problem);
         }
+        if let Err(problem) = check_head(request.headers()) {
+            return respond(&problem);
+        }
         if request.uri().path_and_query().is_some_and(|path| path.as_str().len() > URI_BYTES_MAX) {
             let detail = "the request's target is longer than 8192 bytes";
-            return respond(&Problem::new(http::StatusCode::URI_TOO_LONG, "uri_too_long", detail, "send a shorter one"));
+            return respond(&Problem::new(
+                StatusCode::URI_TOO_LONG,
+                "uri_too_long",
+                detail,
+                "send a shorter one",
+            ));
         }
         if port == Port::Http && request.method() == Method::POST && request.uri().path() == "/call" {
             return self.proxy.call(request).await.map(Body::Ready);
         }
         (self.surface)(request, port).await
     }
+}
+
+/// What the parser lets pass and this proxy does not: a head that is too large, and two lengths for one body.
+fn check_head(headers: &HeaderMap) -> Result<(), Problem<'static>> {
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if bytes > HEAD_BYTES_MAX {
+        let detail = "the headers are larger than 32 KiB";
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return Err(Problem::new(status, "head_too_large", detail, "send fewer or shorter headers"));
+    }
+    if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
+        let detail = "the request has both `Transfer-Encoding` and `Content-Length`";
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "two_lengths", detail, "send one of them"));
+    }
+    Ok(())
 }
 
 fn respond(problem: &Problem<'_>) -> Response<Body> {

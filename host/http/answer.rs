@@ -29,7 +29,12 @@ impl Refusal {
 
     pub(super) fn unknown_service(name: &str) -> Self {
         let detail = format!("no service is called `{name}`");
-        Self::new(StatusCode::NOT_FOUND, "unknown_service", detail, "`GET /services` lists what is registered")
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "unknown_service",
+            detail,
+            "`GET /services` lists what is registered",
+        )
     }
 }
 
@@ -45,12 +50,16 @@ impl IntoResponse for Refusal {
 impl From<RegistryError> for Refusal {
     fn from(error: RegistryError) -> Self {
         let (status, code, hint) = match &error {
-            RegistryError::NameTaken { .. } => {
-                (StatusCode::CONFLICT, "name_taken", "choose another `instance_name`, or show its `lease_token`")
-            }
-            RegistryError::WrongToken(_) => {
-                (StatusCode::FORBIDDEN, "wrong_lease_token", "show the token of the newest registration, or none")
-            }
+            RegistryError::NameTaken { .. } => (
+                StatusCode::CONFLICT,
+                "name_taken",
+                "choose another `instance_name`, or show its `lease_token`",
+            ),
+            RegistryError::WrongToken(_) => (
+                StatusCode::FORBIDDEN,
+                "wrong_lease_token",
+                "show the token of the newest registration, or none",
+            ),
             RegistryError::LeaseGone(_) => (StatusCode::GONE, "lease_gone", "register again"),
             RegistryError::UnknownInstance(_) => {
                 (StatusCode::NOT_FOUND, "unknown_instance", "`GET /services` lists what is registered")
@@ -63,7 +72,9 @@ impl From<RegistryError> for Refusal {
                 "persistence_degraded",
                 "calls go on; free the disk of the data folder and try again",
             ),
-            RegistryError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping", "try again after the restart"),
+            RegistryError::Stopping => {
+                (StatusCode::SERVICE_UNAVAILABLE, "stopping", "try again after the restart")
+            }
         };
         let mut problem = Problem::new(status, code, error.to_string(), hint);
         problem.retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(Duration::from_secs(2));
@@ -85,7 +96,8 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
         Err(error) => {
             tracing::error!(error = %error, "answer cannot be written");
             let detail = "the answer cannot be written";
-            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail, "the log tells more").into_response()
+            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail, "the log tells more")
+                .into_response()
         }
     }
 }

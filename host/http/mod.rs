@@ -116,5 +116,10 @@ async fn unknown_path(uri: http::Uri) -> Refusal {
 
 async fn wrong_method(method: http::Method, uri: http::Uri) -> Refusal {
     let detail = format!("`{}` cannot be asked with {method}", uri.path());
-    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", detail, "the `Allow` header names the methods that it takes")
+    Refusal::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "wrong_method",
+        detail,
+        "the `Allow` header names the methods that it takes",
+    )
 }

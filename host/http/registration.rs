@@ -81,7 +81,8 @@ pub(super) async fn register(
         Refusal::new(StatusCode::BAD_REQUEST, "invalid_registration", error.to_string(), EXAMPLE)
     })?;
     let grant = pages.registry.register(spec, token).await?;
-    let (code, status) = if grant.renewed { (StatusCode::OK, "renewed") } else { (StatusCode::CREATED, "registered") };
+    let (code, status) =
+        if grant.renewed { (StatusCode::OK, "renewed") } else { (StatusCode::CREATED, "registered") };
     let ttl_s = pages.lease_ttl.as_secs();
     let answer = Registered {
         status,
@@ -156,11 +157,16 @@ fn spec_of(body: RegisterBody) -> Result<InstanceSpec, SpecError> {
             .filter(|weight| (1..=WEIGHT_MAX).contains(weight))
             .ok_or(SpecError::Weight(weight))?,
     };
+    let metadata = match &body.metadata {
+        None => "{}",
+        Some(object) if object.get().starts_with('{') => object.get(),
+        Some(_) => return Err(SpecError::Metadata),
+    };
     let tools: Result<Vec<Tool>, SpecError> = body.tools.iter().map(|tool| tool_of(tool)).collect();
     Ok(InstanceSpec {
         zone: body.zone.as_deref().map(|zone| name_of("zone", zone)).transpose()?,
         tags: tags?.into(),
-        metadata: body.metadata.map_or_else(|| Arc::from("{}"), |raw| Arc::from(raw.get())),
+        metadata: Arc::from(metadata),
         tools: tools?.into(),
         pid: body.pid,
         name,
@@ -172,7 +178,8 @@ fn spec_of(body: RegisterBody) -> Result<InstanceSpec, SpecError> {
 
 fn tool_of(raw: &RawValue) -> Result<Tool, SpecError> {
     if raw.get().starts_with('"') {
-        let name: String = serde_json::from_str(raw.get()).map_err(|error| SpecError::Tool(error.to_string()))?;
+        let name: String =
+            serde_json::from_str(raw.get()).map_err(|error| SpecError::Tool(error.to_string()))?;
         return Ok(tools::named(&name));
     }
     tools::parse(raw.get()).map_err(|error| SpecError::Tool(error.to_string()))

@@ -26,13 +26,17 @@ pub(super) struct Filter {
 /// `healthy`, `degraded` or `unavailable`, with the reason.
 pub(super) fn condition(service: &Service) -> (&'static str, String) {
     let total = service.instances.len();
-    let healthy = service.instances.iter().filter(|i| i.is_routable() && i.health == HealthState::Healthy).count();
+    let healthy =
+        service.instances.iter().filter(|i| i.is_routable() && i.health == HealthState::Healthy).count();
     let open = service.instances.iter().filter(|i| i.core.guard.state() == BreakerState::Open).count();
     let available = service.available();
     if available == 0 {
         ("unavailable", format!("none of {total} instances is available"))
     } else if service.core.panics.load(Ordering::Relaxed) {
-        ("degraded", format!("{available} of {total} instances are available: calls go to all that are not dead"))
+        (
+            "degraded",
+            format!("{available} of {total} instances are available: calls go to all that are not dead"),
+        )
     } else if healthy < total {
         ("degraded", format!("{healthy} of {total} instances are healthy"))
     } else if open > 0 {
@@ -59,13 +63,21 @@ struct Summary<'a> {
     message_count: u64,
 }
 
-pub(super) async fn list(State(pages): State<Pages>, Query(filter): Query<Filter>) -> Result<Response, Refusal> {
+pub(super) async fn list(
+    State(pages): State<Pages>,
+    Query(filter): Query<Filter>,
+) -> Result<Response, Refusal> {
     let known = ["healthy", "degraded", "unavailable"];
     if let Some(status) = &filter.status
         && !known.contains(&status.as_str())
     {
         let detail = format!("`status={status}` is none of healthy, degraded, unavailable");
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, "invalid_filter", detail, "leave it out to see all"));
+        return Err(Refusal::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_filter",
+            detail,
+            "leave it out to see all",
+        ));
     }
     let snapshot = pages.registry.snapshot();
     let services = snapshot.services().into_iter().map(|service| {
@@ -81,7 +93,8 @@ pub(super) async fn list(State(pages): State<Pages>, Query(filter): Query<Filter
             message_count: service.core.counters.messages.load(Ordering::Acquire),
         }
     });
-    let wanted = services.filter(|service| filter.status.as_deref().is_none_or(|status| status == service.status));
+    let wanted =
+        services.filter(|service| filter.status.as_deref().is_none_or(|status| status == service.status));
     Ok(json(StatusCode::OK, &List { services: wanted.collect() }))
 }
 
@@ -99,7 +112,8 @@ pub(super) struct Counts {
 
 impl From<CallCounts> for Counts {
     fn from(counts: CallCounts) -> Self {
-        let CallCounts { messages, ok, tool_errors, failed, refused, retries, request_bytes, response_bytes } = counts;
+        let CallCounts { messages, ok, tool_errors, failed, refused, retries, request_bytes, response_bytes } =
+            counts;
         Self { messages, ok, tool_errors, failed, refused, retries, request_bytes, response_bytes }
     }
 }
@@ -243,7 +257,10 @@ struct Status<'a> {
     instances_available: usize,
 }
 
-pub(super) async fn status(State(pages): State<Pages>, Path(name): Path<String>) -> Result<Response, Refusal> {
+pub(super) async fn status(
+    State(pages): State<Pages>,
+    Path(name): Path<String>,
+) -> Result<Response, Refusal> {
     let snapshot = pages.registry.snapshot();
     let service = snapshot.service(&name).ok_or_else(|| Refusal::unknown_service(&name))?;
     let (status, reason) = condition(service);

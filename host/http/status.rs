@@ -50,7 +50,8 @@ pub(super) async fn index() -> Response {
 pub(super) async fn call_is_post() -> Response {
     let detail = "a call is a POST";
     let hint = r#"send {"target_instance": "…", "tool_name": "…", "arguments": {…}} with POST"#;
-    let mut response = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", detail, hint).into_response();
+    let mut response =
+        Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", detail, hint).into_response();
     response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
     response
 }
@@ -119,7 +120,8 @@ pub(super) async fn health(State(pages): State<Pages>) -> Response {
         plugins: PluginCounts {
             in_force: plugins.iter().filter(|plugin| plugin.generation > 0).count(),
             quarantined: count(PluginState::Quarantined),
-            refused: count(PluginState::Refused) + plugins.iter().filter(|plugin| plugin.refused.is_some()).count(),
+            refused: count(PluginState::Refused)
+                + plugins.iter().filter(|plugin| plugin.refused.is_some()).count(),
         },
         persistence_degraded: persistence.is_some(),
         calls_in_flight: pages.proxy.in_flight(),
@@ -345,5 +347,9 @@ pub(super) async fn livez() -> &'static str {
 }
 
 pub(super) async fn readyz(State(pages): State<Pages>) -> (StatusCode, &'static str) {
-    if pages.draining.load(Ordering::Relaxed) { (StatusCode::SERVICE_UNAVAILABLE, "draining\n") } else { (StatusCode::OK, "ok\n") }
+    if pages.draining.load(Ordering::Relaxed) {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    } else {
+        (StatusCode::OK, "ok\n")
+    }
 }

@@ -8,7 +8,8 @@ use thiserror::Error;
 use super::era::{Era, MODERN_VERSION};
 
 /// Who the proxy says it is when it speaks for itself.
-pub const CLIENT_INFO: &str = concat!(r#"{"name":"meshwright","version":""#, env!("CARGO_PKG_VERSION"), r#""}"#);
+pub const CLIENT_INFO: &str =
+    concat!(r#"{"name":"meshwright","version":""#, env!("CARGO_PKG_VERSION"), r#""}"#);
 
 /// Writes `{"jsonrpc":"2.0","id":ID,"method":METHOD,"params":{…}}`. `members` are the members of `params` as JSON
 /// text, without braces; the modern era's `_meta` is put before them.
@@ -115,7 +116,10 @@ pub enum Message<'a> {
     /// The JSON-RPC error that answers our request, as it came.
     Error(&'a RawValue),
     /// A request of the other side; it waits for our answer.
-    Request { id: &'a RawValue, method: String },
+    Request {
+        id: &'a RawValue,
+        method: String,
+    },
     Notification,
 }
 
@@ -208,8 +212,13 @@ mod tests {
 
     #[test]
     fn requests_and_notifications_of_the_other_side_are_told_apart() {
-        assert!(matches!(read(br#"{"id":1,"method":"ping"}"#, 1), Ok(Message::Request { method, .. }) if method == "ping"));
-        assert!(matches!(read(br#"{"method":"notifications/message","params":{}}"#, 1), Ok(Message::Notification)));
+        assert!(
+            matches!(read(br#"{"id":1,"method":"ping"}"#, 1), Ok(Message::Request { method, .. }) if method == "ping")
+        );
+        assert!(matches!(
+            read(br#"{"method":"notifications/message","params":{}}"#, 1),
+            Ok(Message::Notification)
+        ));
     }
 
     #[test]
@@ -226,7 +235,10 @@ mod tests {
         assert_eq!(&legacy[..], br#"{"jsonrpc":"2.0","id":12,"method":"tools/call","params":{"name":"x"}}"#);
         let modern = request(Era::Modern, 1, "tools/list", &[]);
         let text = std::str::from_utf8(&modern).expect("text");
-        assert!(text.contains(r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28""#), "{text}");
+        assert!(
+            text.contains(r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28""#),
+            "{text}"
+        );
         assert!(serde_json::from_str::<serde_json::Value>(text).is_ok());
     }
 }

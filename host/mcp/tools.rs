@@ -79,6 +79,8 @@ mod tests {
 
     #[test]
     fn tools_without_hints_are_not_repeatable() {
-        assert!(!parse(r#"{"name":"a","annotations":{"destructiveHint":false}}"#).expect("a tool").repeatable);
+        assert!(
+            !parse(r#"{"name":"a","annotations":{"destructiveHint":false}}"#).expect("a tool").repeatable
+        );
     }
 }

@@ -15,7 +15,9 @@ pub enum NameError {
     Empty,
     #[error("the name has {0} bytes, at most {NAME_BYTES_MAX} are allowed")]
     TooLong(usize),
-    #[error("`{0}` is not allowed in a name; use letters, digits, `_`, `-`, `.` and start with a letter, digit or `_`")]
+    #[error(
+        "`{0}` is not allowed in a name; use letters, digits, `_`, `-`, `.` and start with a letter, digit or `_`"
+    )]
     Character(char),
 }
 

@@ -30,6 +30,8 @@ pub enum SpecError {
     TooManyTags(usize),
     #[error("{0} tools are given, at most 1000 are allowed")]
     TooManyTools(usize),
+    #[error("`metadata` must be an object")]
+    Metadata,
     #[error("a tool must be a name or an object with `name`: {0}")]
     Tool(String),
 }
@@ -50,7 +52,9 @@ impl Endpoint {
         let wrong = || SpecError::Endpoint(format!("http://{host}:{port}{path}"));
         let host_ok = !host.is_empty()
             && host.len() <= 255
-            && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']'));
+            && host
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']'));
         let path_ok = path.starts_with('/')
             && path.len() <= 2048
             && path.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'#' | b'"' | b'<' | b'>' | b'\\'));
@@ -157,7 +161,14 @@ mod tests {
 
     #[test]
     fn urls_with_credentials_spaces_or_line_breaks_are_refused() {
-        for url in ["http://u:p@h:1/x", "http://h:0/x", "http://h:1/a b", "http://h:1/\r\nx: y", "ftp://h/x", "http:///x"] {
+        for url in [
+            "http://u:p@h:1/x",
+            "http://h:0/x",
+            "http://h:1/a b",
+            "http://h:1/\r\nx: y",
+            "ftp://h/x",
+            "http:///x",
+        ] {
             assert!(Endpoint::parse(url).is_err(), "{url}");
         }
         assert_eq!(Endpoint::parse("https://h/x"), Err(SpecError::Tls("https://h/x".to_owned())));

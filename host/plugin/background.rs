@@ -60,9 +60,10 @@ impl Background {
         let answer = match place.take().map_or_else(|| self.rebuilt(), Ok) {
             Err(fault) => Err(fault),
             Ok(mut instance) => {
+                self.stats.count();
                 let started = Instant::now();
                 let answer = question(&mut instance);
-                self.stats.record(started.elapsed());
+                self.stats.time(started.elapsed());
                 self.memory_bytes.store(instance.memory_bytes(), Ordering::Relaxed);
                 let condemned = answer.as_ref().err().is_some_and(Fault::condemns);
                 if !condemned && !instance.is_worn() {

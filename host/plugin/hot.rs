@@ -102,9 +102,11 @@ impl Hot {
         let shard = &self.shards[index];
         // Out of its place while it runs: should anything unwind from here, the instance is gone, not torn.
         let mut instance = place.take().expect("the caller saw it there");
-        let started = Instant::now();
+        let started = shard.stats.count().then(Instant::now);
         let answer = question(&mut instance);
-        shard.stats.record(started.elapsed());
+        if let Some(started) = started {
+            shard.stats.time(started.elapsed());
+        }
         shard.memory_bytes.store(instance.memory_bytes(), Ordering::Relaxed);
         match answer {
             Ok(answer) => {

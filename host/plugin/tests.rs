@@ -3,4 +3,4 @@
 mod calls;
 mod files;
 mod support;
-mod zz_bench;
+mod zz_tmp;

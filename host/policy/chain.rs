@@ -70,7 +70,10 @@ pub fn review<'a>(
 
 fn refuse_for_fault(by: &Source, fault: &PolicyFault) -> Refused {
     Refused {
-        refusal: Refusal { reason: "a policy that must agree could not be asked".to_owned(), retry_after: None },
+        refusal: Refusal {
+            reason: "a policy that must agree could not be asked".to_owned(),
+            retry_after: None,
+        },
         ruling: Ruling { by: by.clone(), why: fault.to_string() },
     }
 }

@@ -48,7 +48,12 @@ pub(super) struct Account<'a> {
 }
 
 impl<'a> Account<'a> {
-    pub(super) fn open(proxy: &'a Proxy, facts: &CallFacts<'_>, arrived: Mono, service: &Arc<Service>) -> Self {
+    pub(super) fn open(
+        proxy: &'a Proxy,
+        facts: &CallFacts<'_>,
+        arrived: Mono,
+        service: &Arc<Service>,
+    ) -> Self {
         let mut account = Self {
             proxy,
             id: facts.id,

@@ -16,6 +16,9 @@ use crate::config::CALL_TIMEOUT_MAX;
 
 /// How long a body may take.
 const BODY_TIME_MAX: Duration = Duration::from_secs(30);
+/// How much of a body that is too large is read, and for how long, before its sender is cut off.
+const DISCARD_BYTES_MAX: usize = 64 << 20;
+const DISCARD_TIME_MAX: Duration = Duration::from_secs(2);
 /// Longest name of a tool, in bytes.
 const TOOL_BYTES_MAX: usize = 1024;
 
@@ -48,7 +51,8 @@ struct Raw<'a> {
 
 impl<'a> CallBody<'a> {
     pub(super) fn decode(body: &'a [u8]) -> Result<Self, CallFailure> {
-        let raw: Raw<'a> = serde_json::from_slice(body).map_err(|error| CallFailure::Invalid(error.to_string()))?;
+        let raw: Raw<'a> =
+            serde_json::from_slice(body).map_err(|error| CallFailure::Invalid(error.to_string()))?;
         let wrong = |why: &str| Err(CallFailure::Invalid(why.to_owned()));
         if raw.target_instance.is_empty() || raw.tool_name.is_empty() {
             return wrong("`target_instance` and `tool_name` must not be empty");
@@ -80,16 +84,37 @@ pub(super) async fn read_body(request: Request<Incoming>, bytes_max: usize) -> R
     if !is_json(request.headers()) {
         return Err(CallFailure::MediaType);
     }
-    let announced = request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+    let announced =
+        request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+    let mut body = request.into_body();
     if announced.is_some_and(|length: u64| length > bytes_max as u64) {
+        discard(&mut body).await;
         return Err(CallFailure::BodyTooLarge(bytes_max));
     }
-    tokio::time::timeout(BODY_TIME_MAX, collect(request.into_body(), bytes_max))
-        .await
-        .unwrap_or(Err(CallFailure::BodyTooSlow(BODY_TIME_MAX)))
+    let collected = tokio::time::timeout(BODY_TIME_MAX, collect(&mut body, bytes_max)).await;
+    let collected = collected.unwrap_or(Err(CallFailure::BodyTooSlow(BODY_TIME_MAX)));
+    if matches!(collected, Err(CallFailure::BodyTooLarge(_))) {
+        discard(&mut body).await;
+    }
+    collected
 }
 
-async fn collect(mut body: Incoming, bytes_max: usize) -> Result<Bytes, CallFailure> {
+/// Reads on for a moment: a caller that is still sending would be cut off before it reads why.
+async fn discard(body: &mut Incoming) {
+    let rest = async {
+        let mut bytes = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            bytes += frame.data_ref().map_or(0, Bytes::len);
+            if bytes > DISCARD_BYTES_MAX {
+                return;
+            }
+        }
+    };
+    // Whether it came to its end or not, the answer is the same.
+    tokio::time::timeout(DISCARD_TIME_MAX, rest).await.ok();
+}
+
+async fn collect(body: &mut Incoming, bytes_max: usize) -> Result<Bytes, CallFailure> {
     let mut first = Bytes::new();
     let mut all: Option<BytesMut> = None;
     while let Some(frame) = body.frame().await {
@@ -134,7 +159,10 @@ mod tests {
 
     #[test]
     fn absent_and_null_arguments_are_an_empty_object() {
-        for body in [r#"{"target_instance":"a","tool_name":"t"}"#, r#"{"target_instance":"a","tool_name":"t","arguments":null}"#] {
+        for body in [
+            r#"{"target_instance":"a","tool_name":"t"}"#,
+            r#"{"target_instance":"a","tool_name":"t","arguments":null}"#,
+        ] {
             assert_eq!(CallBody::decode(body.as_bytes()).expect("a call").arguments, b"{}");
         }
     }

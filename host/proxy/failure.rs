@@ -52,16 +52,23 @@ impl CallFailure {
                 "invalid_call",
                 r#"send {"target_instance": "…", "tool_name": "…", "arguments": {…}}"#,
             ),
-            Self::MediaType => {
-                make(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "send `Content-Type: application/json`")
+            Self::MediaType => make(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_media_type",
+                "send `Content-Type: application/json`",
+            ),
+            Self::BodyTooLarge(_) => make(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body_too_large",
+                "send less, or raise `server.body_bytes_max`",
+            ),
+            Self::BodyTooSlow(_) => {
+                make(StatusCode::REQUEST_TIMEOUT, "body_too_slow", "send the body at once")
             }
-            Self::BodyTooLarge(_) => {
-                make(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "send less, or raise `server.body_bytes_max`")
-            }
-            Self::BodyTooSlow(_) => make(StatusCode::REQUEST_TIMEOUT, "body_too_slow", "send the body at once"),
-            Self::Overloaded => {
-                retry(make(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "try again a moment later"), RETRY_AFTER)
-            }
+            Self::Overloaded => retry(
+                make(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "try again a moment later"),
+                RETRY_AFTER,
+            ),
             Self::UnknownTarget(_) => {
                 make(StatusCode::NOT_FOUND, "unknown_service", "`GET /services` lists what is registered")
             }
@@ -81,8 +88,11 @@ impl CallFailure {
                 problem
             }
             Self::ToolError { service, instance, result, .. } => {
-                let mut problem =
-                    make(StatusCode::UNPROCESSABLE_ENTITY, "tool_error", "`result` is what the tool answered");
+                let mut problem = make(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    "tool_error",
+                    "`result` is what the tool answered",
+                );
                 problem.service = Some(service);
                 problem.instance = Some(instance);
                 problem.result = raw(result);
@@ -149,7 +159,10 @@ fn upstream_row(error: &SendError) -> (StatusCode, &'static str, &'static str) {
         SendError::Status { .. } => {
             (StatusCode::BAD_GATEWAY, "upstream_status", "the instance's own log may tell more")
         }
-        SendError::TooLarge(_) | SendError::Event(_) | SendError::ContentType(_) | SendError::Malformed(_) => {
+        SendError::TooLarge(_)
+        | SendError::Event(_)
+        | SendError::ContentType(_)
+        | SendError::Malformed(_) => {
             (StatusCode::BAD_GATEWAY, "upstream_invalid", "the instance does not answer as the protocol says")
         }
     }

@@ -50,7 +50,12 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    pub fn new(registry: Registry, times: CallTimes, body_bytes_max: usize, finished: mpsc::Sender<Finished>) -> Self {
+    pub fn new(
+        registry: Registry,
+        times: CallTimes,
+        body_bytes_max: usize,
+        finished: mpsc::Sender<Finished>,
+    ) -> Self {
         // Seconds of the start in the upper half keep ids apart across restarts.
         let first = (clock::wall().as_millis().unsigned_abs() / 1000) << 32;
         Self {
@@ -94,7 +99,8 @@ impl Proxy {
     async fn run(&self, id: CallId, arrived: Mono, body: &Bytes) -> Result<Response<ReplyBody>, CallFailure> {
         let call = CallBody::decode(body)?;
         let snapshot = self.registry.snapshot();
-        let asked = snapshot.find(&call.target).ok_or_else(|| CallFailure::UnknownTarget(call.target.to_string()))?;
+        let asked =
+            snapshot.find(&call.target).ok_or_else(|| CallFailure::UnknownTarget(call.target.to_string()))?;
         let time = call.timeout.unwrap_or(self.times.whole);
         let random = fastrand::u64(..);
         let facts = CallFacts {
@@ -113,7 +119,8 @@ impl Proxy {
 
         let tool_call = ToolCall { facts, arguments: call.arguments };
         let exists = |name: &Name| snapshot.find(name.as_str()).is_some();
-        let permitted = match chain::review(&snapshot.policies.routers, &snapshot.catalog, tool_call, exists) {
+        let permitted = match chain::review(&snapshot.policies.routers, &snapshot.catalog, tool_call, exists)
+        {
             Ok(permitted) => permitted,
             Err(refused) => return Err(account.refuse(refused)),
         };

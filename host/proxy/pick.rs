@@ -84,7 +84,8 @@ impl<'a> Question<'a> {
         if let Some(instance) = self.ask_balancers(service, random, &qualifies, panics) {
             return Some(instance);
         }
-        let not_this = |member: &Member| service.instance(member.slot).is_none_or(|instance| !qualifies(instance));
+        let not_this =
+            |member: &Member| service.instance(member.slot).is_none_or(|instance| !qualifies(instance));
         let slot = if panics { None } else { balance::pick(&service.pool, not_this, random) };
         let slot = slot.or_else(|| balance::pick_panic(&service.pool, not_this, random))?;
         service.instance(slot)
@@ -100,7 +101,8 @@ impl<'a> Question<'a> {
         if self.policies.balancers.is_empty() {
             return None;
         }
-        let usable = |instance: &Instance| qualifies(instance) && (panics || instance.core.live.share_permille() > 0);
+        let usable =
+            |instance: &Instance| qualifies(instance) && (panics || instance.core.live.share_permille() > 0);
         let excluded = service.instances.iter().filter(|i| i.slot.0 < 64 && !usable(i));
         let excluded = excluded.fold(0, |bits, instance| bits | (1 << instance.slot.0));
         let ask = Ask { affinity: self.affinity, random, excluded };

@@ -236,7 +236,8 @@ impl Book {
         changes: &mut Vec<Change>,
     ) -> Result<Grant, RegistryError> {
         let name = spec.name.clone();
-        let shown = |record: &Record| token.as_deref().is_some_and(|token| matches(token, &record.token_hash));
+        let shown =
+            |record: &Record| token.as_deref().is_some_and(|token| matches(token, &record.token_hash));
         let known = self.records.get(&name).map(|record| {
             let owner = shown(record);
             let same = record.spec.endpoint == spec.endpoint;
@@ -257,7 +258,7 @@ impl Book {
             _ => new_token(),
         };
         let spec = Arc::new(spec);
-        let renewed = known.is_some();
+        let renewed = known.is_some_and(|(.., present)| present);
         let moved = self.records.get(&name).is_some_and(|record| record.spec.service != spec.service);
         if moved {
             self.leave_service(&name, now, wall, changes);
@@ -324,7 +325,8 @@ impl Book {
             Some(old) => {
                 let mut lease = old.lease.clone();
                 lease.reregister(now);
-                let tools = if spec.tools.is_empty() { Arc::clone(&old.tools) } else { Arc::clone(&spec.tools) };
+                let tools =
+                    if spec.tools.is_empty() { Arc::clone(&old.tools) } else { Arc::clone(&spec.tools) };
                 let core = InstanceCore::seeded(old.core.counters.snapshot());
                 let mut record = fresh(Arc::new(core), old.id, lease);
                 record.tools = tools;
@@ -340,9 +342,10 @@ impl Book {
         let Some(record) = self.records.get(name) else { return };
         let (service, slot) = (record.spec.service.clone(), record.slot);
         self.give_slot_back(&service, slot, now);
-        let others = self.records.values().any(|other| {
-            other.spec.service == service && other.spec.name != *name && other.is_present()
-        });
+        let others = self
+            .records
+            .values()
+            .any(|other| other.spec.service == service && other.spec.name != *name && other.is_present());
         if !others {
             tracing::debug!(service = %service, at = wall.as_millis(), "service has no instance left");
             self.service(&service).since = None;
@@ -372,7 +375,11 @@ impl Book {
     }
 
     /// The record, if `token` may act for it: any does while authentication is off and none is given.
-    pub(super) fn authorized(&mut self, name: &Name, token: &Token) -> Result<Option<&mut Record>, RegistryError> {
+    pub(super) fn authorized(
+        &mut self,
+        name: &Name,
+        token: &Token,
+    ) -> Result<Option<&mut Record>, RegistryError> {
         match (self.records.get_mut(name), token) {
             (None, _) => Ok(None),
             (Some(record), Some(token)) if !matches(token, &record.token_hash) => {

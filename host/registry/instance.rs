@@ -88,11 +88,19 @@ pub struct Guard {
 
 impl Guard {
     pub fn admits(&self, now: Mono) -> Admission {
-        if self.troubled.load(Ordering::Relaxed) { self.with(|breaker| breaker.admits(now)) } else { Admission::Yes }
+        if self.troubled.load(Ordering::Relaxed) {
+            self.with(|breaker| breaker.admits(now))
+        } else {
+            Admission::Yes
+        }
     }
 
     pub fn on_success(&self, now: Mono) -> Option<Transition> {
-        if self.troubled.load(Ordering::Relaxed) { self.with(|breaker| breaker.on_success(now)) } else { None }
+        if self.troubled.load(Ordering::Relaxed) {
+            self.with(|breaker| breaker.on_success(now))
+        } else {
+            None
+        }
     }
 
     pub fn on_failure(&self, now: Mono, random: u64) -> Option<Transition> {
@@ -166,7 +174,10 @@ impl Service {
     }
 
     pub fn available(&self) -> usize {
-        self.instances.iter().filter(|instance| instance.is_routable() && instance.core.live.share_permille() > 0).count()
+        self.instances
+            .iter()
+            .filter(|instance| instance.is_routable() && instance.core.live.share_permille() > 0)
+            .count()
     }
 }
 

@@ -141,12 +141,24 @@ impl Registry {
 
     /// Reports what an instance offers. Ignored when the instance was registered anew since.
     pub async fn tools(&self, instance: &Instance, tools: Vec<Tool>) {
-        self.tell(Command::Tools { name: instance.name().clone(), id: instance.id, epoch: instance.epoch, tools }).await;
+        self.tell(Command::Tools {
+            name: instance.name().clone(),
+            id: instance.id,
+            epoch: instance.epoch,
+            tools,
+        })
+        .await;
     }
 
     /// Reports what a probe found. Ignored when the instance was registered anew since.
     pub async fn probed(&self, instance: &Instance, probe: Probe) {
-        self.tell(Command::Probed { name: instance.name().clone(), id: instance.id, epoch: instance.epoch, probe }).await;
+        self.tell(Command::Probed {
+            name: instance.name().clone(),
+            id: instance.id,
+            epoch: instance.epoch,
+            probe,
+        })
+        .await;
     }
 
     /// Puts other policies in force for all calls that begin from now on.

@@ -249,8 +249,12 @@ impl Task {
             self.book.records.iter_mut().map(|(name, record)| (name.clone(), &mut record.lease)).collect();
         let sweep = sweep(&mut leases, now, &times);
         if let Some(first) = sweep.held.first() {
-            let detail = format!("{} leases at once would have run out and are held one more TTL", sweep.held.len());
-            tracing::warn!(count = sweep.held.len(), "mass expiry held, the proxy is likelier at fault than the fleet");
+            let detail =
+                format!("{} leases at once would have run out and are held one more TTL", sweep.held.len());
+            tracing::warn!(
+                count = sweep.held.len(),
+                "mass expiry held, the proxy is likelier at fault than the fleet"
+            );
             let service = self.book.records[first].spec.service.clone();
             self.emit("expiry_held", wall, &service, first, detail);
         }
@@ -308,7 +312,9 @@ impl Task {
             .book
             .records
             .iter()
-            .filter(|(_, record)| record.expired_at.is_some_and(|at| wall.as_millis() - at.as_millis() > kept))
+            .filter(|(_, record)| {
+                record.expired_at.is_some_and(|at| wall.as_millis() - at.as_millis() > kept)
+            })
             .map(|(name, _)| name.clone())
             .collect();
         for name in &old {
@@ -328,7 +334,11 @@ impl Task {
             let panics = balance::panics(free.count(), service.instances.len());
             let before = service.core.panics.swap(panics, Ordering::Relaxed);
             if panics != before {
-                let state = if panics { "fewer than half are available: calls go to all that are not dead" } else { "enough are available again" };
+                let state = if panics {
+                    "fewer than half are available: calls go to all that are not dead"
+                } else {
+                    "enough are available again"
+                };
                 tracing::warn!(service = %service.name, panics, "{state}");
             }
         }
@@ -336,7 +346,8 @@ impl Task {
 
     /// An event that finds the channel full is dropped; alerters are level-triggered and see the state all the same.
     fn emit(&self, kind: &'static str, at: Wall, service: &Name, instance: &Name, detail: String) {
-        let event = Event { at, kind, service: Some(service.clone()), instance: Some(instance.clone()), detail };
+        let event =
+            Event { at, kind, service: Some(service.clone()), instance: Some(instance.clone()), detail };
         if self.events.try_send(event).is_err() {
             tracing::debug!(kind, instance = %instance, "event dropped");
         }

@@ -26,7 +26,9 @@ pub enum StoreError {
     Folder { path: PathBuf, source: std::io::Error },
     #[error("cannot open the database `{path}`")]
     Open { path: PathBuf, source: rusqlite::Error },
-    #[error("the database `{path}` was written by a newer version (schema {found}, this build knows {known})")]
+    #[error(
+        "the database `{path}` was written by a newer version (schema {found}, this build knows {known})"
+    )]
     Newer { path: PathBuf, found: i64, known: i64 },
     #[error("cannot write to the database: {0}")]
     Write(String),
@@ -110,9 +112,18 @@ impl Persistence {
 }
 
 enum Command {
-    Commit { changes: Vec<Change>, done: oneshot::Sender<Result<(), StoreError>> },
-    Totals { services: Vec<ServiceTotals>, instances: Vec<InstanceFigures>, done: oneshot::Sender<Result<(), StoreError>> },
-    Stop { done: oneshot::Sender<()> },
+    Commit {
+        changes: Vec<Change>,
+        done: oneshot::Sender<Result<(), StoreError>>,
+    },
+    Totals {
+        services: Vec<ServiceTotals>,
+        instances: Vec<InstanceFigures>,
+        done: oneshot::Sender<Result<(), StoreError>>,
+    },
+    Stop {
+        done: oneshot::Sender<()>,
+    },
 }
 
 /// The way to the writer thread. Cheap to clone.
@@ -132,7 +143,8 @@ impl Store {
     /// A folder or database that cannot be used at all.
     pub fn open(folder: &Path) -> Result<(Self, Kept), StoreError> {
         let (connection, repaired) = open::open(folder)?;
-        let mut kept = rows::load(&connection).map_err(|source| StoreError::Open { path: open::path(folder), source })?;
+        let mut kept = rows::load(&connection)
+            .map_err(|source| StoreError::Open { path: open::path(folder), source })?;
         kept.repaired = repaired;
         let (commands, queue) = mpsc::channel(QUEUE);
         let persistence = Arc::new(Persistence::default());

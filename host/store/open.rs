@@ -34,7 +34,10 @@ pub(super) fn open(folder: &Path) -> Result<(Connection, Option<String>), StoreE
             let from = restored.map_or("an empty one takes its place".to_owned(), |copy| {
                 format!("the copy `{}` takes its place", copy.display())
             });
-            Ok((connection, Some(format!("the database was damaged and is now `{}`; {from}", aside.display()))))
+            Ok((
+                connection,
+                Some(format!("the database was damaged and is now `{}`; {from}", aside.display())),
+            ))
         }
         Err(refused) => Err(refused.into_error(&path)),
     }

@@ -20,7 +20,8 @@ pub(super) fn start(
     queue: mpsc::Receiver<Command>,
     persistence: Arc<Persistence>,
 ) -> std::io::Result<()> {
-    let writer = Writer { connection: Some(connection), folder, persistence, failed_at: None, copied_at: None };
+    let writer =
+        Writer { connection: Some(connection), folder, persistence, failed_at: None, copied_at: None };
     std::thread::Builder::new().name("store".to_owned()).spawn(move || writer.run(queue)).map(drop)
 }
 
@@ -57,10 +58,13 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<()>) -> Result<(), StoreError> {
-        let result = self.connected().and_then(|connection| {
-            work(connection).map_err(|error| StoreError::Write(error.to_string()))
-        });
+    fn write(
+        &mut self,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<()>,
+    ) -> Result<(), StoreError> {
+        let result = self
+            .connected()
+            .and_then(|connection| work(connection).map_err(|error| StoreError::Write(error.to_string())));
         match &result {
             Ok(()) => {
                 self.failed_at = None;
@@ -78,7 +82,9 @@ impl Writer {
     fn connected(&mut self) -> Result<&mut Connection, StoreError> {
         if self.connection.is_none() {
             if self.failed_at.is_some_and(|at| at.elapsed() < REOPEN_EVERY) {
-                return Err(StoreError::Write("the database failed a moment ago and is tried again soon".to_owned()));
+                return Err(StoreError::Write(
+                    "the database failed a moment ago and is tried again soon".to_owned(),
+                ));
             }
             self.failed_at = Some(Instant::now());
             ensure_present(&self.folder)?;

@@ -38,7 +38,8 @@ impl EventLog {
     /// The events from number `from` on that are still kept, and the number to ask from next.
     pub fn since(&self, from: u64) -> (Vec<Event>, u64) {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = usize::try_from(kept.next.saturating_sub(from)).unwrap_or(usize::MAX).min(kept.events.len());
+        let new =
+            usize::try_from(kept.next.saturating_sub(from)).unwrap_or(usize::MAX).min(kept.events.len());
         (kept.events.iter().skip(kept.events.len() - new).cloned().collect(), kept.next)
     }
 }

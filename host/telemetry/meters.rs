@@ -82,7 +82,11 @@ impl Metering {
                     meter.on_calls(&batch, dropped).ok()?;
                 }
                 let points = meter.collect(clock::wall()).ok()?;
-                Some(Reading { plugin: meter.source().name.clone(), metrics: meter.describe().metrics.clone(), points })
+                Some(Reading {
+                    plugin: meter.source().name.clone(),
+                    metrics: meter.describe().metrics.clone(),
+                    points,
+                })
             };
             readings.store(Arc::new(meters.iter().filter_map(read).collect()));
         };

@@ -101,7 +101,9 @@ impl Scrape {
             kind: MetricType::Counter,
             series: totals
                 .iter()
-                .map(|(service, core)| (vec![label("service", service)], read(&core.counters.snapshot()) as f64))
+                .map(|(service, core)| {
+                    (vec![label("service", service)], read(&core.counters.snapshot()) as f64)
+                })
                 .collect(),
         });
         let services = self.snapshot.services();
@@ -136,7 +138,9 @@ impl Scrape {
         ];
         let counters: [(&str, &str, Read); 3] = [
             ("attempts", "Attempts that ended", |i| i.core.counters.messages.load(Ordering::Relaxed) as f64),
-            ("failures", "Attempts without an answer", |i| i.core.counters.failed.load(Ordering::Relaxed) as f64),
+            ("failures", "Attempts without an answer", |i| {
+                i.core.counters.failed.load(Ordering::Relaxed) as f64
+            }),
             ("breaker_trips", "Times the breaker opened", |i| i.core.guard.trips() as f64),
         ];
         let family = |(name, help, read): (&str, &str, Read), kind| Family {
@@ -159,8 +163,12 @@ impl Scrape {
         let rows: [(&str, &str, MetricType, Read); 7] = [
             ("calls", "Times a plugin was asked", MetricType::Counter, |p| p.calls as f64),
             ("faults", "Traps, deadlines and nonsense", MetricType::Counter, |p| p.faults as f64),
-            ("fallbacks", "Calls that went on without the plugin", MetricType::Counter, |p| p.fallbacks as f64),
-            ("duration_p99_seconds", "99th percentile of an answer's time", MetricType::Gauge, |p| p.p99_us / 1e6),
+            ("fallbacks", "Calls that went on without the plugin", MetricType::Counter, |p| {
+                p.fallbacks as f64
+            }),
+            ("duration_p99_seconds", "99th percentile of an answer's time", MetricType::Gauge, |p| {
+                p.p99_us / 1e6
+            }),
             ("memory_bytes", "Linear memory of all instances", MetricType::Gauge, |p| p.memory_bytes as f64),
             ("generation", "Grows with each replacement", MetricType::Gauge, |p| p.generation as f64),
             ("quarantined", "1 while it rests after faults", MetricType::Gauge, |p| {

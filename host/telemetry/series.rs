@@ -83,8 +83,10 @@ impl Windows {
             }
             for instance in &service.instances {
                 for (name, read) in INSTANCE_SERIES {
-                    let labels =
-                        vec![label("service", service.name.as_str()), label("instance", instance.name().as_str())];
+                    let labels = vec![
+                        label("service", service.name.as_str()),
+                        label("instance", instance.name().as_str()),
+                    ];
                     put(name, labels, read(instance));
                 }
             }
@@ -105,9 +107,9 @@ impl Windows {
         for (index, want) in wants.iter().enumerate() {
             let Some(of_name) = self.values.get(want.series.as_str()) else { continue };
             for (labels, values) in of_name {
-                let window = values
-                    .iter()
-                    .filter(|(at, _)| now.since(*at).as_secs() <= u64::from(want.window_s.clamp(1, WINDOW_S_MAX)));
+                let window = values.iter().filter(|(at, _)| {
+                    now.since(*at).as_secs() <= u64::from(want.window_s.clamp(1, WINDOW_S_MAX))
+                });
                 let window: Vec<Value> = window.copied().collect();
                 if let Some(value) = aggregate(want.aggregate, &window) {
                     let want = u32::try_from(index).unwrap_or(u32::MAX);
@@ -148,7 +150,8 @@ fn quantile(mut values: Vec<f64>, q: f64) -> f64 {
 /// Per second, by least squares.
 fn slope(window: &[Value]) -> f64 {
     let start = window[0].0;
-    let points: Vec<(f64, f64)> = window.iter().map(|(at, value)| (at.since(start).as_secs_f64(), *value)).collect();
+    let points: Vec<(f64, f64)> =
+        window.iter().map(|(at, value)| (at.since(start).as_secs_f64(), *value)).collect();
     let count = points.len() as f64;
     let mean_x = points.iter().map(|p| p.0).sum::<f64>() / count;
     let mean_y = points.iter().map(|p| p.1).sum::<f64>() / count;

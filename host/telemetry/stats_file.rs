@@ -1,6 +1,8 @@
 //! The statistics file that desktop monitors read: a view of the counts, replaced as a whole.
 
+use std::fs::Permissions;
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -61,7 +63,10 @@ pub fn write(path: &Path, view: &View, now: Wall) -> io::Result<()> {
         services: &view.services,
     };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut fresh = tempfile::Builder::new().prefix(".mm_mesh_stats").tempfile_in(folder)?;
+    let mut fresh = tempfile::Builder::new()
+        .prefix(".mm_mesh_stats")
+        .permissions(Permissions::from_mode(0o644))
+        .tempfile_in(folder)?;
     fresh.write_all(&serde_json::to_vec(&file)?)?;
     fresh.persist(path).map_err(|error| error.error)?;
     Ok(())
@@ -76,7 +81,11 @@ pub fn set_corrupt_aside(path: &Path) {
     }
     let aside = path.with_extension(format!("corrupt-{}.json", clock::wall().as_millis()));
     match std::fs::rename(path, &aside) {
-        Ok(()) => tracing::warn!(path = %path.display(), aside = %aside.display(), "stats file not understood, set aside"),
-        Err(error) => tracing::warn!(path = %path.display(), error = %error, "stats file not understood, cannot set it aside"),
+        Ok(()) => {
+            tracing::warn!(path = %path.display(), aside = %aside.display(), "stats file not understood, set aside")
+        }
+        Err(error) => {
+            tracing::warn!(path = %path.display(), error = %error, "stats file not understood, cannot set it aside")
+        }
     }
 }

@@ -33,9 +33,11 @@ pub struct Target {
 
 impl Target {
     pub fn new(endpoint: &Endpoint) -> Self {
-        let address = endpoint.bare_host().parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, endpoint.port()));
+        let address =
+            endpoint.bare_host().parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, endpoint.port()));
         Self {
-            host_header: HeaderValue::try_from(endpoint.authority()).expect("an endpoint's authority is visible ASCII"),
+            host_header: HeaderValue::try_from(endpoint.authority())
+                .expect("an endpoint's authority is visible ASCII"),
             path: PathAndQuery::try_from(endpoint.path()).expect("an endpoint's path is a path"),
             address,
             endpoint: endpoint.clone(),
@@ -168,7 +170,11 @@ pub(super) async fn collect(body: Incoming, times: &Times) -> Result<Bytes, Send
 
 /// Whether the answer is said to be larger than what is collected.
 pub(super) fn announces_too_much(response: &Response<Incoming>) -> bool {
-    let length = response.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
+    let length = response
+        .headers()
+        .get(CONTENT_LENGTH)
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.parse::<u64>().ok());
     length.is_some_and(|length| length > ANSWER_BYTES_MAX as u64)
 }
 

@@ -94,7 +94,10 @@ impl Peer {
             Ok(Answer::Result(result)) => result,
             Ok(Answer::Error(_)) => return Ok(None),
             Err(SendError::Status { status, .. }) if status.as_u16() == 401 => {
-                return Err(SendError::Status { status, detail: "the instance asks for credentials".to_owned() });
+                return Err(SendError::Status {
+                    status,
+                    detail: "the instance asks for credentials".to_owned(),
+                });
             }
             Err(
                 SendError::Status { .. }
@@ -127,11 +130,14 @@ impl Peer {
         let result = match answer {
             Answer::Result(result) => result,
             Answer::Error(error) => {
-                return Err(SendError::Handshake(String::from_utf8_lossy(&error).chars().take(200).collect()));
+                return Err(SendError::Handshake(
+                    String::from_utf8_lossy(&error).chars().take(200).collect(),
+                ));
             }
         };
-        let initialized: Initialized = serde_json::from_slice(&result)
-            .map_err(|error| SendError::Handshake(format!("the result of `initialize` is not understood: {error}")))?;
+        let initialized: Initialized = serde_json::from_slice(&result).map_err(|error| {
+            SendError::Handshake(format!("the result of `initialize` is not understood: {error}"))
+        })?;
         let version = HeaderValue::try_from(&initialized.protocol_version)
             .map_err(|_| SendError::Handshake("the protocol version cannot be a header".to_owned()))?;
         let spoken = Spoken { era: Era::Legacy, version, session, server: initialized.server_info.text() };

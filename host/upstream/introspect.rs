@@ -27,7 +27,9 @@ impl Peer {
     pub async fn probe(&self, times: &Times) -> Probe {
         match self.try_probe(times).await {
             Ok(()) => Probe::Good,
-            Err(SendError::Status { status, .. }) if matches!(status.as_u16(), 401 | 403) => Probe::Unauthorized,
+            Err(SendError::Status { status, .. }) if matches!(status.as_u16(), 401 | 403) => {
+                Probe::Unauthorized
+            }
             Err(error) if error.is_refused() => Probe::Refused,
             Err(error) => Probe::Bad(super::chain(&error)),
         }
@@ -65,8 +67,7 @@ impl Peer {
                 // A server without tools does not know the method.
                 Answer::Error(_) => return Ok(tools),
             };
-            let page: Page<'_> =
-                serde_json::from_slice(&result).map_err(envelope::AnswerError::Malformed)?;
+            let page: Page<'_> = serde_json::from_slice(&result).map_err(envelope::AnswerError::Malformed)?;
             tools.extend(page.tools());
             cursor = page.next_cursor;
             if cursor.is_none() || tools.len() >= TOOLS_MAX {

@@ -85,9 +85,11 @@ impl SendError {
     /// How far the call had come (see the retry table).
     pub fn failure(&self) -> Failure {
         match self {
-            Self::Connect(_) | Self::ConnectTimeout(_) | Self::NotSent(_) | Self::SessionGone | Self::Handshake(_) => {
-                Failure::NotSent
-            }
+            Self::Connect(_)
+            | Self::ConnectTimeout(_)
+            | Self::NotSent(_)
+            | Self::SessionGone
+            | Self::Handshake(_) => Failure::NotSent,
             Self::Broken(_) | Self::FirstByteTimeout(_) | Self::DeadlinePassed | Self::StreamEnded => {
                 Failure::Unanswered
             }
@@ -95,7 +97,9 @@ impl SendError {
                 StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Failure::Unanswered,
                 _ => Failure::Answered,
             },
-            Self::TooLarge(_) | Self::Event(_) | Self::ContentType(_) | Self::Malformed(_) => Failure::Answered,
+            Self::TooLarge(_) | Self::Event(_) | Self::ContentType(_) | Self::Malformed(_) => {
+                Failure::Answered
+            }
         }
     }
 

@@ -88,13 +88,21 @@ impl Peer {
     ///
     /// # Errors
     /// See [`SendError::failure`] for how far the call had come.
-    pub async fn call_tool(&self, call: &Permitted<ToolCall<'_>>, times: &Times) -> Result<Answer, SendError> {
+    pub async fn call_tool(
+        &self,
+        call: &Permitted<ToolCall<'_>>,
+        times: &Times,
+    ) -> Result<Answer, SendError> {
         let mut quoted = bytes::BytesMut::with_capacity(call.tool().len() + 16);
         quoted.extend_from_slice(b"\"name\":");
         envelope::put_string(&mut quoted, call.tool());
         let arguments = call.arguments();
         self.ask(
-            &Ask { method: "tools/call", name: Some(call.tool()), members: &[&quoted, b",\"arguments\":", arguments] },
+            &Ask {
+                method: "tools/call",
+                name: Some(call.tool()),
+                members: &[&quoted, b",\"arguments\":", arguments],
+            },
             times,
         )
         .await
@@ -119,7 +127,12 @@ impl Peer {
         self.spoken.compare_and_swap(spoken, None);
     }
 
-    pub(super) async fn ask_as(&self, spoken: &Spoken, ask: &Ask<'_>, times: &Times) -> Result<Answer, SendError> {
+    pub(super) async fn ask_as(
+        &self,
+        spoken: &Spoken,
+        ask: &Ask<'_>,
+        times: &Times,
+    ) -> Result<Answer, SendError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let body = envelope::request(spoken.era, id, ask.method, ask.members);
         let request = self.request(Some(spoken), Some(ask), body);
@@ -131,7 +144,12 @@ impl Peer {
     }
 
     /// A POST with `body`. Without `spoken` it carries no version and no session, as a first request does.
-    pub(super) fn request(&self, spoken: Option<&Spoken>, ask: Option<&Ask<'_>>, body: Bytes) -> Request<Full<Bytes>> {
+    pub(super) fn request(
+        &self,
+        spoken: Option<&Spoken>,
+        ask: Option<&Ask<'_>>,
+        body: Bytes,
+    ) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.target.path.clone().into();
@@ -172,7 +190,9 @@ impl Peer {
         let result = connection.exchange(request, times, read).await;
         let reusable = match &result {
             Ok(_) => true,
-            Err(error) => matches!(error, SendError::Status { .. } | SendError::SessionGone | SendError::Malformed(_)),
+            Err(error) => {
+                matches!(error, SendError::Status { .. } | SendError::SessionGone | SendError::Malformed(_))
+            }
         };
         if reusable {
             self.rest(connection);
@@ -222,7 +242,8 @@ impl Peer {
             return Err(SendError::TooLarge(ANSWER_BYTES_MAX));
         }
         let status = response.status();
-        if status.is_success() && connection::media_type(&response).eq_ignore_ascii_case(b"text/event-stream") {
+        if status.is_success() && connection::media_type(&response).eq_ignore_ascii_case(b"text/event-stream")
+        {
             return self.read_stream(response.into_body(), spoken, id, times).await;
         }
         let json = connection::media_type(&response).eq_ignore_ascii_case(b"application/json");
@@ -235,7 +256,9 @@ impl Peer {
         // Errors of the protocol come with 4xx statuses; what is addressed to us is an answer.
         let had_session = spoken.is_some_and(|spoken| spoken.session.is_some());
         match (json, read()) {
-            (true, Ok(answer @ Answer::Error(_))) if !(had_session && status == StatusCode::NOT_FOUND) => Ok(answer),
+            (true, Ok(answer @ Answer::Error(_))) if !(had_session && status == StatusCode::NOT_FOUND) => {
+                Ok(answer)
+            }
             _ if had_session && matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST) => {
                 Err(SendError::SessionGone)
             }
@@ -311,9 +334,7 @@ fn answer_in(body: &Bytes, id: u64) -> Result<Option<Answer>, SendError> {
 /// Reads the end of a stream whose answer has come, so that the connection can be used again; servers end it at
 /// once. One that does not is cut.
 async fn drain_briefly(mut body: Incoming) {
-    let end = async {
-        while let Some(Ok(_)) = body.frame().await {}
-    };
+    let end = async { while let Some(Ok(_)) = body.frame().await {} };
     // Whether the end came or not, the answer is there; a connection that is still busy is not used again.
     tokio::time::timeout(std::time::Duration::from_millis(50), end).await.ok();
 }

@@ -36,7 +36,12 @@ fn router(who: &str, answer: Result<Verdict, PolicyFault>, strict: bool) -> Arc<
 }
 
 fn forward(service: &str) -> Verdict {
-    Verdict::Forward(Target { service: name(service), tag: None, tool: Some("other".to_owned()), timeout: None })
+    Verdict::Forward(Target {
+        service: name(service),
+        tag: None,
+        tool: Some("other".to_owned()),
+        timeout: None,
+    })
 }
 
 fn reject() -> Verdict {
@@ -56,12 +61,18 @@ fn reviewed(routers: &[Arc<dyn Router>]) -> Result<Permitted<ToolCall<'static>>,
         size: 0,
         time_left: Duration::from_secs(1),
     };
-    review(routers, &Arc::default(), ToolCall { facts, arguments: b"{}" }, |service| service.as_str() != "nowhere")
+    review(routers, &Arc::default(), ToolCall { facts, arguments: b"{}" }, |service| {
+        service.as_str() != "nowhere"
+    })
 }
 
 #[test]
 fn the_first_verdict_other_than_pass_holds() {
-    let routers = [router("a", Ok(Verdict::Pass), false), router("b", Ok(forward("x")), false), router("c", Ok(reject()), false)];
+    let routers = [
+        router("a", Ok(Verdict::Pass), false),
+        router("b", Ok(forward("x")), false),
+        router("c", Ok(reject()), false),
+    ];
     let permitted = reviewed(&routers).expect("forwarded");
     assert_eq!((permitted.service(), permitted.tool()), ("x", "other"));
     assert_eq!(permitted.ruling().map(|r| r.by.name.as_str()), Some("b"));
@@ -84,6 +95,7 @@ fn a_faulting_router_is_passed_over_unless_it_must_agree() {
 
 #[test]
 fn a_target_that_does_not_exist_is_no_verdict() {
-    let permitted = reviewed(&[router("a", Ok(forward("nowhere")), false), router("b", Ok(forward("x")), false)]);
+    let permitted =
+        reviewed(&[router("a", Ok(forward("nowhere")), false), router("b", Ok(forward("x")), false)]);
     assert_eq!(permitted.expect("the next router decides").service(), "x");
 }

@@ -14,9 +14,14 @@ use crate::registry::snapshot::Snapshot;
 impl Book {
     /// The tools that a service's present instances declare, or that it is remembered for.
     fn tools_of(&self, service: &Name) -> Vec<Tool> {
-        let present = self.records.values().filter(|record| record.spec.service == *service && record.is_present());
+        let present =
+            self.records.values().filter(|record| record.spec.service == *service && record.is_present());
         let tools: Vec<Tool> = present.flat_map(|record| record.tools.iter().cloned()).collect();
-        if tools.is_empty() { self.services.get(service).map(|s| s.remembered_tools.clone()).unwrap_or_default() } else { tools }
+        if tools.is_empty() {
+            self.services.get(service).map(|s| s.remembered_tools.clone()).unwrap_or_default()
+        } else {
+            tools
+        }
     }
 
     /// The tools to write down for a service when its instances have been asked.
@@ -111,7 +116,8 @@ fn catalog_entry(service: &Service) -> CatalogService {
     let mut tags: Vec<Name> = service.instances.iter().flat_map(|i| i.spec.tags.iter().cloned()).collect();
     tags.sort();
     tags.dedup();
-    let healthy = service.instances.iter().filter(|i| i.is_routable() && i.health == HealthState::Healthy).count();
+    let healthy =
+        service.instances.iter().filter(|i| i.is_routable() && i.health == HealthState::Healthy).count();
     CatalogService {
         name: service.name.clone(),
         tags,
