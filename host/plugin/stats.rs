@@ -24,7 +24,7 @@ impl Stats {
     /// Counts a call, and says whether it is one of those that are timed: reading the clock twice would be a tenth
     /// of what a short call costs.
     pub fn count(&self) -> bool {
-        bump(&self.calls) % TIMED_ONE_IN == 0
+        bump(&self.calls).is_multiple_of(TIMED_ONE_IN)
     }
 
     /// The latency of a call that was counted.

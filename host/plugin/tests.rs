@@ -3,4 +3,3 @@
 mod calls;
 mod files;
 mod support;
-mod zz_tmp;
