@@ -32,7 +32,7 @@ impl Frames {
     ///
     /// # Errors
     /// An event beyond the limit; the stream cannot be read on.
-    pub fn next(&mut self) -> Result<Option<Bytes>, EventTooLarge> {
+    pub fn next_data(&mut self) -> Result<Option<Bytes>, EventTooLarge> {
         while let Some(line) = self.line() {
             if line.is_empty() {
                 if std::mem::take(&mut self.has_data) {
@@ -104,7 +104,7 @@ mod tests {
         let mut out = Vec::new();
         for chunk in chunks {
             frames.push(chunk);
-            while let Some(data) = frames.next().expect("small events") {
+            while let Some(data) = frames.next_data().expect("small events") {
                 out.push(String::from_utf8(data.to_vec()).expect("text"));
             }
         }
@@ -127,10 +127,10 @@ mod tests {
     fn events_over_the_limit_are_refused() {
         let mut frames = Frames::new(8);
         frames.push(b"data: 123456789\n\n");
-        assert_eq!(frames.next(), Err(EventTooLarge(8)));
+        assert_eq!(frames.next_data(), Err(EventTooLarge(8)));
         let mut frames = Frames::new(8);
         frames.push(b"data: 123456789");
-        assert_eq!(frames.next(), Err(EventTooLarge(8)));
+        assert_eq!(frames.next_data(), Err(EventTooLarge(8)));
     }
 
     proptest! {

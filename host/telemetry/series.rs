@@ -23,8 +23,10 @@ pub struct Windows {
     wanted: HashMap<&'static str, u32>,
 }
 
-/// What the host measures, by name.
-const INSTANCE_SERIES: [(&str, fn(&Instance) -> f64); 6] = [
+/// What the host measures: a series' name, and how its value is read.
+type Row<T> = (&'static str, fn(&T) -> f64);
+
+const INSTANCE_SERIES: [Row<Instance>; 6] = [
     ("meshwright_calls_total", |i| i.core.counters.messages.load(Ordering::Relaxed) as f64),
     ("meshwright_call_failures_total", |i| i.core.counters.failed.load(Ordering::Relaxed) as f64),
     ("meshwright_instance_latency_seconds", |i| f64::from(i.core.live.ewma_us()) / 1e6),
@@ -32,12 +34,11 @@ const INSTANCE_SERIES: [(&str, fn(&Instance) -> f64); 6] = [
     ("meshwright_instance_up", |i| f64::from(u8::from(i.is_routable() && i.core.live.share_permille() > 0))),
     ("meshwright_instance_probe_failures", |i| f64::from(i.core.probe_failures.load(Ordering::Relaxed))),
 ];
-const SERVICE_SERIES: [(&str, fn(&Service) -> f64); 2] = [
+const SERVICE_SERIES: [Row<Service>; 2] = [
     ("meshwright_service_instances", |s| s.instances.len() as f64),
     ("meshwright_service_instances_available", |s| s.available() as f64),
 ];
-const PLUGIN_SERIES: [(&str, fn(&PluginStatus) -> f64); 1] =
-    [("meshwright_plugin_faults_total", |p| p.faults as f64)];
+const PLUGIN_SERIES: [Row<PluginStatus>; 1] = [("meshwright_plugin_faults_total", |p| p.faults as f64)];
 
 /// Names of all series of the host.
 pub fn names() -> impl Iterator<Item = &'static str> {

@@ -275,7 +275,7 @@ impl Peer {
     ) -> Result<Answer, SendError> {
         let mut frames = Frames::new(EVENT_BYTES_MAX);
         loop {
-            while let Some(data) = frames.next()? {
+            while let Some(data) = frames.next_data()? {
                 if data.is_empty() {
                     continue;
                 }
