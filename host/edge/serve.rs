@@ -132,10 +132,13 @@ impl Edge {
                 "send a shorter one",
             ));
         }
-        if port == Port::Http && request.method() == Method::POST && request.uri().path() == "/call" {
-            return self.proxy.call(request).await.map(Body::Ready);
+        match request.uri().path() {
+            "/call" if port == Port::Http && request.method() == Method::POST => {
+                self.proxy.call(request).await.map(Body::Ready)
+            }
+            "/mcp" => self.proxy.mcp(request).await.map(Body::Ready),
+            _ => (self.surface)(request, port).await,
         }
-        (self.surface)(request, port).await
     }
 }
 

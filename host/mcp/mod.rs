@@ -3,7 +3,9 @@
 //!
 //! Knows the domain. Must not know sockets, the registry or who calls.
 
+pub mod catalogue;
 pub mod envelope;
 pub mod era;
+pub mod incoming;
 pub mod sse;
 pub mod tools;

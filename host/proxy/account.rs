@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use http::{Response, StatusCode};
+use bytes::Bytes;
+use http::StatusCode;
 
 use super::attempt::Answered;
 use super::failure::CallFailure;
-use super::reply::{self, ReplyBody};
 use super::{Proxy, shared};
 use crate::clock;
 use crate::mcp::envelope;
@@ -16,12 +16,21 @@ use crate::mesh::observe::Finished;
 use crate::mesh::stats::CallCounters;
 use crate::mesh::time::{Mono, Wall};
 use crate::mesh::verdict::CallFacts;
-use crate::policy::chain::{Permitted, Refused, ToolCall};
+use crate::policy::chain::{Permitted, Refused, Ruling, ToolCall};
 use crate::registry::Service;
 use crate::upstream::Answer;
 
 /// Status in the records of a call whose caller went away.
 const CLIENT_CLOSED: u16 = 499;
+
+/// A call that a tool answered.
+pub(super) struct Done {
+    pub service: Name,
+    pub instance: Name,
+    pub ruling: Option<Ruling>,
+    /// The result, as it came.
+    pub result: Bytes,
+}
 
 #[derive(Clone, Copy)]
 enum Ending {
@@ -84,29 +93,32 @@ impl<'a> Account<'a> {
         failure
     }
 
-    /// Turns the end of a call into its response and closes the account.
+    /// Closes the account with the call's end. A tool's own error is a failure that carries its result.
     pub(super) fn close(
         mut self,
-        id: CallId,
         permitted: &Permitted<ToolCall<'_>>,
         ended: Result<Answered, CallFailure>,
-    ) -> Result<Response<ReplyBody>, CallFailure> {
-        let service = Arc::clone(&self.service);
-        let service = service.name.as_str();
+    ) -> Result<Done, CallFailure> {
+        let service = self.service.name.clone();
         let result = match ended {
             Ok(Answered { instance, answer: Answer::Result(result) }) => {
                 self.response_bytes = u32::try_from(result.len()).unwrap_or(u32::MAX);
                 if envelope::is_tool_error(&result) {
                     self.ending = Ending::ToolError;
-                    Err(CallFailure::tool_error(service, instance.as_str(), permitted.tool(), result))
+                    Err(CallFailure::tool_error(
+                        service.as_str(),
+                        instance.as_str(),
+                        permitted.tool(),
+                        result,
+                    ))
                 } else {
                     self.ending = Ending::Ok;
-                    Ok(reply::success(id, service, instance.as_str(), permitted.ruling(), &result))
+                    Ok(Done { service, instance, ruling: permitted.ruling().cloned(), result })
                 }
             }
             Ok(Answered { instance, answer: Answer::Error(error) }) => {
                 self.ending = Ending::ToolError;
-                Err(CallFailure::rpc_error(service, instance.as_str(), permitted.tool(), error))
+                Err(CallFailure::rpc_error(service.as_str(), instance.as_str(), permitted.tool(), error))
             }
             Err(failure) => {
                 self.ending = match failure {

@@ -6,6 +6,7 @@
 mod account;
 mod attempt;
 mod decode;
+mod endpoint;
 mod failure;
 mod pick;
 mod reply;
@@ -15,7 +16,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
@@ -29,7 +29,7 @@ use crate::mesh::verdict::CallFacts;
 use crate::policy::chain::{self, ToolCall};
 use crate::registry::Registry;
 
-use account::Account;
+use account::{Account, Done};
 use decode::CallBody;
 use failure::CallFailure;
 pub use reply::ReplyBody;
@@ -81,23 +81,34 @@ impl Proxy {
     /// `POST /call`: one tool call to its end.
     pub async fn call(&self, request: Request<Incoming>) -> Response<ReplyBody> {
         let arrived = clock::mono();
-        let id = CallId(self.next_id.fetch_add(1, Ordering::Relaxed));
-        let _entered = match self.enter() {
-            Ok(entered) => entered,
-            Err(overloaded) => return overloaded.respond(id),
-        };
-        let read = decode::read_body(request, self.body_bytes_max);
-        match read.await {
-            Ok(body) => match self.run(id, arrived, &body).await {
-                Ok(response) => response,
-                Err(failure) => failure.respond(id),
-            },
-            Err(failure) => failure.respond(id),
-        }
+        let id = self.next_id();
+        self.answer(id, arrived, request).await.unwrap_or_else(|failure| failure.respond(id))
     }
 
-    async fn run(&self, id: CallId, arrived: Mono, body: &Bytes) -> Result<Response<ReplyBody>, CallFailure> {
-        let call = CallBody::decode(body)?;
+    async fn answer(
+        &self,
+        id: CallId,
+        arrived: Mono,
+        request: Request<Incoming>,
+    ) -> Result<Response<ReplyBody>, CallFailure> {
+        let _entered = self.enter()?;
+        let body = decode::read_body(request, self.body_bytes_max).await?;
+        let call = CallBody::decode(&body)?;
+        Ok(reply::success(id, &self.run(id, arrived, &call, body.len()).await?))
+    }
+
+    fn next_id(&self) -> CallId {
+        CallId(self.next_id.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A call that has been read, to its end. `size` is that of the request's body.
+    async fn run(
+        &self,
+        id: CallId,
+        arrived: Mono,
+        call: &CallBody<'_>,
+        size: usize,
+    ) -> Result<Done, CallFailure> {
         let snapshot = self.registry.snapshot();
         let asked =
             snapshot.find(&call.target).ok_or_else(|| CallFailure::UnknownTarget(call.target.to_string()))?;
@@ -112,7 +123,7 @@ impl Proxy {
             tool: &call.tool,
             method: "tools/call",
             client: &call.client,
-            size: u32::try_from(body.len()).unwrap_or(u32::MAX),
+            size: u32::try_from(size).unwrap_or(u32::MAX),
             time_left: time,
         };
         let mut account = Account::open(self, &facts, arrived, asked.service());
@@ -141,7 +152,7 @@ impl Proxy {
             },
         };
         let ended = run.to_the_end(&mut account).await;
-        account.close(id, &permitted, ended)
+        account.close(&permitted, ended)
     }
 
     fn enter(&self) -> Result<Entered<'_>, CallFailure> {

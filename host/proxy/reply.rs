@@ -9,10 +9,10 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
+use super::account::Done;
 use crate::mcp::envelope::put_string;
 use crate::mesh::ids::CallId;
 use crate::policy::Source;
-use crate::policy::chain::Ruling;
 use crate::problem::Problem;
 
 /// Results up to this size are copied behind their head, so that both leave in one write.
@@ -65,37 +65,40 @@ pub(super) fn source(source: &Source) -> String {
 }
 
 /// 200 with `{"call_id", "service", "instance", "routed_by"?, "why"?, "result"}`.
-pub(super) fn success(
-    id: CallId,
-    service: &str,
-    instance: &str,
-    ruling: Option<&Ruling>,
-    result: &Bytes,
-) -> Response<ReplyBody> {
-    let copied = if result.len() <= COPY_BYTES_MAX { result.len() } else { 0 };
-    let mut head = BytesMut::with_capacity(copied + 256);
+pub(super) fn success(id: CallId, done: &Done) -> Response<ReplyBody> {
+    let mut head = BytesMut::with_capacity(done.result.len().min(COPY_BYTES_MAX) + 256);
     head.put_slice(b"{\"call_id\":\"");
     put_hex(&mut head, id.0);
     head.put_slice(b"\",\"service\":\"");
-    head.put_slice(service.as_bytes());
+    head.put_slice(done.service.as_str().as_bytes());
     head.put_slice(b"\",\"instance\":\"");
-    head.put_slice(instance.as_bytes());
+    head.put_slice(done.instance.as_str().as_bytes());
     head.put_u8(b'"');
-    if let Some(ruling) = ruling {
+    if let Some(ruling) = &done.ruling {
         head.put_slice(b",\"routed_by\":");
         put_string(&mut head, &source(&ruling.by));
         head.put_slice(b",\"why\":");
         put_string(&mut head, &ruling.why);
     }
     head.put_slice(b",\"result\":");
-    let chunks = if copied == result.len() {
-        head.put_slice(result);
-        head.put_u8(b'}');
+    framed(head, &done.result, b"}")
+}
+
+/// 200 with JSON of three parts, the middle one copied only when it is small.
+pub(super) fn framed(mut head: BytesMut, middle: &Bytes, end: &'static [u8]) -> Response<ReplyBody> {
+    let chunks = if middle.len() <= COPY_BYTES_MAX {
+        head.put_slice(middle);
+        head.put_slice(end);
         [head.freeze(), Bytes::new(), Bytes::new()]
     } else {
-        [head.freeze(), result.clone(), Bytes::from_static(b"}")]
+        [head.freeze(), middle.clone(), Bytes::from_static(end)]
     };
-    let mut response = Response::new(ReplyBody { chunks, next: 0 });
+    json(StatusCode::OK, ReplyBody { chunks, next: 0 })
+}
+
+pub(super) fn json(status: StatusCode, body: impl Into<ReplyBody>) -> Response<ReplyBody> {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
@@ -123,12 +126,15 @@ mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
+    use crate::mesh::ids::Name;
 
     #[tokio::test]
     async fn results_of_any_size_leave_unchanged() {
         for size in [1, COPY_BYTES_MAX - 2, COPY_BYTES_MAX, 1 << 20] {
             let result = Bytes::from(format!("\"{}\"", "x".repeat(size)));
-            let response = success(CallId(0xab), "s", "i", None, &result);
+            let name = |text| Name::new(text).expect("a name");
+            let done = Done { service: name("s"), instance: name("i"), ruling: None, result: result.clone() };
+            let response = success(CallId(0xab), &done);
             let hint = response.body().size_hint().exact();
             let body = response.into_body().collect().await.expect("it cannot fail").to_bytes();
             assert_eq!(hint, Some(body.len() as u64));

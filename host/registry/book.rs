@@ -110,6 +110,7 @@ pub(super) struct Book {
     next_id: u64,
     generation: u64,
     catalog: Arc<Catalog>,
+    merged: publish::Merged,
 }
 
 /// Says whether `token` is that of `hash`, in constant time.
@@ -138,6 +139,7 @@ impl Book {
             next_id: 1,
             generation: 0,
             catalog: Arc::default(),
+            merged: publish::Merged::default(),
         };
         for (totals, since) in kept.services {
             let service = book.service(&totals.name);

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::instance::{Instance, Service, ServiceCore};
+use crate::mcp::catalogue::Catalogue;
 use crate::mesh::ids::Name;
 use crate::mesh::pool::Catalog;
 use crate::policy::PolicySet;
@@ -15,7 +16,10 @@ pub struct Snapshot {
     pub(super) instances: HashMap<Name, (Arc<Service>, Arc<Instance>)>,
     /// Every service that ever was, with its counts: what was called is not forgotten with who answered.
     pub(super) totals: Arc<[(Name, Arc<ServiceCore>)]>,
+    /// What routers are told of the services.
     pub catalog: Arc<Catalog>,
+    /// All tools under their merged names.
+    pub tools: Arc<Catalogue>,
     pub policies: Arc<PolicySet>,
 }
 
@@ -43,6 +47,7 @@ impl Default for Snapshot {
             instances: HashMap::new(),
             totals: Arc::from([]),
             catalog: Arc::default(),
+            tools: Arc::default(),
             policies: Arc::default(),
         }
     }

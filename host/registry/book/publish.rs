@@ -4,12 +4,46 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Book, LOCAL_NODE};
+use crate::mcp::catalogue::Catalogue;
 use crate::mesh::health::HealthState;
 use crate::mesh::ids::Name;
 use crate::mesh::instance::Tool;
 use crate::mesh::pool::{Catalog, CatalogService, Member, Pool};
 use crate::registry::instance::{Instance, Service, ServiceCore, ToolSet};
 use crate::registry::snapshot::Snapshot;
+
+/// The merged tools, and what they were made of.
+#[derive(Default)]
+pub(super) struct Merged {
+    catalogue: Arc<Catalogue>,
+    sources: Vec<(Name, Arc<ToolSet>)>,
+}
+
+impl Merged {
+    /// Made anew only when some service's tools are others.
+    fn of(&mut self, services: &HashMap<Name, Arc<Service>>) -> Arc<Catalogue> {
+        let mut sources: Vec<(Name, Arc<ToolSet>)> =
+            services.values().map(|service| (service.name.clone(), Arc::clone(&service.tools))).collect();
+        sources.sort_by(|a, b| a.0.cmp(&b.0));
+        let same = sources.len() == self.sources.len()
+            && sources
+                .iter()
+                .zip(&self.sources)
+                .all(|(new, old)| new.0 == old.0 && Arc::ptr_eq(&new.1, &old.1));
+        if !same {
+            self.catalogue =
+                Arc::new(Catalogue::new(sources.iter().map(|(name, tools)| (name, &**tools.list()))));
+            self.sources = sources;
+        }
+        Arc::clone(&self.catalogue)
+    }
+
+    /// The set of before, when `tools` is the same.
+    fn reuse(&self, service: &Name, tools: ToolSet) -> Arc<ToolSet> {
+        let known = self.sources.iter().find(|(name, known)| name == service && **known == tools);
+        known.map_or_else(|| Arc::new(tools), |(_, known)| Arc::clone(known))
+    }
+}
 
 impl Book {
     /// The tools that a service's present instances declare, or that it is remembered for.
@@ -50,12 +84,14 @@ impl Book {
             services.insert(name, service);
         }
         self.publish_catalog(&services);
+        let tools = self.merged.of(&services);
         Snapshot {
             generation: self.generation,
             services,
             instances,
             totals: self.totals(last),
             catalog: Arc::clone(&self.catalog),
+            tools,
             policies: Arc::clone(&last.policies),
         }
     }
@@ -72,7 +108,7 @@ impl Book {
         if let Some(service) = self.services.get(name).and_then(|record| record.published.as_ref()) {
             return Arc::clone(service);
         }
-        let tools = Arc::new(ToolSet::new(self.tools_of(name)));
+        let tools = self.merged.reuse(name, ToolSet::new(self.tools_of(name)));
         let record = self.service(name);
         let local = Name::new(LOCAL_NODE).expect("a good name");
         let members = instances.iter().map(|instance| Member {

@@ -1,0 +1,202 @@
+//! `/mcp`: every service behind one address, for clients of both eras. Stateless: no session is given out, and every
+//! answer is JSON.
+
+use std::borrow::Cow;
+
+use bytes::{BufMut, Bytes};
+use http::header::ALLOW;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming as Body;
+use serde_json::value::RawValue;
+
+use super::account::Done;
+use super::decode::{self, CallBody};
+use super::failure::CallFailure;
+use super::reply::{self, ReplyBody};
+use super::{CallId, Proxy};
+use crate::clock;
+use crate::mcp::envelope::CLIENT_INFO;
+use crate::mcp::era::{Era, MODERN_VERSION, PROTOCOL_VERSION_HEADER};
+use crate::mcp::incoming::{self, CallParams, Incoming};
+use crate::problem::Problem;
+
+/// The code of an unsupported revision (2026-07-28, errors).
+const UNSUPPORTED_VERSION: i32 = -32022;
+
+impl Proxy {
+    /// One message of an MCP client.
+    pub async fn mcp(&self, request: Request<Body>) -> Response<ReplyBody> {
+        if request.method() != Method::POST {
+            let detail = "messages are sent with POST; this endpoint keeps no sessions and no streams";
+            let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", detail, "send a POST");
+            let mut response = reply::problem(&problem);
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+            return response;
+        }
+        let id = self.next_id();
+        let era = match era_of(request.headers()) {
+            Ok(era) => era,
+            Err(version) => return unsupported(&version),
+        };
+        let _entered = match self.enter() {
+            Ok(entered) => entered,
+            Err(failure) => return failure.respond(id),
+        };
+        match decode::read_body(request, self.body_bytes_max).await {
+            Ok(body) => self.message(id, era, &body).await,
+            Err(failure) => failure.respond(id),
+        }
+    }
+
+    async fn message(&self, id: CallId, era: Era, body: &Bytes) -> Response<ReplyBody> {
+        let message = match Incoming::read(body) {
+            Ok(message) => message,
+            Err(error) => return refuse(era, None, incoming::PARSE_ERROR, &error.to_string()),
+        };
+        match (message.method.as_deref(), message.id) {
+            (Some(method), Some(rpc)) => self.request(id, era, method, rpc, message.params, body.len()).await,
+            // Notifications, and answers to requests that were never sent from here.
+            (Some(_), None) | (None, Some(_)) => {
+                let mut response = Response::new(ReplyBody::default());
+                *response.status_mut() = StatusCode::ACCEPTED;
+                response
+            }
+            (None, None) => {
+                refuse(era, None, incoming::INVALID_REQUEST, "the message has neither method nor id")
+            }
+        }
+    }
+
+    async fn request(
+        &self,
+        id: CallId,
+        era: Era,
+        method: &str,
+        rpc: &RawValue,
+        params: Option<&RawValue>,
+        size: usize,
+    ) -> Response<ReplyBody> {
+        match (method, era) {
+            ("initialize", _) => {
+                let version = incoming::negotiate(params);
+                let result = format!(
+                    r#"{{"protocolVersion":"{version}","capabilities":{{"tools":{{}}}},"serverInfo":{CLIENT_INFO}}}"#
+                );
+                reply::json(StatusCode::OK, incoming::result(rpc, result.as_bytes()))
+            }
+            ("server/discover", Era::Modern) => {
+                reply::json(StatusCode::OK, incoming::result(rpc, discovery().as_bytes()))
+            }
+            ("ping", Era::Legacy) => reply::json(StatusCode::OK, incoming::result(rpc, b"{}")),
+            ("tools/list", _) => self.list(era, rpc),
+            ("tools/call", _) => self.call_tool(id, era, rpc, params, size).await,
+            _ => {
+                refuse(era, Some(rpc), incoming::METHOD_NOT_FOUND, &format!("there is no method `{method}`"))
+            }
+        }
+    }
+
+    fn list(&self, era: Era, rpc: &RawValue) -> Response<ReplyBody> {
+        let (mut head, _) = incoming::result_frame(rpc);
+        if era == Era::Modern {
+            head.put_slice(br#"{"resultType":"complete","ttlMs":0,"cacheScope":"private","tools":["#);
+        } else {
+            head.put_slice(br#"{"tools":["#);
+        }
+        reply::framed(head, self.registry.snapshot().tools.list(), b"]}}")
+    }
+
+    async fn call_tool(
+        &self,
+        id: CallId,
+        era: Era,
+        rpc: &RawValue,
+        params: Option<&RawValue>,
+        size: usize,
+    ) -> Response<ReplyBody> {
+        let arrived = clock::mono();
+        let params = params.and_then(|params| serde_json::from_str::<CallParams<'_>>(params.get()).ok());
+        let Some(params) = params else {
+            return refuse(era, Some(rpc), incoming::INVALID_PARAMS, "`params` must have `name`, a tool's");
+        };
+        let snapshot = self.registry.snapshot();
+        let Some(origin) = snapshot.tools.find(&params.name) else {
+            let message = format!("there is no tool `{}`; `tools/list` has them all", params.name);
+            return refuse(era, Some(rpc), incoming::INVALID_PARAMS, &message);
+        };
+        let call = CallBody {
+            target: Cow::Borrowed(origin.service.as_str()),
+            tool: Cow::Borrowed(&origin.tool),
+            client: Cow::Borrowed(""),
+            arguments: params.arguments.map_or(&b"{}"[..], |arguments| arguments.get().as_bytes()),
+            timeout: None,
+        };
+        match self.run(id, arrived, &call, size).await {
+            Ok(Done { result, .. }) => answer(era, rpc, &result),
+            Err(CallFailure::ToolError { result, .. }) => answer(era, rpc, &result),
+            Err(CallFailure::RpcError { error, .. }) => {
+                reply::json(StatusCode::OK, incoming::raw_error(rpc, &error))
+            }
+            Err(failure) => {
+                let mut problem = failure.problem();
+                problem.call_id = Some(id.to_string());
+                let data = problem.body();
+                let error =
+                    incoming::error(Some(rpc), incoming::NOT_ANSWERED, &failure.to_string(), Some(&data));
+                reply::json(StatusCode::OK, error)
+            }
+        }
+    }
+}
+
+/// A tool's result. Modern clients want to be told that it is complete; legacy instances do not say so.
+fn answer(era: Era, rpc: &RawValue, result: &Bytes) -> Response<ReplyBody> {
+    let (mut head, end) = incoming::result_frame(rpc);
+    let says = memchr::memmem::find(result, b"\"resultType\"").is_some();
+    if era == Era::Legacy || says || !result.starts_with(b"{") {
+        return reply::framed(head, result, end);
+    }
+    let rest = result.slice(1..);
+    head.put_slice(br#"{"resultType":"complete""#);
+    if rest.trim_ascii() != b"}" {
+        head.put_u8(b',');
+    }
+    reply::framed(head, &rest, end)
+}
+
+/// The era that the version header names; without one the client is a legacy one, or has not agreed on any yet.
+fn era_of(headers: &HeaderMap) -> Result<Era, String> {
+    let Some(version) = headers.get(PROTOCOL_VERSION_HEADER) else { return Ok(Era::Legacy) };
+    match version.to_str() {
+        Ok(MODERN_VERSION) => Ok(Era::Modern),
+        Ok(version) if incoming::VERSIONS.contains(&version) => Ok(Era::Legacy),
+        Ok(version) => Err(version.to_owned()),
+        Err(_) => Err(String::new()),
+    }
+}
+
+fn unsupported(version: &str) -> Response<ReplyBody> {
+    let versions = incoming::VERSIONS.join("\",\"");
+    let data = format!(r#"{{"supported":["{versions}"]}}"#);
+    let message = format!("the protocol version `{version}` is not supported");
+    let body = incoming::error(None, UNSUPPORTED_VERSION, &message, Some(data.as_bytes()));
+    reply::json(StatusCode::BAD_REQUEST, body)
+}
+
+fn discovery() -> String {
+    let versions = incoming::VERSIONS.join("\",\"");
+    format!(
+        r#"{{"resultType":"complete","supportedVersions":["{versions}"],"capabilities":{{"tools":{{}}}},"ttlMs":0,"cacheScope":"private","_meta":{{"io.modelcontextprotocol/serverInfo":{CLIENT_INFO}}}}}"#
+    )
+}
+
+/// An error of the proxy's own. The modern era has statuses for them, the legacy era answers 200.
+fn refuse(era: Era, rpc: Option<&RawValue>, code: i32, message: &str) -> Response<ReplyBody> {
+    let status = match (era, code) {
+        (_, incoming::PARSE_ERROR | incoming::INVALID_REQUEST) => StatusCode::BAD_REQUEST,
+        (Era::Legacy, _) => StatusCode::OK,
+        (Era::Modern, incoming::METHOD_NOT_FOUND) => StatusCode::NOT_FOUND,
+        (Era::Modern, _) => StatusCode::BAD_REQUEST,
+    };
+    reply::json(status, incoming::error(rpc, code, message, None))
+}
