@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -20,14 +20,14 @@ use tracing_subscriber::EnvFilter;
 
 use crate::clock;
 use crate::config::Config;
-use crate::edge::{self, BindError, Bound, Edge, Guard, Port, Workers};
+use crate::edge::{self, BindError, Bound, Edge, Ends, Guard, Port, Workers};
 use crate::http::{Pages, Shown, surface};
 use crate::plugin::{self, Plugins};
 use crate::prober::Prober;
 use crate::proxy::Proxy;
 use crate::registry::{Registry, Settings};
 use crate::store::Store;
-use crate::telemetry::account::Accountant;
+use crate::telemetry::account::{Accountant, StatsFile};
 use crate::telemetry::alerts::Alerting;
 use crate::telemetry::events::EventLog;
 use crate::telemetry::meters::Metering;
@@ -39,6 +39,8 @@ const EVENTS: usize = 4096;
 const FINISHED: usize = 32 << 10;
 /// How long new connections are still taken after `/readyz` said that the proxy stops, when calls are under way.
 const GRACE: Duration = Duration::from_secs(2);
+/// How long the last answers have to be written.
+const LAST_WRITES: Duration = Duration::from_millis(100);
 
 /// Sends the log to standard error: `MESHWRIGHT_LOG` says how much, `info` unless set.
 pub fn log_to_stderr() {
@@ -80,6 +82,8 @@ struct Endpoints {
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {
+    let signals = Signals::listen()?;
+    remove_endpoints(&config.data_dir);
     let mcp = edge::bind(config.mcp_addr, "--mcp-addr", "MESHWRIGHT_MCP_ADDR")?;
     let http = edge::bind(config.http_addr, "--http-addr", "MESHWRIGHT_HTTP_ADDR")?;
     let (store, kept) = Store::open(&config.data_dir)?;
@@ -119,16 +123,20 @@ async fn run(config: Config) -> anyhow::Result<()> {
     tracker.spawn(alerting.run(stop.clone()));
     tracker.spawn(Prober::new(registry.clone(), config.probes, config.calls).run(stop.clone()));
     let accounting = CancellationToken::new();
-    let accountant = Accountant::new(registry.clone(), store.clone(), config.stats_file.clone());
-    let accountant = tokio::spawn(accountant.run(accounting.clone()));
+    let books = TaskTracker::new();
+    books.spawn(Accountant::new(registry.clone(), store.clone()).run(accounting.clone()));
+    if let Some(path) = &config.stats_file {
+        books.spawn(StatsFile::new(registry.clone(), path.clone()).run(accounting.clone()));
+    }
+    books.close();
 
     let endpoints =
         Endpoints { http: format!("http://{}", http.address), mcp: format!("http://{}/mcp", mcp.address) };
     let guard = Guard::new(&[mcp.address, http.address], &config.allowed_hosts, &config.allowed_origins);
     let draining = Arc::clone(&pages.draining);
     let edge = Arc::new(Edge { guard, proxy: Arc::clone(&proxy), surface: surface(pages) });
-    let connections = CancellationToken::new();
-    let workers = Workers::start(config.workers, &edge, &connections, plugin::set_worker)
+    let ends = Ends::default();
+    let workers = Workers::start(config.workers, &edge, &ends, plugin::set_worker)
         .context("cannot start the workers")?;
     let workers = Arc::new(workers);
     let accepting = CancellationToken::new();
@@ -144,25 +152,25 @@ async fn run(config: Config) -> anyhow::Result<()> {
         &endpoints.mcp,
     );
 
-    stop_signal().await?;
-    drain(&proxy, &draining, &accepting, config.calls.drain).await;
-    connections.cancel();
-    stop.cancel();
-    drop(watcher);
-    tracker.close();
-    let tasks = tokio::time::timeout(Duration::from_secs(5), tracker.wait()).await;
-    if tasks.is_err() {
-        tracing::warn!("some tasks did not end in time");
-    }
-    accounting.cancel();
-    accountant.await.context("the accountant panicked")?;
-    store.stop().await;
+    signals.wait().await;
+    drain(&proxy, &draining, &accepting, &ends, config.calls.drain).await;
+    drop(edge);
     if let Some(workers) = Arc::into_inner(workers) {
         let joined = tokio::task::spawn_blocking(move || workers.join());
         if tokio::time::timeout(Duration::from_secs(2), joined).await.is_err() {
-            tracing::warn!("some connections did not end in time and are cut");
+            tracing::warn!("some workers did not end in time");
         }
     }
+    stop.cancel();
+    drop(watcher);
+    tracker.close();
+    if tokio::time::timeout(Duration::from_secs(5), tracker.wait()).await.is_err() {
+        tracing::warn!("some tasks did not end in time");
+    }
+    // Last, when no call can end any more: what was answered is counted.
+    accounting.cancel();
+    books.wait().await;
+    store.stop().await;
     tracing::info!("stopped");
     Ok(())
 }
@@ -254,41 +262,77 @@ fn write_endpoints(folder: &Path, endpoints: &Endpoints) -> anyhow::Result<()> {
     std::fs::rename(&fresh, folder.join("endpoints.json")).context("cannot write `endpoints.json`")
 }
 
-/// Waits for SIGTERM or SIGINT. A second one ends the process at once.
-async fn stop_signal() -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+/// What the last run wrote must not lead anybody to where nobody listens.
+fn remove_endpoints(folder: &Path) {
+    match std::fs::remove_file(folder.join("endpoints.json")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(error = %error, "cannot remove the old `endpoints.json`");
         }
-        tracing::warn!("second signal, stopping at once");
-        std::process::exit(130);
-    });
-    Ok(())
+        _ => {}
+    }
 }
 
-/// Says that the proxy stops, then takes no more connections, then waits for the calls that are under way.
-async fn drain(proxy: &Proxy, draining: &AtomicBool, accepting: &CancellationToken, at_most: Duration) {
+/// SIGTERM and SIGINT, heard from the start on.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    /// Waits for the first; a second one ends the process at once.
+    async fn wait(mut self) {
+        self.next().await;
+        tokio::spawn(async move {
+            self.next().await;
+            tracing::warn!("second signal, stopping at once");
+            std::process::exit(130);
+        });
+    }
+}
+
+/// Says that the proxy stops; a moment later takes no more connections, and no more requests on those there are;
+/// then waits for the calls that are under way.
+async fn drain(
+    proxy: &Proxy,
+    draining: &AtomicBool,
+    accepting: &CancellationToken,
+    ends: &Ends,
+    at_most: Duration,
+) {
     draining.store(true, Ordering::Relaxed);
     tracing::info!(calls = proxy.in_flight(), "stopping");
-    let poll = Duration::from_millis(20);
-    let idle_within = |limit: Duration| async move {
-        let idle = async {
-            while proxy.in_flight() > 0 {
-                tokio::time::sleep(poll).await;
-            }
-        };
-        tokio::time::timeout(limit, idle).await.is_ok()
-    };
-    idle_within(GRACE.min(at_most)).await;
+    let started = tokio::time::Instant::now();
+    idle(proxy, GRACE.min(at_most)).await;
     accepting.cancel();
-    if !idle_within(at_most).await {
+    ends.last_request.cancel();
+    if !idle(proxy, at_most.saturating_sub(started.elapsed())).await {
         tracing::warn!(calls = proxy.in_flight(), "calls did not end in time and are cut");
     }
+    // Answers that are being written have a moment more.
+    tokio::time::sleep(LAST_WRITES).await;
+    ends.cut.cancel();
+}
+
+/// Whether no call is under way, within `limit`.
+async fn idle(proxy: &Proxy, limit: Duration) -> bool {
+    let idle = async {
+        while proxy.in_flight() > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(limit, idle).await.is_ok()
 }

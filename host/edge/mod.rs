@@ -11,4 +11,4 @@ mod workers;
 pub use guard::Guard;
 pub use listen::{BindError, Bound, bind};
 pub use serve::{Body, Edge, Port, Surface};
-pub use workers::Workers;
+pub use workers::{Ends, Workers};

@@ -16,6 +16,15 @@ use crate::worker;
 /// Connections that may wait for a worker to take them.
 const QUEUE: usize = 1024;
 
+/// How the workers' connections end.
+#[derive(Clone, Debug, Default)]
+pub struct Ends {
+    /// From here on each connection ends with the request that is under way.
+    pub last_request: CancellationToken,
+    /// From here on nothing is waited for.
+    pub cut: CancellationToken,
+}
+
 /// The way to the workers.
 pub struct Workers {
     queues: Vec<mpsc::Sender<(TcpStream, Port)>>,
@@ -24,15 +33,14 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts `count` threads. `each` runs first on each of them. They end when `stop` is cancelled and their
-    /// connections have ended.
+    /// Starts `count` threads. `each` runs first on each of them. They end as `ends` says.
     ///
     /// # Errors
     /// A thread or its runtime cannot be made.
     pub fn start(
         count: usize,
         edge: &Arc<Edge>,
-        stop: &CancellationToken,
+        ends: &Ends,
         each: impl Fn(usize) + Send + Clone + 'static,
     ) -> std::io::Result<Self> {
         let mut queues = Vec::with_capacity(count);
@@ -40,11 +48,11 @@ impl Workers {
         for index in 0..count {
             let (queue, connections) = mpsc::channel(QUEUE);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let (edge, stop, each) = (Arc::clone(edge), stop.clone(), each.clone());
+            let (edge, ends, each) = (Arc::clone(edge), ends.clone(), each.clone());
             let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                 worker::set(index);
                 each(index);
-                runtime.block_on(run(edge, connections, stop));
+                runtime.block_on(run(edge, connections, ends));
             })?;
             queues.push(queue);
             threads.push(thread);
@@ -60,7 +68,7 @@ impl Workers {
         }
     }
 
-    /// Waits for the threads to end; the token given to `start` must have been cancelled.
+    /// Waits for the threads to end; the tokens given to `start` must have been cancelled.
     pub fn join(self) {
         drop(self.queues);
         for thread in self.threads {
@@ -71,16 +79,16 @@ impl Workers {
     }
 }
 
-async fn run(edge: Arc<Edge>, mut connections: mpsc::Receiver<(TcpStream, Port)>, stop: CancellationToken) {
+async fn run(edge: Arc<Edge>, mut connections: mpsc::Receiver<(TcpStream, Port)>, ends: Ends) {
     let tracker = TaskTracker::new();
     loop {
         tokio::select! {
-            () = stop.cancelled() => break,
+            () = ends.last_request.cancelled() => break,
             next = connections.recv() => match next {
                 None => break,
                 Some((stream, port)) => match tokio::net::TcpStream::from_std(stream) {
                     Ok(stream) => {
-                        tracker.spawn(Arc::clone(&edge).serve(stream, port, stop.clone()));
+                        tracker.spawn(Arc::clone(&edge).serve(stream, port, ends.last_request.clone()));
                     }
                     Err(error) => tracing::warn!(error = %error, "connection cannot be served"),
                 },
@@ -88,5 +96,6 @@ async fn run(edge: Arc<Edge>, mut connections: mpsc::Receiver<(TcpStream, Port)>
         }
     }
     tracker.close();
-    tracker.wait().await;
+    // What is cut ends with the runtime, when it is dropped: its accounts are closed then.
+    ends.cut.run_until_cancelled(tracker.wait()).await;
 }

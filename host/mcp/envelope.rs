@@ -115,6 +115,8 @@ pub enum Message<'a> {
     Result(&'a RawValue),
     /// The JSON-RPC error that answers our request, as it came.
     Error(&'a RawValue),
+    /// A JSON-RPC error without an id: the request could not be read (JSON-RPC 2.0, section 5), or was not looked at.
+    Unidentified(&'a RawValue),
     /// A request of the other side; it waits for our answer.
     Request {
         id: &'a RawValue,
@@ -136,10 +138,11 @@ pub fn read(bytes: &[u8], id: u64) -> Result<Message<'_>, AnswerError> {
             None => Message::Notification,
         });
     }
-    // Errors about a request that could not be read carry a null id (JSON-RPC 2.0, section 5).
     let answered = envelope.id.map_or("null", RawValue::get);
-    let ours = answered.parse() == Ok(id) || (answered == "null" && envelope.error.is_some());
-    if !ours {
+    if let (Some(error), "null") = (envelope.error, answered) {
+        return Ok(Message::Unidentified(error));
+    }
+    if answered.parse() != Ok(id) {
         return Err(AnswerError::WrongId);
     }
     match (envelope.result, envelope.error) {
@@ -206,7 +209,8 @@ mod tests {
         assert!(matches!(read(br#"{"id":"7","result":{}}"#, 7), Err(AnswerError::WrongId)));
         assert!(matches!(read(br#"{"id":7}"#, 7), Err(AnswerError::Empty)));
         assert!(matches!(read(b"<html>", 7), Err(AnswerError::Malformed(_))));
-        assert!(matches!(read(br#"{"id":null,"error":{"code":-32700}}"#, 7), Ok(Message::Error(_))));
+        assert!(matches!(read(br#"{"id":null,"error":{"code":-32700}}"#, 7), Ok(Message::Unidentified(_))));
+        assert!(matches!(read(br#"{"id":7,"error":{"code":-32700}}"#, 7), Ok(Message::Error(_))));
         assert!(matches!(read(br#"{"id":null,"result":{}}"#, 7), Err(AnswerError::WrongId)));
     }
 

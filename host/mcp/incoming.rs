@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
 use super::envelope::{put_number, put_string};
-use super::era::{LEGACY_VERSION, MODERN_VERSION};
+use super::era::{LEGACY_VERSION, METHOD_HEADER, MODERN_VERSION, NAME_HEADER, header_name};
 
 pub const PARSE_ERROR: i32 = -32700;
 pub const INVALID_REQUEST: i32 = -32600;
@@ -41,7 +42,30 @@ impl<'a> Incoming<'a> {
     /// # Errors
     /// Bytes that are no JSON-RPC message.
     pub fn read(bytes: &'a [u8]) -> Result<Self, NotJsonRpc> {
+        // An array would be taken for the fields in their order.
+        if !bytes.trim_ascii_start().starts_with(b"{") {
+            return Err(NotJsonRpc(serde::de::Error::custom("it is not an object")));
+        }
         Ok(serde_json::from_slice(bytes)?)
+    }
+
+    /// Whether the headers that repeat method and name say what the body says. Absent ones contradict nothing: the
+    /// body decides.
+    pub fn agrees_with(&self, headers: &HeaderMap) -> bool {
+        #[derive(Deserialize)]
+        struct Named<'a> {
+            #[serde(borrow, default)]
+            name: Cow<'a, str>,
+        }
+        let method = self.method.as_deref().unwrap_or_default();
+        let named = self.params.and_then(|params| serde_json::from_str::<Named<'_>>(params.get()).ok());
+        let name = named.map(|named| named.name).unwrap_or_default();
+        let method_agrees =
+            headers.get(METHOD_HEADER).is_none_or(|value| value.as_bytes() == method.as_bytes());
+        let name_agrees = headers.get(NAME_HEADER).is_none_or(|value| {
+            value.as_bytes() == header_name(&name).as_bytes() || value.as_bytes() == name.as_bytes()
+        });
+        method_agrees && name_agrees
     }
 }
 

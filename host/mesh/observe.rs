@@ -16,6 +16,8 @@ pub struct Finished {
     pub tool: Arc<str>,
     pub client: Arc<str>,
     pub latency_us: u32,
+    /// Of the last attempt alone; 0 when there was none.
+    pub attempt_us: u32,
     /// HTTP status that the caller got.
     pub status: u16,
     pub request_bytes: u32,

@@ -123,10 +123,13 @@ impl Instance {
     }
 
     pub fn pick(&mut self, pool: &Arc<Pool>, ask: Ask) -> Result<Option<u32>, Fault> {
-        let current = self.pools_seen.get(&pool.id.0).is_some_and(|seen| {
-            seen.version > pool.version
-                || seen.version == pool.version
-                    && seen.loads_version >= pool.loads_version.load(Ordering::Relaxed)
+        let seen = self.pools_seen.get(&pool.id.0);
+        // The guest knows a later membership than this call does: its slots may not be this call's.
+        if seen.is_some_and(|seen| seen.version > pool.version) {
+            return Ok(None);
+        }
+        let current = seen.is_some_and(|seen| {
+            seen.version == pool.version && seen.loads_version >= pool.loads_version.load(Ordering::Relaxed)
         });
         self.store.data_mut().ask_about(pool);
         let picked = if current { Ok(()) } else { self.push(pool) }.and_then(|()| {

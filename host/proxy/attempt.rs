@@ -1,7 +1,7 @@
 //! Attempts at a call until one is answered or no other may be made.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::account::Account;
 use super::failure::CallFailure;
@@ -10,6 +10,7 @@ use crate::clock;
 use crate::mesh::balance::failure_charge;
 use crate::mesh::ids::Name;
 use crate::mesh::retry::{self, Failure};
+use crate::mesh::stats::CallCounters;
 use crate::policy::chain::{Permitted, ToolCall};
 use crate::registry::{Found, Instance, Snapshot};
 use crate::upstream::{Answer, Blame, SendError, Times};
@@ -20,6 +21,8 @@ pub(super) struct Run<'a> {
     pub target: Found<'a>,
     pub permitted: &'a Permitted<ToolCall<'a>>,
     pub times: Times,
+    /// The caller gave less time than is usual: running out of it says nothing about the instance.
+    pub impatient: bool,
 }
 
 /// An answer, and who gave it.
@@ -48,18 +51,24 @@ impl Run<'_> {
         let mut tried = Excluded::default();
         let mut last: Option<Failed> = None;
         let mut attempt = 0;
+        let mut unsure = false;
         loop {
             let Some(picked) = question.pick(&tried, clock::mono()) else {
-                return Err(self.give_up(last, attempt));
+                return Err(self.give_up(last, attempt, unsure));
             };
             attempt += 1;
             account.instance = Some(picked.instance.name().clone());
-            let error = match self.send(picked.instance, picked.trial).await {
+            let started = clock::mono();
+            let ended = self.send(picked.instance, picked.trial).await;
+            let took = clock::mono().since(started);
+            account.attempt_us = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
+            let error = match ended {
                 Ok(answer) => return Ok(Answered { instance: picked.instance.name().clone(), answer }),
                 Err(error) => error,
             };
             tried.add(picked.instance.slot);
             let failure = error.failure();
+            unsure |= failure == Failure::Unanswered;
             tracing::debug!(call = %self.permitted.facts().id, instance = %picked.instance.name(), attempt, error = %crate::upstream::chain(&error), "attempt failed");
             last = Some(Failed { error, instance: picked.instance.name().clone() });
             let now = tokio::time::Instant::now();
@@ -67,7 +76,7 @@ impl Run<'_> {
                 || now >= self.times.deadline
                 || !service.core.budget.withdraw(clock::mono())
             {
-                return Err(self.give_up(last, attempt));
+                return Err(self.give_up(last, attempt, unsure));
             }
             service.core.counters.retries.fetch_add(1, Ordering::Relaxed);
             // Nothing reached the instance that failed, so another one can be asked at once.
@@ -80,13 +89,13 @@ impl Run<'_> {
 
     async fn send(&self, instance: &Arc<Instance>, trial: bool) -> Result<Answer, SendError> {
         let core = &instance.core;
-        let trial = Trial { instance, pending: trial };
+        let attempt = Attempt { instance, trial, ended: false };
         let _in_flight = core.live.enter();
         let started = clock::mono();
         let result = instance.peer.call_tool(self.permitted, &self.times).await;
         let ended = clock::mono();
         let latency = ended.since(started);
-        trial.ended();
+        attempt.ended();
         let micros = u32::try_from(latency.as_micros()).unwrap_or(u32::MAX);
         match &result {
             Ok(_) => {
@@ -99,13 +108,17 @@ impl Run<'_> {
             }
             Err(error) => {
                 let random = fastrand::u64(..);
-                let transition = match error.blame() {
+                let transition = match self.blame(error) {
                     Blame::Instance => {
                         core.live.observe(ended, failure_charge(latency));
                         core.guard.on_failure(ended, random)
                     }
                     Blame::Load => core.guard.on_ratio_failure(ended, random),
                     Blame::Caller => core.guard.on_success(ended),
+                    Blame::Nobody => {
+                        core.guard.on_abandoned();
+                        None
+                    }
                 };
                 if error.is_refused() {
                     core.refused.store(true, Ordering::Relaxed);
@@ -115,15 +128,28 @@ impl Run<'_> {
                 }
             }
         }
-        count(instance, &result);
+        let counters = &core.counters;
+        let counter = match &result {
+            Ok(Answer::Result(_)) => &counters.ok,
+            Ok(Answer::Error(_)) => &counters.tool_errors,
+            Err(error) => match self.blame(error) {
+                Blame::Instance | Blame::Load => &counters.failed,
+                Blame::Caller | Blame::Nobody => &counters.refused,
+            },
+        };
+        count(counters, counter);
         result
     }
 
-    fn give_up(&self, last: Option<Failed>, attempts: u32) -> CallFailure {
+    fn blame(&self, error: &SendError) -> Blame {
+        if self.impatient && error.is_deadline() { Blame::Nobody } else { error.blame() }
+    }
+
+    fn give_up(&self, last: Option<Failed>, attempts: u32, unsure: bool) -> CallFailure {
         let service = self.target.service().name.to_string();
         match last {
             Some(Failed { error, instance }) => {
-                CallFailure::Upstream { service, instance: instance.to_string(), attempts, error }
+                CallFailure::Upstream { service, instance: instance.to_string(), attempts, error, unsure }
             }
             None => CallFailure::NoInstance { why: self.why_none(), service },
         }
@@ -145,34 +171,34 @@ impl Run<'_> {
     }
 }
 
-fn count(instance: &Instance, result: &Result<Answer, SendError>) {
-    let counters = &instance.core.counters;
-    counters.messages.fetch_add(1, Ordering::Relaxed);
-    let counter = match result {
-        Ok(Answer::Result(_)) => &counters.ok,
-        Ok(Answer::Error(_)) => &counters.tool_errors,
-        Err(error) if error.blame() == Blame::Caller => &counters.tool_errors,
-        Err(_) => &counters.failed,
-    };
-    counter.fetch_add(1, Ordering::Relaxed);
+/// At an instance, `refused` are attempts that ended for the caller's reasons.
+fn count(counters: &CallCounters, ending: &AtomicU64) {
+    ending.fetch_add(1, Ordering::Relaxed);
+    counters.messages.fetch_add(1, Ordering::Release);
 }
 
-/// Gives a half-open breaker its trial back when the caller goes away before it ended.
-struct Trial<'a> {
+/// An attempt under way. When its caller goes away before it ended, a half-open breaker gets its trial back.
+struct Attempt<'a> {
     instance: &'a Instance,
-    pending: bool,
+    trial: bool,
+    ended: bool,
 }
 
-impl Trial<'_> {
+impl Attempt<'_> {
     fn ended(mut self) {
-        self.pending = false;
+        self.ended = true;
     }
 }
 
-impl Drop for Trial<'_> {
+impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        if self.pending {
+        if self.ended {
+            return;
+        }
+        if self.trial {
             self.instance.core.guard.on_abandoned();
         }
+        let counters = &self.instance.core.counters;
+        count(counters, &counters.refused);
     }
 }

@@ -21,6 +21,8 @@ const DISCARD_BYTES_MAX: usize = 64 << 20;
 const DISCARD_TIME_MAX: Duration = Duration::from_secs(2);
 /// Longest name of a tool, in bytes.
 const TOOL_BYTES_MAX: usize = 1024;
+/// Longest name of a client, in bytes.
+const CLIENT_BYTES_MAX: usize = 256;
 
 /// The body of `POST /call`, borrowed from its bytes.
 #[derive(Debug)]
@@ -51,6 +53,10 @@ struct Raw<'a> {
 
 impl<'a> CallBody<'a> {
     pub(super) fn decode(body: &'a [u8]) -> Result<Self, CallFailure> {
+        // An array would be taken for the fields in their order.
+        if !body.trim_ascii_start().starts_with(b"{") {
+            return Err(CallFailure::Invalid("it is not an object".to_owned()));
+        }
         let raw: Raw<'a> =
             serde_json::from_slice(body).map_err(|error| CallFailure::Invalid(error.to_string()))?;
         let wrong = |why: &str| Err(CallFailure::Invalid(why.to_owned()));
@@ -59,6 +65,9 @@ impl<'a> CallBody<'a> {
         }
         if raw.tool_name.len() > TOOL_BYTES_MAX {
             return wrong("`tool_name` is longer than 1024 bytes");
+        }
+        if raw.client.len() > CLIENT_BYTES_MAX {
+            return wrong("`client` is longer than 256 bytes");
         }
         let arguments = match raw.arguments.map(RawValue::get) {
             None | Some("null") => "{}",
@@ -172,6 +181,7 @@ mod tests {
         for body in [
             "",
             "[]",
+            r#"["a","t",{}]"#,
             r#"{"target_instance":"a"}"#,
             r#"{"target_instance":"a","tool_name":""}"#,
             r#"{"target_instance":"a","tool_name":"t","arguments":[1]}"#,

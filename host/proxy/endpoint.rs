@@ -22,6 +22,8 @@ use crate::problem::Problem;
 
 /// The code of an unsupported revision (2026-07-28, errors).
 const UNSUPPORTED_VERSION: i32 = -32022;
+/// The code of headers that contradict the body.
+const HEADER_MISMATCH: i32 = -32020;
 
 impl Proxy {
     /// One message of an MCP client.
@@ -38,21 +40,27 @@ impl Proxy {
             Ok(era) => era,
             Err(version) => return unsupported(&version),
         };
-        let _entered = match self.enter() {
-            Ok(entered) => entered,
+        let head = request.headers().clone();
+        let body = match decode::read_body(request, self.body_bytes_max).await {
+            Ok(body) => body,
             Err(failure) => return failure.respond(id),
         };
-        match decode::read_body(request, self.body_bytes_max).await {
-            Ok(body) => self.message(id, era, &body).await,
+        match self.enter() {
+            Ok(_entered) => self.message(id, era, &head, &body).await,
             Err(failure) => failure.respond(id),
         }
     }
 
-    async fn message(&self, id: CallId, era: Era, body: &Bytes) -> Response<ReplyBody> {
+    async fn message(&self, id: CallId, era: Era, head: &HeaderMap, body: &Bytes) -> Response<ReplyBody> {
         let message = match Incoming::read(body) {
             Ok(message) => message,
             Err(error) => return refuse(era, None, incoming::PARSE_ERROR, &error.to_string()),
         };
+        if era == Era::Modern && !message.agrees_with(head) {
+            let why = "the headers `Mcp-Method` and `Mcp-Name` do not say what the body says";
+            let body = incoming::error(message.id, HEADER_MISMATCH, why, None);
+            return reply::json(StatusCode::BAD_REQUEST, body);
+        }
         match (message.method.as_deref(), message.id) {
             (Some(method), Some(rpc)) => self.request(id, era, method, rpc, message.params, body.len()).await,
             // Notifications, and answers to requests that were never sent from here.
@@ -131,7 +139,7 @@ impl Proxy {
             arguments: params.arguments.map_or(&b"{}"[..], |arguments| arguments.get().as_bytes()),
             timeout: None,
         };
-        match self.run(id, arrived, &call, size).await {
+        match self.run(id, arrived, &snapshot, &call, size).await {
             Ok(Done { result, .. }) => answer(era, rpc, &result),
             Err(CallFailure::ToolError { result, .. }) => answer(era, rpc, &result),
             Err(CallFailure::RpcError { error, .. }) => {

@@ -11,7 +11,6 @@ use super::RETRY_AFTER;
 use super::reply::{self, ReplyBody};
 use crate::mcp::envelope;
 use crate::mesh::ids::CallId;
-use crate::mesh::retry::Failure;
 use crate::policy::chain::Refused;
 use crate::problem::Problem;
 use crate::upstream::{self, SendError};
@@ -36,7 +35,8 @@ pub(super) enum CallFailure {
     NoInstance { service: String, why: String },
     /// The last attempt's end.
     #[error("`{instance}` of `{service}` gave no answer in {attempts} attempts: {}", upstream::chain(.error))]
-    Upstream { service: String, instance: String, attempts: u32, error: SendError },
+    /// `unsure`: this or an earlier attempt was sent and not answered.
+    Upstream { service: String, instance: String, attempts: u32, error: SendError, unsure: bool },
     #[error("`{tool}` failed: {text}")]
     ToolError { service: String, instance: String, tool: String, text: String, result: Bytes },
     #[error("`{instance}` refused `{tool}`: {message} (JSON-RPC error {code})")]
@@ -79,12 +79,12 @@ impl CallFailure {
                 problem.service = Some(service);
                 retry(problem, RETRY_AFTER)
             }
-            Self::Upstream { service, instance, error, .. } => {
+            Self::Upstream { service, instance, error, unsure, .. } => {
                 let (status, code, hint) = upstream_row(error);
-                let mut problem = make(status, code, hint);
+                let mut problem = make(status, code, if *unsure { UNSURE } else { hint });
                 problem.service = Some(service);
                 problem.instance = Some(instance);
-                problem.outcome = (error.failure() == Failure::Unanswered).then_some("unknown");
+                problem.outcome = unsure.then_some("unknown");
                 problem
             }
             Self::ToolError { service, instance, result, .. } => {
@@ -142,20 +142,22 @@ impl CallFailure {
     }
 }
 
+const UNSURE: &str = "the tool may have run: check before calling again";
+
 fn upstream_row(error: &SendError) -> (StatusCode, &'static str, &'static str) {
-    const UNSURE: &str = "the tool may have run: check before calling again";
     match error {
         SendError::Connect(_)
         | SendError::ConnectTimeout(_)
         | SendError::NotSent(_)
-        | SendError::SessionGone
-        | SendError::Handshake(_) => {
+        | SendError::Handshake { .. } => {
             (StatusCode::BAD_GATEWAY, "upstream_unreachable", "nothing was sent, so calling again is safe")
         }
         SendError::FirstByteTimeout(_) | SendError::DeadlinePassed => {
             (StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", UNSURE)
         }
-        SendError::Broken(_) | SendError::StreamEnded => (StatusCode::BAD_GATEWAY, "outcome_unknown", UNSURE),
+        SendError::Broken(_) | SendError::StreamEnded | SendError::SessionGone => {
+            (StatusCode::BAD_GATEWAY, "outcome_unknown", UNSURE)
+        }
         SendError::Status { .. } => {
             (StatusCode::BAD_GATEWAY, "upstream_status", "the instance's own log may tell more")
         }

@@ -27,7 +27,7 @@ use crate::mesh::observe::Finished;
 use crate::mesh::time::Mono;
 use crate::mesh::verdict::CallFacts;
 use crate::policy::chain::{self, ToolCall};
-use crate::registry::Registry;
+use crate::registry::{Registry, Snapshot};
 
 use account::{Account, Done};
 use decode::CallBody;
@@ -91,10 +91,11 @@ impl Proxy {
         arrived: Mono,
         request: Request<Incoming>,
     ) -> Result<Response<ReplyBody>, CallFailure> {
-        let _entered = self.enter()?;
         let body = decode::read_body(request, self.body_bytes_max).await?;
+        let _entered = self.enter()?;
         let call = CallBody::decode(&body)?;
-        Ok(reply::success(id, &self.run(id, arrived, &call, body.len()).await?))
+        let snapshot = self.registry.snapshot();
+        Ok(reply::success(id, &self.run(id, arrived, &snapshot, &call, body.len()).await?))
     }
 
     fn next_id(&self) -> CallId {
@@ -106,10 +107,10 @@ impl Proxy {
         &self,
         id: CallId,
         arrived: Mono,
+        snapshot: &Snapshot,
         call: &CallBody<'_>,
         size: usize,
     ) -> Result<Done, CallFailure> {
-        let snapshot = self.registry.snapshot();
         let asked =
             snapshot.find(&call.target).ok_or_else(|| CallFailure::UnknownTarget(call.target.to_string()))?;
         let time = call.timeout.unwrap_or(self.times.whole);
@@ -142,8 +143,9 @@ impl Proxy {
         let spent = clock::mono().since(arrived);
         let deadline = tokio::time::Instant::now() + time.saturating_sub(spent);
         let run = attempt::Run {
-            snapshot: &snapshot,
+            snapshot,
             target,
+            impatient: time < self.times.whole,
             permitted: &permitted,
             times: crate::upstream::Times {
                 connect: self.times.connect,

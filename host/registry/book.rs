@@ -32,6 +32,9 @@ pub(super) struct Record {
     pub id: u64,
     pub slot: Slot,
     pub token_hash: [u8; 32],
+    /// Whether the token may move the name to another endpoint: not when it was given to whoever repeated the
+    /// registration of a living instance without showing one.
+    pub may_move: bool,
     pub lease: Lease,
     pub registered_at: Wall,
     pub expired_at: Option<Wall>,
@@ -164,6 +167,7 @@ impl Book {
                 id: row.id,
                 slot,
                 token_hash: row.token_hash,
+                may_move: true,
                 lease,
                 registered_at: row.registered_at,
                 expired_at: row.expired_at,
@@ -238,20 +242,18 @@ impl Book {
         changes: &mut Vec<Change>,
     ) -> Result<Grant, RegistryError> {
         let name = spec.name.clone();
-        let shown =
-            |record: &Record| token.as_deref().is_some_and(|token| matches(token, &record.token_hash));
         let known = self.records.get(&name).map(|record| {
-            let owner = shown(record);
+            let owner = token.as_deref().is_some_and(|token| matches(token, &record.token_hash));
             let same = record.spec.endpoint == spec.endpoint;
-            (owner, same, record.is_present())
+            (owner, same || (owner && record.may_move), record.is_present())
         });
         match known {
             Some((false, _, true)) if token.is_some() => return Err(RegistryError::WrongToken(name)),
-            Some((false, false, true)) => {
+            Some((_, false, true)) => {
                 let endpoint = self.records[&name].spec.endpoint.to_string();
                 return Err(RegistryError::NameTaken { name, endpoint });
             }
-            None if self.records.len() >= INSTANCES_MAX => return Err(RegistryError::Full),
+            None if self.records.len() >= INSTANCES_MAX => self.make_room(changes)?,
             _ => {}
         }
         let keeps_token = known.is_some_and(|(owner, ..)| owner);
@@ -262,7 +264,7 @@ impl Book {
         let spec = Arc::new(spec);
         let renewed = known.is_some_and(|(.., present)| present);
         let moved = self.records.get(&name).is_some_and(|record| record.spec.service != spec.service);
-        if moved {
+        if moved && renewed {
             self.leave_service(&name, now, wall, changes);
         }
         let slot = match self.records.get(&name).filter(|record| !moved && record.is_present()) {
@@ -270,7 +272,12 @@ impl Book {
             None => self.take_slot(&spec.service, now),
         };
         let fresh_id = self.next_id;
+        let may_move = match self.records.get(&name) {
+            Some(record) if keeps_token => record.may_move,
+            _ => !renewed,
+        };
         let record = self.renew(&spec, slot, fresh_id, hash_of(&token), now, wall);
+        record.may_move = may_move;
         let grant = Grant {
             instance: name.clone(),
             service: spec.service.clone(),
@@ -288,6 +295,16 @@ impl Book {
         }
         self.touch_pool(&spec.service);
         Ok(grant)
+    }
+
+    /// Lets the oldest expired record go.
+    fn make_room(&mut self, changes: &mut Vec<Change>) -> Result<(), RegistryError> {
+        let expired = self.records.iter().filter(|(_, record)| !record.is_present());
+        let oldest = expired.min_by_key(|(_, record)| record.expired_at).map(|(name, _)| name.clone());
+        let oldest = oldest.ok_or(RegistryError::Full)?;
+        self.records.remove(&oldest);
+        changes.push(Change::InstanceGone(oldest));
+        Ok(())
     }
 
     /// Puts the record of a registration in place; counts of an earlier one of the same name go on.
@@ -310,6 +327,7 @@ impl Book {
                 id,
                 slot,
                 token_hash,
+                may_move: true,
                 lease,
                 registered_at: wall,
                 expired_at: None,
@@ -324,6 +342,17 @@ impl Book {
         };
         let record = match self.records.remove(&spec.name) {
             None => fresh(Arc::new(InstanceCore::seeded(Default::default())), fresh_id, Lease::granted(now)),
+            Some(mut old) if old.is_present() && old.spec.endpoint == spec.endpoint => {
+                // What is known of it stays known; only the session may be another process's.
+                old.peer.begin_anew();
+                old.lease.reregister(now);
+                old.core.heartbeat_at.store(now.as_micros(), Ordering::Relaxed);
+                old.core.refused.store(false, Ordering::Relaxed);
+                if !spec.tools.is_empty() {
+                    old.tools = Arc::clone(&spec.tools);
+                }
+                Record { spec: Arc::clone(spec), slot, token_hash, published: None, ..old }
+            }
             Some(old) => {
                 let mut lease = old.lease.clone();
                 lease.reregister(now);
@@ -350,7 +379,13 @@ impl Book {
             .any(|other| other.spec.service == service && other.spec.name != *name && other.is_present());
         if !others {
             tracing::debug!(service = %service, at = wall.as_millis(), "service has no instance left");
-            self.service(&service).since = None;
+            let pool = PoolId(self.next_pool);
+            self.next_pool += 1;
+            let record = self.service(&service);
+            record.since = None;
+            // Another pool if it comes back: balancers are told that this one is gone.
+            record.pool = pool;
+            record.loads_version = Arc::default();
             changes.push(Change::ServiceSince(service.clone(), None));
         }
         self.touch_pool(&service);
@@ -359,6 +394,9 @@ impl Book {
     /// Takes back what could not be made durable.
     pub(super) fn undo(&mut self, before: Vec<(Name, Option<Record>)>) {
         for (name, record) in before.into_iter().rev() {
+            if let Some(record) = record.as_ref().filter(|record| record.is_present()) {
+                self.service(&record.spec.service).rested.retain(|(slot, _)| *slot != record.slot);
+            }
             let touched = [self.records.remove(&name), record.clone()];
             if let Some(record) = record {
                 self.records.insert(name, record);

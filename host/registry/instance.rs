@@ -170,7 +170,9 @@ pub struct Service {
 
 impl Service {
     pub fn instance(&self, slot: Slot) -> Option<&Arc<Instance>> {
-        self.instances.iter().find(|instance| instance.slot == slot)
+        // They are in the order of their slots.
+        let at = self.instances.binary_search_by_key(&slot, |instance| instance.slot).ok()?;
+        self.instances.get(at)
     }
 
     pub fn available(&self) -> usize {
@@ -192,7 +194,12 @@ impl ToolSet {
     /// Of tools with the same name the first is kept.
     pub fn new(mut tools: Vec<Tool>) -> Self {
         tools.sort_by(|a, b| a.name.cmp(&b.name));
-        tools.dedup_by(|later, first| later.name == first.name);
+        tools.dedup_by(|later, first| {
+            let same = later.name == first.name;
+            // One instance that may not be asked twice is enough: nobody knows yet which one takes the call.
+            first.repeatable &= !same || later.repeatable;
+            same
+        });
         let by_name = tools.iter().enumerate().map(|(index, tool)| (Arc::clone(&tool.name), index)).collect();
         Self { list: tools.into(), by_name }
     }
@@ -203,5 +210,21 @@ impl ToolSet {
 
     pub fn get(&self, name: &str) -> Option<&Tool> {
         self.by_name.get(name).map(|&index| &self.list[index])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mcp::tools;
+
+    #[test]
+    fn a_tool_is_repeatable_only_if_all_instances_say_so() {
+        let may = tools::parse(r#"{"name":"t","annotations":{"idempotentHint":true}}"#).expect("a tool");
+        let must_not = tools::parse(r#"{"name":"t"}"#).expect("a tool");
+        let repeatable = |tools: Vec<Tool>| ToolSet::new(tools).get("t").map(|tool| tool.repeatable);
+        assert_eq!(repeatable(vec![may.clone(), may.clone()]), Some(true));
+        assert_eq!(repeatable(vec![may.clone(), must_not.clone()]), Some(false));
+        assert_eq!(repeatable(vec![must_not, may]), Some(false));
     }
 }

@@ -38,6 +38,8 @@ pub struct Task {
     snapshot: Arc<ArcSwap<Snapshot>>,
     published: watch::Sender<u64>,
     events: mpsc::Sender<Event>,
+    /// Tools that could not be written down yet.
+    unwritten: Vec<Change>,
 }
 
 /// Answers that wait for the commit.
@@ -64,7 +66,7 @@ impl Task {
         published: watch::Sender<u64>,
         events: mpsc::Sender<Event>,
     ) -> Self {
-        Self { book, store, queue, snapshot, published, events }
+        Self { book, store, queue, snapshot, published, events, unwritten: Vec::new() }
     }
 
     /// Runs until `stop`.
@@ -99,12 +101,17 @@ impl Task {
         for command in commands {
             self.step(command, &mut batch, now, wall);
         }
-        let committed = match std::mem::take(&mut batch.changes) {
-            changes if changes.is_empty() => Ok(()),
-            changes => self.store.commit(changes).await,
-        };
+        let mut changes = std::mem::take(&mut batch.changes);
+        if !changes.is_empty() {
+            changes.splice(0..0, std::mem::take(&mut self.unwritten));
+        }
+        let tools: Vec<Change> =
+            changes.iter().filter(|change| matches!(change, Change::Tools(..))).cloned().collect();
+        let committed = if changes.is_empty() { Ok(()) } else { self.store.commit(changes).await };
         if let Err(error) = &committed {
             self.book.undo(std::mem::take(&mut batch.before));
+            // What instances offer is as they say, written or not.
+            self.unwritten = tools;
             tracing::error!(error = %error, "registry change not durable, taken back");
         }
         if let Some(policies) = batch.policies {
@@ -393,8 +400,11 @@ fn judge(record: &mut Record, now: Mono, times: &LeaseTimes) -> bool {
         record.core.live.set_health(record.core.live.score(), 0, assessment.success_permille);
         return false;
     }
-    let score = if assessment.share_permille == 0 { 0 } else { assessment.score };
-    record.core.live.set_health(score, assessment.share_permille, assessment.success_permille);
+    record.core.live.set_health(
+        assessment.routed_score(),
+        assessment.share_permille,
+        assessment.success_permille,
+    );
     record.reason = assessment.reason;
     assessment.changed
 }

@@ -24,6 +24,8 @@ use crate::mesh::time::Wall;
 pub enum StoreError {
     #[error("cannot use the data folder `{path}`")]
     Folder { path: PathBuf, source: std::io::Error },
+    #[error("another proxy uses the data folder `{0}`; stop it, or choose another folder with --data-dir")]
+    InUse(PathBuf),
     #[error("cannot open the database `{path}`")]
     Open { path: PathBuf, source: rusqlite::Error },
     #[error(
@@ -142,13 +144,14 @@ impl Store {
     /// # Errors
     /// A folder or database that cannot be used at all.
     pub fn open(folder: &Path) -> Result<(Self, Kept), StoreError> {
+        let lock = open::lock(folder)?;
         let (connection, repaired) = open::open(folder)?;
         let mut kept = rows::load(&connection)
             .map_err(|source| StoreError::Open { path: open::path(folder), source })?;
         kept.repaired = repaired;
         let (commands, queue) = mpsc::channel(QUEUE);
         let persistence = Arc::new(Persistence::default());
-        thread::start(connection, folder.to_owned(), queue, Arc::clone(&persistence))
+        thread::start(connection, lock, folder.to_owned(), queue, Arc::clone(&persistence))
             .map_err(|source| StoreError::Folder { path: folder.to_owned(), source })?;
         Ok((Self { commands, persistence }, kept))
     }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
@@ -19,10 +19,26 @@ fn copy_path(folder: &Path, age: usize) -> PathBuf {
     folder.join(format!("meshwright.copy{age}.db"))
 }
 
+/// Takes the data folder for this process alone, for as long as the file is open.
+pub(super) fn lock(folder: &Path) -> Result<fs::File, StoreError> {
+    let failed = |source| StoreError::Folder { path: folder.to_owned(), source };
+    fs::create_dir_all(folder).map_err(failed)?;
+    let file = fs::File::create(folder.join("meshwright.lock")).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(StoreError::InUse(folder.to_owned())),
+        Err(fs::TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+/// When the newest copy was made.
+pub(super) fn copied_at(folder: &Path) -> Option<SystemTime> {
+    fs::metadata(copy_path(folder, 0)).and_then(|copy| copy.modified()).ok()
+}
+
 /// Opens the database; a damaged one is set aside and the newest good copy, or nothing, takes its place. The
 /// second value says so, for people.
 pub(super) fn open(folder: &Path) -> Result<(Connection, Option<String>), StoreError> {
-    fs::create_dir_all(folder).map_err(|source| StoreError::Folder { path: folder.to_owned(), source })?;
     let path = path(folder);
     match connect(&path) {
         Ok(connection) => Ok((connection, None)),

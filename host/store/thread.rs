@@ -1,5 +1,6 @@
 //! The one thread that writes.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,27 +12,39 @@ use super::{Command, Persistence, StoreError, open, rows};
 
 /// Distance of the copies.
 const COPY_EVERY: Duration = Duration::from_secs(3600);
+/// Distance of looks at whether a copy is due.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// Shortest distance of two attempts to open a database that failed.
 const REOPEN_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) fn start(
     connection: Connection,
+    lock: File,
     folder: PathBuf,
     queue: mpsc::Receiver<Command>,
     persistence: Arc<Persistence>,
 ) -> std::io::Result<()> {
-    let writer =
-        Writer { connection: Some(connection), folder, persistence, failed_at: None, copied_at: None };
+    let writer = Writer {
+        connection: Some(connection),
+        _lock: lock,
+        folder,
+        persistence,
+        failed_at: None,
+        looked_at: None,
+    };
     std::thread::Builder::new().name("store".to_owned()).spawn(move || writer.run(queue)).map(drop)
 }
 
 struct Writer {
     /// `None` after a failure, until the database can be opened again.
     connection: Option<Connection>,
+    /// The data folder is this process's for as long as it is open.
+    _lock: File,
     folder: PathBuf,
     persistence: Arc<Persistence>,
     failed_at: Option<Instant>,
-    copied_at: Option<Instant>,
+    /// When it was last looked at whether a copy is due.
+    looked_at: Option<Instant>,
 }
 
 impl Writer {
@@ -94,9 +107,14 @@ impl Writer {
     }
 
     fn copy_when_due(&mut self) {
-        let due = self.copied_at.is_none_or(|at| at.elapsed() >= COPY_EVERY);
+        if self.looked_at.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
+            return;
+        }
+        self.looked_at = Some(Instant::now());
+        // By the file's own time, so that a proxy that starts again and again does not push the good copies out.
+        let age = open::copied_at(&self.folder).and_then(|at| at.elapsed().ok());
+        let due = age.is_none_or(|age| age >= COPY_EVERY);
         let Some(connection) = self.connection.as_ref().filter(|_| due) else { return };
-        self.copied_at = Some(Instant::now());
         if let Err(error) = open::copy(connection, &self.folder) {
             tracing::warn!(error = %error, "cannot copy the database");
         }

@@ -19,33 +19,19 @@ const EVERY: Duration = Duration::from_millis(200);
 /// Conditions of instances that nobody calls are written this often.
 const FIGURES_EVERY: u32 = 25;
 
-/// Runs until `stop`, then writes once more. Run by `app`.
-pub struct Accountant {
+/// Keeps the stats file. Runs until `stop`, then writes once more. Run by `app`, apart from [`Accountant`]: a slow
+/// disk under one must not hold the other.
+pub struct StatsFile {
     registry: Registry,
-    store: Store,
-    stats_file: Option<PathBuf>,
-    services: HashMap<Name, CallCounts>,
-    instances: HashMap<Name, InstanceFigures>,
-    file: Option<stats_file::View>,
-    file_failed: bool,
-    round: u32,
+    path: PathBuf,
+    shown: Option<stats_file::View>,
+    failed: bool,
 }
 
-impl Accountant {
-    pub fn new(registry: Registry, store: Store, stats_file: Option<PathBuf>) -> Self {
-        if let Some(path) = &stats_file {
-            stats_file::set_corrupt_aside(path);
-        }
-        Self {
-            registry,
-            store,
-            stats_file,
-            services: HashMap::new(),
-            instances: HashMap::new(),
-            file: None,
-            file_failed: false,
-            round: 0,
-        }
+impl StatsFile {
+    pub fn new(registry: Registry, path: PathBuf) -> Self {
+        stats_file::set_corrupt_aside(&path);
+        Self { registry, path, shown: None, failed: false }
     }
 
     pub async fn run(mut self, stop: CancellationToken) {
@@ -55,36 +41,61 @@ impl Accountant {
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                _ = ticks.tick() => {
-                    self.write_file();
-                    self.write_store().await;
-                }
+                _ = ticks.tick() => {}
                 // Registrations and deregistrations show at once.
-                Ok(()) = generations.changed() => self.write_file(),
+                Ok(()) = generations.changed() => {}
             }
+            self.write().await;
         }
-        self.round = 0;
-        self.write_file();
-        self.write_store().await;
+        self.shown = None;
+        self.write().await;
     }
 
-    fn write_file(&mut self) {
-        let Some(path) = &self.stats_file else { return };
+    async fn write(&mut self) {
         let view = stats_file::View::of(&self.registry.snapshot());
-        if self.file.as_ref() == Some(&view) && path.exists() {
+        if self.shown.as_ref() == Some(&view) && self.path.exists() {
             return;
         }
-        match stats_file::write(path, &view, clock::wall()) {
-            Ok(()) => {
-                self.file = Some(view);
-                self.file_failed = false;
+        let path = self.path.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            stats_file::write(&path, &view, clock::wall()).map(|()| view)
+        });
+        match written.await.unwrap_or_else(|panicked| Err(std::io::Error::other(panicked))) {
+            Ok(view) => {
+                self.shown = Some(view);
+                self.failed = false;
             }
             Err(error) => {
-                if !std::mem::replace(&mut self.file_failed, true) {
-                    tracing::warn!(path = %path.display(), error = %error, "cannot write the stats file, tried again");
+                if !std::mem::replace(&mut self.failed, true) {
+                    tracing::warn!(path = %self.path.display(), error = %error, "cannot write the stats file, tried again");
                 }
             }
         }
+    }
+}
+
+/// Brings counts to the store. Runs until `stop`, then writes once more. Run by `app`.
+pub struct Accountant {
+    registry: Registry,
+    store: Store,
+    services: HashMap<Name, CallCounts>,
+    instances: HashMap<Name, InstanceFigures>,
+    round: u32,
+}
+
+impl Accountant {
+    pub fn new(registry: Registry, store: Store) -> Self {
+        Self { registry, store, services: HashMap::new(), instances: HashMap::new(), round: 0 }
+    }
+
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            self.write_store().await;
+        }
+        self.round = 0;
+        self.write_store().await;
     }
 
     async fn write_store(&mut self) {

@@ -33,7 +33,7 @@ impl ToolLatencies {
         let (Some(instance), true) = (&call.instance, call.status == 200) else { return };
         let full = self.count >= AVERAGES_MAX;
         let by_instance = self.averages.entry((call.service.clone(), Arc::clone(&call.tool))).or_default();
-        let sample = f64::from(call.latency_us);
+        let sample = f64::from(call.attempt_us);
         match by_instance.get_mut(instance) {
             Some(average) => {
                 average.micros += ALPHA * (sample - average.micros);

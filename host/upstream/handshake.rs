@@ -56,8 +56,10 @@ impl Peer {
         if let Some(spoken) = self.spoken.load_full() {
             return Ok(spoken);
         }
-        let waited = tokio::time::timeout_at(times.deadline, self.handshake.lock()).await;
-        let _guard = waited.map_err(|_| SendError::Handshake("another one is still under way".to_owned()))?;
+        // Not longer than a connection may take: another instance may be free meanwhile.
+        let patience = times.deadline.min(tokio::time::Instant::now() + times.connect);
+        let waited = tokio::time::timeout_at(patience, self.handshake.lock()).await;
+        let _guard = waited.map_err(|_| failed("another one is still under way".to_owned()))?;
         if let Some(spoken) = self.spoken.load_full() {
             return Ok(spoken);
         }
@@ -74,7 +76,10 @@ impl Peer {
     }
 
     async fn shake_hands(&self, times: &Times) -> Result<Spoken, SendError> {
-        match self.discover(times).await? {
+        // Half of the time: a server that lets what it does not know hang is asked the old way, too.
+        let now = tokio::time::Instant::now();
+        let deadline = now + times.deadline.saturating_duration_since(now) / 2;
+        match self.discover(&Times { deadline, ..*times }).await? {
             Some(modern) => Ok(modern),
             None => self.initialize(times).await,
         }
@@ -104,7 +109,10 @@ impl Peer {
                 | SendError::Malformed(_)
                 | SendError::ContentType(_)
                 | SendError::StreamEnded
-                | SendError::SessionGone,
+                | SendError::SessionGone
+                | SendError::DeadlinePassed
+                | SendError::FirstByteTimeout(_)
+                | SendError::Broken(_),
             ) => return Ok(None),
             Err(error) => return Err(error),
         };
@@ -130,16 +138,13 @@ impl Peer {
         let result = match answer {
             Answer::Result(result) => result,
             Answer::Error(error) => {
-                return Err(SendError::Handshake(
-                    String::from_utf8_lossy(&error).chars().take(200).collect(),
-                ));
+                return Err(failed(String::from_utf8_lossy(&error).chars().take(200).collect()));
             }
         };
-        let initialized: Initialized = serde_json::from_slice(&result).map_err(|error| {
-            SendError::Handshake(format!("the result of `initialize` is not understood: {error}"))
-        })?;
+        let initialized: Initialized = serde_json::from_slice(&result)
+            .map_err(|error| failed(format!("the result of `initialize` is not understood: {error}")))?;
         let version = HeaderValue::try_from(&initialized.protocol_version)
-            .map_err(|_| SendError::Handshake("the protocol version cannot be a header".to_owned()))?;
+            .map_err(|_| failed("the protocol version cannot be a header".to_owned()))?;
         let spoken = Spoken { era: Era::Legacy, version, session, server: initialized.server_info.text() };
         let ready = self.request(Some(&spoken), None, envelope::notification("notifications/initialized"));
         self.exchange(ready, times, |response| async {
@@ -150,13 +155,20 @@ impl Peer {
     }
 }
 
+fn failed(why: String) -> SendError {
+    SendError::Handshake { status: None, why }
+}
+
 /// Whatever breaks during the handshake, the call itself was not sent.
 fn before_the_call(error: SendError) -> SendError {
     match error {
-        SendError::Broken(source) => SendError::NotSent(source),
-        SendError::FirstByteTimeout(_) | SendError::DeadlinePassed | SendError::StreamEnded => {
-            SendError::Handshake(super::chain(&error))
+        SendError::Connect(_)
+        | SendError::ConnectTimeout(_)
+        | SendError::NotSent(_)
+        | SendError::Handshake { .. } => error,
+        SendError::Status { status, .. } => {
+            SendError::Handshake { status: Some(status), why: super::chain(&error) }
         }
-        other => other,
+        other => failed(super::chain(&other)),
     }
 }

@@ -27,7 +27,9 @@ impl Peer {
     pub async fn probe(&self, times: &Times) -> Probe {
         match self.try_probe(times).await {
             Ok(()) => Probe::Good,
-            Err(SendError::Status { status, .. }) if matches!(status.as_u16(), 401 | 403) => {
+            Err(SendError::Status { status, .. } | SendError::Handshake { status: Some(status), .. })
+                if matches!(status.as_u16(), 401 | 403) =>
+            {
                 Probe::Unauthorized
             }
             Err(error) if error.is_refused() => Probe::Refused,
@@ -52,7 +54,7 @@ impl Peer {
     pub async fn list_tools(&self, times: &Times) -> Result<Vec<Tool>, SendError> {
         let mut tools = Vec::new();
         let mut cursor: Option<String> = None;
-        for _ in 0..PAGES_MAX {
+        for page in 0..PAGES_MAX {
             let quoted = cursor.as_deref().map(|cursor| {
                 let mut out = bytes::BytesMut::from(&b"\"cursor\":"[..]);
                 envelope::put_string(&mut out, cursor);
@@ -65,7 +67,11 @@ impl Peer {
             let result = match self.ask(&Ask { method: "tools/list", name: None, members }, times).await? {
                 Answer::Result(result) => result,
                 // A server without tools does not know the method.
-                Answer::Error(_) => return Ok(tools),
+                Answer::Error(_) if page == 0 => return Ok(tools),
+                Answer::Error(error) => {
+                    let detail = String::from_utf8_lossy(&error).chars().take(200).collect();
+                    return Err(SendError::Status { status: http::StatusCode::OK, detail });
+                }
             };
             let page: Page<'_> = serde_json::from_slice(&result).map_err(envelope::AnswerError::Malformed)?;
             tools.extend(page.tools());

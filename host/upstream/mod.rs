@@ -66,8 +66,9 @@ pub enum SendError {
     ContentType(String),
     #[error("the answer cannot be understood")]
     Malformed(#[from] AnswerError),
-    #[error("the handshake was refused: {0}")]
-    Handshake(String),
+    /// Whatever broke before the instance could be spoken to: the call itself was not sent.
+    #[error("the handshake failed: {why}")]
+    Handshake { status: Option<StatusCode>, why: String },
 }
 
 /// What a failure says about the instance, for its breaker.
@@ -79,17 +80,17 @@ pub enum Blame {
     Load,
     /// The request was at fault.
     Caller,
+    /// Nothing can be said.
+    Nobody,
 }
 
 impl SendError {
     /// How far the call had come (see the retry table).
     pub fn failure(&self) -> Failure {
         match self {
-            Self::Connect(_)
-            | Self::ConnectTimeout(_)
-            | Self::NotSent(_)
-            | Self::SessionGone
-            | Self::Handshake(_) => Failure::NotSent,
+            Self::Connect(_) | Self::ConnectTimeout(_) | Self::NotSent(_) | Self::Handshake { .. } => {
+                Failure::NotSent
+            }
             Self::Broken(_) | Self::FirstByteTimeout(_) | Self::DeadlinePassed | Self::StreamEnded => {
                 Failure::Unanswered
             }
@@ -97,9 +98,11 @@ impl SendError {
                 StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Failure::Unanswered,
                 _ => Failure::Answered,
             },
-            Self::TooLarge(_) | Self::Event(_) | Self::ContentType(_) | Self::Malformed(_) => {
-                Failure::Answered
-            }
+            Self::SessionGone
+            | Self::TooLarge(_)
+            | Self::Event(_)
+            | Self::ContentType(_)
+            | Self::Malformed(_) => Failure::Answered,
         }
     }
 
@@ -116,8 +119,9 @@ impl SendError {
         matches!(self, Self::Connect(error) if error.kind() == std::io::ErrorKind::ConnectionRefused)
     }
 
-    pub fn is_timeout(&self) -> bool {
-        matches!(self, Self::FirstByteTimeout(_) | Self::DeadlinePassed)
+    /// Whether time ran out that the caller set, not the instance's own.
+    pub fn is_deadline(&self) -> bool {
+        matches!(self, Self::DeadlinePassed | Self::ConnectTimeout(_))
     }
 }
 

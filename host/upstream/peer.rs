@@ -44,7 +44,7 @@ pub enum Answer {
 #[derive(Debug)]
 pub struct Peer {
     pub(super) target: Target,
-    /// Idle connections, newest last. Each pool is used by its worker only; its lock is never waited for.
+    /// Idle connections, newest last. Each pool is used by its worker alone, and pruned now and then.
     pools: Box<[Mutex<Vec<Connection>>]>,
     pub(super) spoken: ArcSwapOption<Spoken>,
     /// Held by the one task that does the handshake.
@@ -116,7 +116,15 @@ impl Peer {
             Err(SendError::SessionGone) => {
                 self.forget(&spoken);
                 let spoken = self.ready(times).await?;
-                self.ask_as(&spoken, ask, times).await
+                let again = self.ask_as(&spoken, ask, times).await;
+                // A fresh session that is refused too is no matter of sessions.
+                again.map_err(|error| match error {
+                    SendError::SessionGone => SendError::Status {
+                        status: StatusCode::BAD_REQUEST,
+                        detail: "the instance refuses a session that it has just given out".to_owned(),
+                    },
+                    other => other,
+                })
             }
             other => other,
         }
@@ -249,17 +257,20 @@ impl Peer {
         let json = connection::media_type(&response).eq_ignore_ascii_case(b"application/json");
         let media = String::from_utf8_lossy(connection::media_type(&response)).into_owned();
         let body = connection::collect(response.into_body(), times).await?;
-        let read = || answer_in(&body, id)?.ok_or(SendError::Malformed(AnswerError::Empty));
+        let message = if json { Some(envelope::read(&body, id)) } else { None };
         if status.is_success() {
-            return if json { read() } else { Err(SendError::ContentType(media)) };
+            let message = message.ok_or(SendError::ContentType(media))??;
+            return answer_in(&body, &message).ok_or(SendError::Malformed(AnswerError::Empty));
         }
-        // Errors of the protocol come with 4xx statuses; what is addressed to us is an answer.
+        // Errors of the protocol come with 4xx statuses. What is addressed to this request answers it; a 404 about a
+        // session, or a 400 that does not even name the request, says that the session is gone and nothing was done.
         let had_session = spoken.is_some_and(|spoken| spoken.session.is_some());
-        match (json, read()) {
-            (true, Ok(answer @ Answer::Error(_))) if !(had_session && status == StatusCode::NOT_FOUND) => {
-                Ok(answer)
-            }
-            _ if had_session && matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST) => {
+        match message {
+            Some(Ok(Message::Error(error))) => Ok(Answer::Error(body.slice_ref(error.get().as_bytes()))),
+            _ if had_session && status == StatusCode::NOT_FOUND => Err(SendError::SessionGone),
+            Some(Ok(Message::Unidentified(_)) | Err(AnswerError::WrongId))
+                if had_session && status == StatusCode::BAD_REQUEST =>
+            {
                 Err(SendError::SessionGone)
             }
             _ => Err(SendError::Status { status, detail: snippet(&body) }),
@@ -306,29 +317,44 @@ impl Peer {
         let reply = match envelope::read(data, id) {
             Ok(Message::Request { id, method }) if method == "ping" => envelope::pong(id),
             Ok(Message::Request { id, .. }) => envelope::refusal(id),
-            Ok(_) => return answer_in(data, id),
+            Ok(message) => return Ok(answer_in(data, &message)),
             // A stray answer on a stream is none of ours; ours may still come.
             Err(AnswerError::WrongId) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let mut connection = Connection::open(&self.target, times).await?;
-        connection
-            .exchange(self.request(spoken, None, reply), times, |response| {
-                let times = *times;
-                async move { connection::collect(response.into_body(), &times).await.map(drop) }
-            })
-            .await?;
+        // Best effort: the call was sent long ago, and its outcome does not hang on this.
+        if let Err(error) = self.reply(spoken, reply, times).await {
+            tracing::debug!(error = super::chain(&error), "request of the instance not answered");
+        }
         Ok(None)
+    }
+
+    async fn reply(&self, spoken: Option<&Spoken>, reply: Bytes, times: &Times) -> Result<(), SendError> {
+        let deadline = times.deadline.min(tokio::time::Instant::now() + 2 * times.connect);
+        let times = Times { first_byte: times.connect, deadline, ..*times };
+        let mut connection = Connection::open(&self.target, &times).await?;
+        let request = self.request(spoken, None, reply);
+        let read = |response: Response<Incoming>| async move {
+            connection::collect(response.into_body(), &times).await.map(drop)
+        };
+        connection.exchange(request, &times, read).await
+    }
+
+    /// Forgets the session: whoever registers again may be another process at the same place.
+    pub fn begin_anew(&self) {
+        self.spoken.store(None);
     }
 }
 
-/// The result or error in `body`, cut out without copying; `None` when it is neither.
-fn answer_in(body: &Bytes, id: u64) -> Result<Option<Answer>, SendError> {
-    Ok(match envelope::read(body, id)? {
+/// The result or error that a message carries, cut out of its bytes without copying; `None` when it is neither.
+fn answer_in(body: &Bytes, message: &Message<'_>) -> Option<Answer> {
+    match message {
         Message::Result(result) => Some(Answer::Result(body.slice_ref(result.get().as_bytes()))),
-        Message::Error(error) => Some(Answer::Error(body.slice_ref(error.get().as_bytes()))),
+        Message::Error(error) | Message::Unidentified(error) => {
+            Some(Answer::Error(body.slice_ref(error.get().as_bytes())))
+        }
         Message::Request { .. } | Message::Notification => None,
-    })
+    }
 }
 
 /// Reads the end of a stream whose answer has come, so that the connection can be used again; servers end it at
@@ -336,7 +362,7 @@ fn answer_in(body: &Bytes, id: u64) -> Result<Option<Answer>, SendError> {
 async fn drain_briefly(mut body: Incoming) {
     let end = async { while let Some(Ok(_)) = body.frame().await {} };
     // Whether the end came or not, the answer is there; a connection that is still busy is not used again.
-    tokio::time::timeout(std::time::Duration::from_millis(50), end).await.ok();
+    tokio::time::timeout(std::time::Duration::from_millis(5), end).await.ok();
 }
 
 fn snippet(body: &[u8]) -> String {

@@ -64,6 +64,7 @@ fn finished() -> Finished {
         instance: None,
         tool: "search".into(),
         client: "alice".into(),
+        attempt_us: 0,
         latency_us: 10,
         status: 200,
         request_bytes: 1,

@@ -149,7 +149,9 @@ impl Book {
 }
 
 fn catalog_entry(service: &Service) -> CatalogService {
-    let mut tags: Vec<Name> = service.instances.iter().flat_map(|i| i.spec.tags.iter().cloned()).collect();
+    // Tags that calls can be sent to now: a canary that crashed must not go on taking its share.
+    let usable = service.instances.iter().filter(|i| i.is_routable() && i.core.live.share_permille() > 0);
+    let mut tags: Vec<Name> = usable.flat_map(|i| i.spec.tags.iter().cloned()).collect();
     tags.sort();
     tags.dedup();
     let healthy =
