@@ -8,7 +8,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -142,17 +141,13 @@ impl Edge {
     }
 }
 
-/// What the parser lets pass and this proxy does not: a head that is too large, and two lengths for one body.
+/// The parser looks at the size of a head between reads only.
 fn check_head(headers: &HeaderMap) -> Result<(), Problem<'static>> {
     let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     if bytes > HEAD_BYTES_MAX {
         let detail = "the headers are larger than 32 KiB";
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         return Err(Problem::new(status, "head_too_large", detail, "send fewer or shorter headers"));
-    }
-    if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
-        let detail = "the request has both `Transfer-Encoding` and `Content-Length`";
-        return Err(Problem::new(StatusCode::BAD_REQUEST, "two_lengths", detail, "send one of them"));
     }
     Ok(())
 }
