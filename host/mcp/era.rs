@@ -5,7 +5,7 @@ use base64::Engine as _;
 /// How an instance is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Era {
-    /// `initialize` and sessions: 2024-11-05 to 2025-11-25.
+    /// `initialize` and sessions: up to 2025-11-25. Of 2024-11-05 only the messages are known, not its own transport.
     Legacy,
     /// Stateless requests that carry their own context: 2026-07-28.
     Modern,
