@@ -189,6 +189,27 @@ async fn a_forgotten_session_is_opened_anew_and_no_call_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_refused_with_400_is_opened_anew_too() {
+    let (mesh, upstream) = one(RawOptions::default()).await;
+    mesh.api.call("s", "act", json!({})).await.ok();
+    upstream.forget_sessions_as(400);
+    mesh.api.call("s", "act", json!({})).await.ok();
+    assert_eq!(upstream.seen("initialize").len(), 2);
+    upstream.assert_polite();
+}
+
+/// A 400 that does not speak the protocol says nothing of the session: the call may have run, and is not sent again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_400_is_not_taken_for_a_lost_session() {
+    let (mesh, upstream) = one(RawOptions::default()).await;
+    upstream.now(How::Status(400));
+    let answer = mesh.api.call("s", "act", json!({})).await;
+    answer.problem(502, "upstream_status");
+    assert_eq!(upstream.calls(), 1);
+    assert_eq!(upstream.seen("initialize").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_target_is_404_and_counts_nowhere() {
     let mesh = quiet_mesh().await;
     mesh.api.call("nobody", "act", json!({})).await.problem(404, "unknown_service");

@@ -414,6 +414,40 @@ async fn a_call_that_outlasts_the_drain_does_not_hold_the_proxy() {
     }
 }
 
+/// Callers that never pause keep their connections busy: the proxy must end them all the same, and count all that
+/// it answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminated_proxy_ends_busy_connections_and_counts_what_it_answered() {
+    let (mut mesh, _upstream, _) = guarded().await;
+    let callers: Vec<_> = (0..16)
+        .map(|_| {
+            let api = Api::new(&mesh.http);
+            tokio::spawn(async move {
+                let mut answered = 0_u64;
+                // Until the first connection that is refused.
+                while let Ok(answer) = api.try_call("s", "act", json!({})).await {
+                    answer.ok();
+                    answered += 1;
+                }
+                answered
+            })
+        })
+        .collect();
+    eventually("calls flow", SOON, || async {
+        (mesh.api.stats().await["total_messages"].as_u64() > Some(50)).then_some(())
+    })
+    .await;
+    mesh.signal(Signal::TERM);
+    let status = mesh.ended(Duration::from_secs(10)).await;
+    assert_eq!(status.code(), Some(0), "{}", mesh.log());
+    let mut answered = 0;
+    for caller in callers {
+        answered += caller.await.expect("every answer was good");
+    }
+    mesh.restart().await;
+    assert_eq!(mesh.api.stats().await["total_messages"], answered);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_ends_the_drain() {
     let (mut mesh, upstream, _) = guarded().await;

@@ -196,7 +196,7 @@ fn only_policy_permits_a_call() {
 
 #[test]
 fn tasks_and_threads_start_only_where_they_are_tracked() {
-    let places = ["host/app.rs", "host/tasks.rs", "host/main.rs"];
+    let places = ["host/app.rs", "host/app/tasks.rs", "host/main.rs"];
     let rooms = ["edge", "plugin", "store"];
     // `spawn_blocking` is awaited where it is called, and so tracked by that task.
     let starts = ["tokio::spawn", "task::spawn", "thread::spawn", "thread::Builder", "Handle::spawn"];

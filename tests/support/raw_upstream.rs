@@ -2,7 +2,7 @@
 //! enough MCP to be introspected and probed, notes all it receives, and notes what a polite client never sends.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -117,6 +117,8 @@ struct State {
     impolite: Mutex<Vec<String>>,
     sessions: Mutex<HashSet<String>>,
     session_next: AtomicU64,
+    /// Status of an answer to a session that is not known.
+    gone: AtomicU16,
 }
 
 pub struct RawUpstream {
@@ -169,6 +171,7 @@ impl RawUpstream {
             impolite: Mutex::default(),
             sessions: Mutex::default(),
             session_next: AtomicU64::new(1),
+            gone: AtomicU16::new(404),
         });
         let serving = Arc::clone(&state);
         let accepting = tokio::spawn(async move {
@@ -190,6 +193,12 @@ impl RawUpstream {
     /// What a restart does to a server's sessions.
     pub fn forget_sessions(&self) {
         lock(&self.state.sessions).clear();
+    }
+
+    /// The same, of servers that answer 400 to a session that they do not know.
+    pub fn forget_sessions_as(&self, status: u16) {
+        self.state.gone.store(status, Ordering::Relaxed);
+        self.forget_sessions();
     }
 
     pub fn seen(&self, method: &str) -> Vec<Seen> {
@@ -321,7 +330,8 @@ async fn legacy(seen: &Seen, envelope: &Envelope<'_>, id: &str, state: &State) -
         match seen.header("mcp-session-id") {
             None => return keep(http(400, JSON, &error(-32000, "Bad Request: Missing session ID"))),
             Some(session) if !lock(&state.sessions).contains(session) => {
-                return keep(http(404, JSON, &error(-32001, "Session not found")));
+                let status = state.gone.load(Ordering::Relaxed);
+                return keep(http(status, JSON, &error(-32001, "Session not found")));
             }
             Some(_) => {}
         }
