@@ -1,6 +1,9 @@
 //! JSON-RPC envelopes: requests written around raw bytes, answers looked into without building a tree.
 
+use std::sync::LazyLock;
+
 use bytes::{BufMut, Bytes, BytesMut};
+use memchr::memmem::Finder;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use thiserror::Error;
@@ -159,10 +162,22 @@ pub fn is_tool_error(result: &[u8]) -> bool {
         #[serde(rename = "isError", default)]
         is_error: bool,
     }
-    // The key may be written with escapes, so only a result without either is known to have none.
-    let possible = memchr::memmem::find(result, b"\"isError\"").is_some()
-        || memchr::memmem::find(result, b"\\u").is_some();
-    possible && serde_json::from_slice::<Flag>(result).is_ok_and(|flag| flag.is_error)
+    // The key may be written with escapes, so only a result without these, in which every key of that name says
+    // `false`, is known to be none.
+    let suspect = KEY.find_iter(result).any(|at| !says_false(&result[at + KEY.needle().len()..]))
+        || ESCAPE.find(result).is_some();
+    suspect && serde_json::from_slice::<Flag>(result).is_ok_and(|flag| flag.is_error)
+}
+
+static KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"isError\""));
+static ESCAPE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\\u"));
+
+/// Whether what follows a key is `: false`.
+fn says_false(behind: &[u8]) -> bool {
+    behind
+        .trim_ascii_start()
+        .strip_prefix(b":")
+        .is_some_and(|value| value.trim_ascii_start().starts_with(b"false"))
 }
 
 /// The first text of a `tools/call` result, cut to `chars_max` characters, for people.

@@ -1,6 +1,7 @@
 //! The two families of protocol revisions, and the headers that tell them apart.
 
 use base64::Engine as _;
+use http::HeaderName;
 
 /// How an instance is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,10 +26,10 @@ impl Era {
     }
 }
 
-pub const PROTOCOL_VERSION_HEADER: &str = "mcp-protocol-version";
-pub const SESSION_HEADER: &str = "mcp-session-id";
-pub const METHOD_HEADER: &str = "mcp-method";
-pub const NAME_HEADER: &str = "mcp-name";
+pub static PROTOCOL_VERSION_HEADER: HeaderName = HeaderName::from_static("mcp-protocol-version");
+pub static SESSION_HEADER: HeaderName = HeaderName::from_static("mcp-session-id");
+pub static METHOD_HEADER: HeaderName = HeaderName::from_static("mcp-method");
+pub static NAME_HEADER: HeaderName = HeaderName::from_static("mcp-name");
 
 /// A tool's name as the `Mcp-Name` header carries it: as it is when it is plain visible ASCII without a leading
 /// `=?base64?`, otherwise wrapped in `=?base64?…?=` (SEP-2243).

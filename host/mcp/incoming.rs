@@ -61,8 +61,8 @@ impl<'a> Incoming<'a> {
         let named = self.params.and_then(|params| serde_json::from_str::<Named<'_>>(params.get()).ok());
         let name = named.map(|named| named.name).unwrap_or_default();
         let method_agrees =
-            headers.get(METHOD_HEADER).is_none_or(|value| value.as_bytes() == method.as_bytes());
-        let name_agrees = headers.get(NAME_HEADER).is_none_or(|value| {
+            headers.get(&METHOD_HEADER).is_none_or(|value| value.as_bytes() == method.as_bytes());
+        let name_agrees = headers.get(&NAME_HEADER).is_none_or(|value| {
             value.as_bytes() == header_name(&name).as_bytes() || value.as_bytes() == name.as_bytes()
         });
         method_agrees && name_agrees

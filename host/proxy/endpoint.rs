@@ -174,7 +174,7 @@ fn answer(era: Era, rpc: &RawValue, result: &Bytes) -> Response<ReplyBody> {
 
 /// The era that the version header names; without one the client is a legacy one, or has not agreed on any yet.
 fn era_of(headers: &HeaderMap) -> Result<Era, String> {
-    let Some(version) = headers.get(PROTOCOL_VERSION_HEADER) else { return Ok(Era::Legacy) };
+    let Some(version) = headers.get(&PROTOCOL_VERSION_HEADER) else { return Ok(Era::Legacy) };
     match version.to_str() {
         Ok(MODERN_VERSION) => Ok(Era::Modern),
         Ok(version) if incoming::VERSIONS.contains(&version) => Ok(Era::Legacy),

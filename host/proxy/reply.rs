@@ -116,9 +116,8 @@ pub(super) fn problem(problem: &Problem<'_>) -> Response<ReplyBody> {
 
 fn put_hex(out: &mut BytesMut, number: u64) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for shift in (0..16).rev() {
-        out.put_u8(DIGITS[(number >> (shift * 4)) as usize & 15]);
-    }
+    let digits: [u8; 16] = std::array::from_fn(|at| DIGITS[(number >> ((15 - at) * 4)) as usize & 15]);
+    out.put_slice(&digits);
 }
 
 #[cfg(test)]

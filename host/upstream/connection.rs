@@ -3,7 +3,6 @@
 use std::future::{Future, poll_fn};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -15,6 +14,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+use super::quiet::Pair;
 use super::{ANSWER_BYTES_MAX, SendError, Times};
 use crate::mesh::instance::Endpoint;
 
@@ -55,6 +55,7 @@ impl Target {
 pub(super) struct Connection {
     sender: http1::SendRequest<Full<Bytes>>,
     io: http1::Connection<TokioIo<TcpStream>, Full<Bytes>>,
+    wakers: Pair,
     idle_since: Instant,
 }
 
@@ -67,20 +68,17 @@ impl Connection {
             .map_err(SendError::Connect)?;
         stream.set_nodelay(true).map_err(SendError::Connect)?;
         let (sender, io) = http1::handshake(TokioIo::new(stream)).await.map_err(SendError::NotSent)?;
-        Ok(Self { sender, io, idle_since: Instant::now() })
+        Ok(Self { sender, io, wakers: Pair::new(), idle_since: Instant::now() })
     }
 
     /// Whether the connection may carry another request. Called by the task that is about to use it: an answer
     /// that nobody asked for, or the other side's closing, shows here.
-    pub(super) async fn is_usable(&mut self) -> bool {
+    pub(super) fn is_usable(&mut self) -> bool {
         if !self.is_fresh() {
             return false;
         }
-        poll_fn(|cx| {
-            let closed = Pin::new(&mut self.io).poll(cx).is_ready();
-            Poll::Ready(!closed && self.sender.is_ready())
-        })
-        .await
+        let closed = self.wakers.poll_io(&mut self.io).is_ready();
+        !closed && self.sender.is_ready()
     }
 
     pub(super) fn is_fresh(&self) -> bool {
@@ -101,7 +99,7 @@ impl Connection {
     where
         R: Future<Output = Result<T, SendError>>,
     {
-        let Self { sender, io, .. } = self;
+        let Self { sender, io, wakers, .. } = self;
         let work = async {
             let now = tokio::time::Instant::now();
             let first_byte = times.deadline.min(now + times.first_byte);
@@ -125,17 +123,9 @@ impl Connection {
         };
         let mut work = pin!(work);
         let mut closed = false;
-        poll_fn(|cx| {
-            if let Poll::Ready(out) = work.as_mut().poll(cx) {
-                return Poll::Ready(out);
-            }
-            // An error of the connection reaches `work` through the answer it waits for.
-            if !closed {
-                closed = Pin::new(&mut *io).poll(cx).is_ready();
-            }
-            work.as_mut().poll(cx)
-        })
-        .await
+        wakers.start();
+        // An error of the connection reaches `work` through the answer it waits for.
+        poll_fn(|cx| wakers.poll(cx, work.as_mut(), Pin::new(&mut *io), &mut closed)).await
     }
 }
 
@@ -179,8 +169,8 @@ pub(super) fn announces_too_much(response: &Response<Incoming>) -> bool {
 }
 
 /// The answer's media type without parameters, in lower case when it was.
-pub(super) fn media_type(response: &Response<Incoming>) -> &[u8] {
-    let value = response.headers().get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+pub(super) fn media_type(headers: &http::HeaderMap) -> &[u8] {
+    let value = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     let end = memchr::memchr(b';', value).unwrap_or(value.len());
     value[..end].trim_ascii()
 }

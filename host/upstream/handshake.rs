@@ -131,7 +131,7 @@ impl Peer {
         let request = self.request(None, None, body);
         let (session, answer) = self
             .exchange(request, times, |response| async {
-                let session = response.headers().get(SESSION_HEADER).cloned();
+                let session = response.headers().get(&SESSION_HEADER).cloned();
                 Ok((session, self.read_answer(response, None, id, times).await?))
             })
             .await?;

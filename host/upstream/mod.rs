@@ -8,6 +8,7 @@ mod connection;
 mod handshake;
 mod introspect;
 mod peer;
+mod quiet;
 
 use std::time::Duration;
 

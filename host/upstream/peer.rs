@@ -22,6 +22,9 @@ use crate::worker;
 /// Idle connections that one worker keeps to one instance.
 const IDLE_PER_WORKER_MAX: usize = 64;
 
+/// Room for all headers of a request, the body's length included: growing costs more than the headers do.
+const HEADERS: usize = 9;
+
 /// How an instance is spoken to, found out by the handshake.
 #[derive(Debug)]
 pub struct Spoken {
@@ -162,19 +165,20 @@ impl Peer {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.target.path.clone().into();
         let headers = request.headers_mut();
+        headers.reserve(HEADERS);
         headers.insert(HOST, self.target.host_header.clone());
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
         let Some(spoken) = spoken else { return request };
-        headers.insert(era::PROTOCOL_VERSION_HEADER, spoken.version.clone());
+        headers.insert(&era::PROTOCOL_VERSION_HEADER, spoken.version.clone());
         if let Some(session) = &spoken.session {
-            headers.insert(era::SESSION_HEADER, session.clone());
+            headers.insert(&era::SESSION_HEADER, session.clone());
         }
         if let (Era::Modern, Some(ask)) = (spoken.era, ask) {
-            headers.insert(era::METHOD_HEADER, HeaderValue::from_static(ask.method));
+            headers.insert(&era::METHOD_HEADER, HeaderValue::from_static(ask.method));
             // A name that fits no header cannot be the name of a tool that this header's check would accept.
             if let Some(Ok(name)) = ask.name.map(|name| HeaderValue::try_from(era::header_name(name))) {
-                headers.insert(era::NAME_HEADER, name);
+                headers.insert(&era::NAME_HEADER, name);
             }
         }
         request
@@ -191,7 +195,7 @@ impl Peer {
     where
         R: Future<Output = Result<T, SendError>>,
     {
-        let mut connection = match self.idle().await {
+        let mut connection = match self.idle() {
             Some(connection) => connection,
             None => Connection::open(&self.target, times).await?,
         };
@@ -208,10 +212,10 @@ impl Peer {
         result
     }
 
-    async fn idle(&self) -> Option<Connection> {
+    fn idle(&self) -> Option<Connection> {
         loop {
             let mut connection = self.pool()?.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
-            if connection.is_usable().await {
+            if connection.is_usable() {
                 return Some(connection);
             }
         }
@@ -250,16 +254,20 @@ impl Peer {
             return Err(SendError::TooLarge(ANSWER_BYTES_MAX));
         }
         let status = response.status();
-        if status.is_success() && connection::media_type(&response).eq_ignore_ascii_case(b"text/event-stream")
+        if status.is_success()
+            && connection::media_type(response.headers()).eq_ignore_ascii_case(b"text/event-stream")
         {
             return self.read_stream(response.into_body(), spoken, id, times).await;
         }
-        let json = connection::media_type(&response).eq_ignore_ascii_case(b"application/json");
-        let media = String::from_utf8_lossy(connection::media_type(&response)).into_owned();
-        let body = connection::collect(response.into_body(), times).await?;
+        let json = connection::media_type(response.headers()).eq_ignore_ascii_case(b"application/json");
+        let (head, body) = response.into_parts();
+        let body = connection::collect(body, times).await?;
         let message = if json { Some(envelope::read(&body, id)) } else { None };
         if status.is_success() {
-            let message = message.ok_or(SendError::ContentType(media))??;
+            let message = message.ok_or_else(|| {
+                let media = connection::media_type(&head.headers);
+                SendError::ContentType(String::from_utf8_lossy(media).into_owned())
+            })??;
             return answer_in(&body, &message).ok_or(SendError::Malformed(AnswerError::Empty));
         }
         // Errors of the protocol come with 4xx statuses. What is addressed to this request answers it; a 404 about a
