@@ -97,9 +97,9 @@ fn put_renamed(out: &mut BytesMut, json: &str, name: &str) {
     let named: Named<'_> = serde_json::from_str(json).expect("a tool's declaration was read when it came");
     let old = named.name.get();
     let at = old.as_ptr() as usize - json.as_ptr() as usize;
-    out.put_slice(json[..at].as_bytes());
+    out.put_slice(&json.as_bytes()[..at]);
     put_string(out, name);
-    out.put_slice(json[at + old.len()..].as_bytes());
+    out.put_slice(&json.as_bytes()[at + old.len()..]);
 }
 
 #[cfg(test)]
