@@ -18,9 +18,9 @@ use crate::upstream::{Probe, Times, chain};
 
 /// Probes under way at once.
 const PARALLEL: usize = 256;
-/// How long listing an instance's tools may take.
+/// How long listing what an instance offers may take.
 const LISTING: Duration = Duration::from_secs(10);
-/// Tools are listed again with every so many probes.
+/// It is listed again with every so many probes.
 const LIST_EVERY: u32 = 6;
 /// Pause after the first failure of a new instance; doubles up to the usual distance.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
@@ -90,7 +90,7 @@ struct Watch {
 
 impl Watch {
     async fn run(self) {
-        let mut listed = !self.instance.spec.tools.is_empty();
+        let mut listed = false;
         let mut proved = self.instance.phase != LeasePhase::Restored;
         let mut round: u32 = 0;
         let mut retry = FIRST_RETRY;
@@ -104,8 +104,7 @@ impl Watch {
                 return;
             }
             proved |= good;
-            let due = self.instance.spec.tools.is_empty() && (!listed || round.is_multiple_of(LIST_EVERY));
-            if good && due {
+            if good && (!listed || round.is_multiple_of(LIST_EVERY)) {
                 listed = self.list().await;
             }
             round = round.wrapping_add(1);
@@ -127,13 +126,14 @@ impl Watch {
 
     async fn list(&self) -> bool {
         let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
-        match self.instance.peer.list_tools(&self.times(LISTING)).await {
-            Ok(tools) => {
-                self.registry.tools(&self.instance, tools).await;
+        let declared = &self.instance.spec.tools;
+        match self.instance.peer.list_offer(declared, &self.times(LISTING)).await {
+            Ok(offer) => {
+                self.registry.offer(&self.instance, offer).await;
                 true
             }
             Err(error) => {
-                tracing::warn!(instance = %self.instance.name(), error = chain(&error), "cannot list tools");
+                tracing::warn!(instance = %self.instance.name(), error = chain(&error), "cannot list what it offers");
                 false
             }
         }

@@ -11,10 +11,11 @@ use serde_json::value::RawValue;
 
 use super::Pages;
 use super::answer::{Refusal, json, read};
-use crate::mcp::tools;
+use crate::mcp::declared;
 use crate::mesh::ids::Name;
-use crate::mesh::instance::{Endpoint, InstanceSpec, SpecError, TAGS_MAX, Tool, WEIGHT_DEFAULT, WEIGHT_MAX};
-use crate::upstream::TOOLS_MAX;
+use crate::mesh::instance::{Endpoint, InstanceSpec, SpecError, TAGS_MAX, WEIGHT_DEFAULT, WEIGHT_MAX};
+use crate::mesh::offer::{Item, Kind};
+use crate::upstream::ITEMS_MAX;
 
 const EXAMPLE: &str = r#"send {"instance_name": "weather", "port": 5000}"#;
 /// What instances are told: heartbeat every 30 s.
@@ -146,7 +147,7 @@ fn spec_of(body: RegisterBody) -> Result<InstanceSpec, SpecError> {
     if body.tags.len() > TAGS_MAX {
         return Err(SpecError::TooManyTags(body.tags.len()));
     }
-    if body.tools.len() > TOOLS_MAX {
+    if body.tools.len() > ITEMS_MAX {
         return Err(SpecError::TooManyTools(body.tools.len()));
     }
     let tags: Result<Vec<Name>, SpecError> = body.tags.iter().map(|tag| name_of("tags", tag)).collect();
@@ -162,7 +163,7 @@ fn spec_of(body: RegisterBody) -> Result<InstanceSpec, SpecError> {
         Some(object) if object.get().starts_with('{') => object.get(),
         Some(_) => return Err(SpecError::Metadata),
     };
-    let tools: Result<Vec<Tool>, SpecError> = body.tools.iter().map(|tool| tool_of(tool)).collect();
+    let tools: Result<Vec<Item>, SpecError> = body.tools.iter().map(|tool| tool_of(tool)).collect();
     Ok(InstanceSpec {
         zone: body.zone.as_deref().map(|zone| name_of("zone", zone)).transpose()?,
         tags: tags?.into(),
@@ -176,11 +177,11 @@ fn spec_of(body: RegisterBody) -> Result<InstanceSpec, SpecError> {
     })
 }
 
-fn tool_of(raw: &RawValue) -> Result<Tool, SpecError> {
+fn tool_of(raw: &RawValue) -> Result<Item, SpecError> {
     if raw.get().starts_with('"') {
         let name: String =
             serde_json::from_str(raw.get()).map_err(|error| SpecError::Tool(error.to_string()))?;
-        return Ok(tools::named(&name));
+        return Ok(declared::named_tool(&name));
     }
-    tools::parse(raw.get()).map_err(|error| SpecError::Tool(error.to_string()))
+    declared::parse(Kind::Tool, raw.get()).map_err(|error| SpecError::Tool(error.to_string()))
 }

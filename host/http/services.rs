@@ -88,7 +88,7 @@ pub(super) async fn list(
             reason,
             instances: service.instances.len(),
             available: service.available(),
-            tools: service.tools.list().len(),
+            tools: service.offer.tools().len(),
             registered_at: clock::iso(service.since),
             message_count: service.core.counters.messages.load(Ordering::Acquire),
         }
@@ -238,7 +238,12 @@ pub(super) async fn one(State(pages): State<Pages>, Path(name): Path<String>) ->
         message_count: counts.messages,
         counts: counts.into(),
         latency: (&service.core.latency).into(),
-        tools: service.tools.list().iter().filter_map(|tool| serde_json::from_str(&tool.json).ok()).collect(),
+        tools: service
+            .offer
+            .tools()
+            .iter()
+            .filter_map(|tool| serde_json::from_str(&tool.json).ok())
+            .collect(),
         instances: service.instances.iter().map(|instance| (&**instance).into()).collect(),
     };
     Ok(json(StatusCode::OK, &detail))

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::envelope::put_string;
 use crate::mesh::ids::Name;
-use crate::mesh::instance::Tool;
+use crate::mesh::offer::Item;
 
 /// Longest name of a merged tool; common clients refuse longer ones.
 const NAME_MAX: usize = 64;
@@ -35,20 +35,20 @@ pub struct Catalogue {
 
 impl Catalogue {
     /// `services` in the order in which they are to be listed.
-    pub fn new<'a>(services: impl Iterator<Item = (&'a Name, &'a [Tool])>) -> Self {
+    pub fn new<'a>(services: impl Iterator<Item = (&'a Name, &'a [Item])>) -> Self {
         let mut by_name = HashMap::new();
         let mut list = BytesMut::new();
         for (service, tools) in services {
             for tool in tools {
-                let name = merged_name(service.as_str(), &tool.name);
+                let name = merged_name(service.as_str(), &tool.key);
                 // `a__b` + `c` and `a` + `b__c`: the second gets a hash.
                 let taken = by_name.contains_key(&name);
-                let name = if taken { hashed_name(service.as_str(), &tool.name) } else { name };
+                let name = if taken { hashed_name(service.as_str(), &tool.key) } else { name };
                 if !list.is_empty() {
                     list.put_u8(b',');
                 }
                 put_renamed(&mut list, &tool.json, &name);
-                by_name.insert(name, Origin { service: service.clone(), tool: Arc::clone(&tool.name) });
+                by_name.insert(name, Origin { service: service.clone(), tool: Arc::clone(&tool.key) });
             }
         }
         Self { by_name, list: list.freeze() }
@@ -105,12 +105,14 @@ fn put_renamed(out: &mut BytesMut, json: &str, name: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mcp::tools;
+    use crate::mcp::declared;
+    use crate::mesh::offer::Kind;
 
     #[test]
     fn declarations_change_nothing_but_their_name() {
         let tool =
-            tools::parse(r#"{ "x":1.0, "name" : "a\u0062", "inputSchema":{"name":"z"} }"#).expect("a tool");
+            declared::parse(Kind::Tool, r#"{ "x":1.0, "name" : "a\u0062", "inputSchema":{"name":"z"} }"#)
+                .expect("a tool");
         let service = Name::new("s").expect("a name");
         let catalogue = Catalogue::new([(&service, &[tool][..])].into_iter());
         assert_eq!(&catalogue.list()[..], br#"{ "x":1.0, "name" : "s__ab", "inputSchema":{"name":"z"} }"#);
@@ -134,7 +136,7 @@ mod tests {
     #[test]
     fn two_tools_never_share_a_name() {
         let (first, second) = (Name::new("a").expect("a name"), Name::new("a__b").expect("a name"));
-        let (long, short) = (tools::named("b__c"), tools::named("c"));
+        let (long, short) = (declared::named_tool("b__c"), declared::named_tool("c"));
         let services = [(&first, std::slice::from_ref(&long)), (&second, std::slice::from_ref(&short))];
         let catalogue = Catalogue::new(services.into_iter());
         assert_eq!(catalogue.find("a__b__c").map(|origin| &*origin.tool), Some("b__c"));

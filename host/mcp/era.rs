@@ -3,28 +3,12 @@
 use base64::Engine as _;
 use http::HeaderName;
 
-/// How an instance is spoken to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Era {
-    /// `initialize` and sessions: up to 2025-11-25. Of 2024-11-05 only the messages are known, not its own transport.
-    Legacy,
-    /// Stateless requests that carry their own context: 2026-07-28.
-    Modern,
-}
+pub use crate::mesh::offer::Era;
 
 /// Newest revision of the legacy era: what `initialize` asks for.
 pub const LEGACY_VERSION: &str = "2025-11-25";
 /// The revision of the modern era.
 pub const MODERN_VERSION: &str = "2026-07-28";
-
-impl Era {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Legacy => "legacy",
-            Self::Modern => "modern",
-        }
-    }
-}
 
 pub static PROTOCOL_VERSION_HEADER: HeaderName = HeaderName::from_static("mcp-protocol-version");
 pub static SESSION_HEADER: HeaderName = HeaderName::from_static("mcp-session-id");

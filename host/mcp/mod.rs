@@ -1,11 +1,11 @@
-//! The protocol: eras, envelopes, SSE frames, tool lists. Works on bytes: what a caller or an instance sent is
-//! looked into, never rebuilt.
+//! The protocol: eras, envelopes, SSE frames, lists of what is offered. Works on bytes: what a caller or an instance
+//! sent is looked into, never rebuilt.
 //!
 //! Knows the domain. Must not know sockets, the registry or who calls.
 
 pub mod catalogue;
+pub mod declared;
 pub mod envelope;
 pub mod era;
 pub mod incoming;
 pub mod sse;
-pub mod tools;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::ids::{Name, NameError};
+use super::offer::Item;
 
 /// Most tags of one instance.
 pub const TAGS_MAX: usize = 64;
@@ -120,16 +121,6 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// A tool as its instance declares it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tool {
-    pub name: Arc<str>,
-    /// The declaration as it came, JSON text.
-    pub json: Arc<str>,
-    /// Annotated `readOnlyHint` or `idempotentHint`: may be sent again when its outcome is unknown.
-    pub repeatable: bool,
-}
-
 /// A registration that has been checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InstanceSpec {
@@ -143,7 +134,7 @@ pub struct InstanceSpec {
     /// JSON text of an object, as it came.
     pub metadata: Arc<str>,
     /// Declared at registration; empty: the instance is asked.
-    pub tools: Arc<[Tool]>,
+    pub tools: Arc<[Item]>,
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub mod ids;
 pub mod instance;
 pub mod lease;
 pub mod observe;
+pub mod offer;
 pub mod pool;
 pub mod retry;
 pub mod stats;

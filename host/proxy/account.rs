@@ -13,6 +13,7 @@ use crate::clock;
 use crate::mcp::envelope;
 use crate::mesh::ids::{CallId, Name};
 use crate::mesh::observe::Finished;
+use crate::mesh::offer::Kind;
 use crate::mesh::stats::CallCounters;
 use crate::mesh::time::{Mono, Wall};
 use crate::mesh::verdict::CallFacts;
@@ -86,7 +87,8 @@ impl<'a> Account<'a> {
 
     pub(super) fn route_to(&mut self, service: &Arc<Service>, tool: &str) {
         self.service = Arc::clone(service);
-        self.tool = service.tools.get(tool).map_or_else(|| shared(tool), |known| Arc::clone(&known.name));
+        self.tool =
+            service.offer.get(Kind::Tool, tool).map_or_else(|| shared(tool), |known| Arc::clone(&known.key));
     }
 
     pub(super) fn refuse(&mut self, refused: Refused) -> CallFailure {

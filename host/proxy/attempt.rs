@@ -9,6 +9,7 @@ use super::pick::{Excluded, Question};
 use crate::clock;
 use crate::mesh::balance::failure_charge;
 use crate::mesh::ids::Name;
+use crate::mesh::offer::Kind;
 use crate::mesh::retry::{self, Failure};
 use crate::mesh::stats::CallCounters;
 use crate::policy::chain::{Permitted, ToolCall};
@@ -46,7 +47,8 @@ impl Run<'_> {
             tag: self.permitted.tag(),
             affinity: self.permitted.facts().affinity,
         };
-        let repeatable = service.tools.get(self.permitted.tool()).is_some_and(|tool| tool.repeatable);
+        let tool = service.offer.get(Kind::Tool, self.permitted.tool());
+        let repeatable = tool.is_some_and(|tool| tool.repeatable);
         service.core.budget.deposit();
         let mut tried = Excluded::default();
         let mut last: Option<Failed> = None;

@@ -139,7 +139,14 @@ impl Proxy {
             arguments: params.arguments.map_or(&b"{}"[..], |arguments| arguments.get().as_bytes()),
             timeout: None,
         };
-        match self.run(id, arrived, &snapshot, &call, size).await {
+        let ended = match snapshot.departed(origin.service.as_str()) {
+            Some(departed) => Err(CallFailure::NoInstance {
+                service: origin.service.to_string(),
+                why: departed.to_string(),
+            }),
+            None => self.run(id, arrived, &snapshot, &call, size).await,
+        };
+        match ended {
             Ok(Done { result, .. }) => answer(era, rpc, &result),
             Err(CallFailure::ToolError { result, .. }) => answer(era, rpc, &result),
             Err(CallFailure::RpcError { error, .. }) => {

@@ -1,8 +1,9 @@
 //! The registry's own state, and how it becomes a snapshot.
 
+mod offers;
 mod publish;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,8 +15,9 @@ use super::instance::{Instance, InstanceCore, Service, ServiceCore};
 use super::{Grant, INSTANCES_MAX, RegistryError, Token};
 use crate::mesh::health::Health;
 use crate::mesh::ids::{Name, PoolId, Slot};
-use crate::mesh::instance::{InstanceSpec, Tool};
+use crate::mesh::instance::InstanceSpec;
 use crate::mesh::lease::{Lease, LeasePhase, LeaseTimes};
+use crate::mesh::offer::Offer;
 use crate::mesh::pool::Catalog;
 use crate::mesh::time::{Mono, Wall};
 use crate::store::{Change, InstanceRow, Kept};
@@ -41,7 +43,8 @@ pub(super) struct Record {
     pub health: Health,
     pub reason: String,
     pub since: Wall,
-    pub tools: Arc<[Tool]>,
+    /// What it declared, or what it answered when it was asked; `None` before either.
+    pub offer: Option<Arc<Offer>>,
     pub peer: Arc<Peer>,
     pub core: Arc<InstanceCore>,
     /// What the snapshot shows; `None` when it must be made anew.
@@ -81,7 +84,6 @@ impl Record {
                 health: self.health.state(),
                 reason: self.reason.clone(),
                 since: self.since,
-                tools: Arc::clone(&self.tools),
                 peer: Arc::clone(&self.peer),
                 core: Arc::clone(&self.core),
             })
@@ -99,8 +101,8 @@ struct ServiceRecord {
     loads_version: Arc<AtomicU64>,
     core: Arc<ServiceCore>,
     since: Option<Wall>,
-    /// Kept from before the restart until instances were asked.
-    remembered_tools: Vec<Tool>,
+    /// What its instances offer, or offered when they were last asked; `None` when nothing of it is kept.
+    offer: Option<Arc<Offer>>,
     published: Option<Arc<Service>>,
 }
 
@@ -114,6 +116,9 @@ pub(super) struct Book {
     generation: u64,
     catalog: Arc<Catalog>,
     merged: publish::Merged,
+    /// Services whose offers may be others now.
+    unsettled: BTreeSet<Name>,
+    unwritten_offers: BTreeSet<Name>,
 }
 
 /// Says whether `token` is that of `hash`, in constant time.
@@ -143,6 +148,8 @@ impl Book {
             generation: 0,
             catalog: Arc::default(),
             merged: publish::Merged::default(),
+            unsettled: BTreeSet::new(),
+            unwritten_offers: BTreeSet::new(),
         };
         for (totals, since) in kept.services {
             let service = book.service(&totals.name);
@@ -150,8 +157,8 @@ impl Book {
             let counters = crate::mesh::stats::CallCounters::seeded(totals.counts);
             service.core = Arc::new(ServiceCore { counters, ..ServiceCore::default() });
         }
-        for (name, tools) in kept.tools {
-            book.service(&name).remembered_tools = tools;
+        for (name, offer) in kept.offers {
+            book.service(&name).offer = Some(Arc::new(offer));
         }
         for (row, figures) in kept.instances {
             book.next_id = book.next_id.max(row.id + 1);
@@ -174,7 +181,7 @@ impl Book {
                 health: Health::new(now),
                 reason: "restored, not probed yet".to_owned(),
                 since: row.registered_at,
-                tools: Arc::clone(&row.spec.tools),
+                offer: Record::declared(&row.spec),
                 peer: Arc::new(Peer::new(&row.spec.endpoint, workers)),
                 core: Arc::new(core),
                 published: None,
@@ -182,6 +189,7 @@ impl Book {
             };
             book.records.insert(record.spec.name.clone(), record);
         }
+        book.settle_all_offers();
         book
     }
 
@@ -197,7 +205,7 @@ impl Book {
                 loads_version: Arc::default(),
                 core: Arc::default(),
                 since: None,
-                remembered_tools: Vec::new(),
+                offer: None,
                 published: None,
             }
         })
@@ -221,6 +229,7 @@ impl Book {
 
     /// Makes the next snapshot show a service's membership as it is now.
     pub(super) fn touch_pool(&mut self, service: &Name) {
+        self.touch_offer(service);
         let service = self.service(service);
         service.pool_version += 1;
         service.published = None;
@@ -267,6 +276,9 @@ impl Book {
         if moved && renewed {
             self.leave_service(&name, now, wall, changes);
         }
+        if let Some(service) = self.records.get(&name).map(|record| record.spec.service.clone()) {
+            self.touch_offer(&service);
+        }
         let slot = match self.records.get(&name).filter(|record| !moved && record.is_present()) {
             Some(record) => record.slot,
             None => self.take_slot(&spec.service, now),
@@ -302,7 +314,9 @@ impl Book {
         let expired = self.records.iter().filter(|(_, record)| !record.is_present());
         let oldest = expired.min_by_key(|(_, record)| record.expired_at).map(|(name, _)| name.clone());
         let oldest = oldest.ok_or(RegistryError::Full)?;
-        self.records.remove(&oldest);
+        if let Some(record) = self.records.remove(&oldest) {
+            self.touch_offer(&record.spec.service);
+        }
         changes.push(Change::InstanceGone(oldest));
         Ok(())
     }
@@ -334,7 +348,7 @@ impl Book {
                 health: Health::new(now),
                 reason: String::new(),
                 since: wall,
-                tools: Arc::clone(&spec.tools),
+                offer: Record::declared(spec),
                 peer,
                 core,
                 published: None,
@@ -348,19 +362,16 @@ impl Book {
                 old.lease.reregister(now);
                 old.core.heartbeat_at.store(now.as_micros(), Ordering::Relaxed);
                 old.core.refused.store(false, Ordering::Relaxed);
-                if !spec.tools.is_empty() {
-                    old.tools = Arc::clone(&spec.tools);
-                }
+                old.offer = Record::declared_again(old.offer, spec);
                 Record { spec: Arc::clone(spec), slot, token_hash, published: None, ..old }
             }
             Some(old) => {
                 let mut lease = old.lease.clone();
                 lease.reregister(now);
-                let tools =
-                    if spec.tools.is_empty() { Arc::clone(&old.tools) } else { Arc::clone(&spec.tools) };
                 let core = InstanceCore::seeded(old.core.counters.snapshot());
+                let offer = Record::declared(spec).or_else(|| old.offer.clone());
                 let mut record = fresh(Arc::new(core), old.id, lease);
-                record.tools = tools;
+                record.offer = offer;
                 record.registered_at = if old.is_present() { old.registered_at } else { wall };
                 record
             }

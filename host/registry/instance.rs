@@ -1,6 +1,5 @@
 //! An instance and a service as a snapshot holds them.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,8 +7,9 @@ use std::time::Duration;
 use crate::mesh::breaker::{Admission, Breaker, BreakerState, Transition};
 use crate::mesh::health::HealthState;
 use crate::mesh::ids::{Name, Slot};
-use crate::mesh::instance::{InstanceSpec, Tool};
+use crate::mesh::instance::InstanceSpec;
 use crate::mesh::lease::LeasePhase;
+use crate::mesh::offer::Offer;
 use crate::mesh::pool::{Live, Pool};
 use crate::mesh::retry::Budget;
 use crate::mesh::stats::{CallCounters, CallCounts, LatencyHistogram};
@@ -30,8 +30,6 @@ pub struct Instance {
     pub reason: String,
     /// Since when the health is what it is.
     pub since: Wall,
-    /// What it declared, or what it answered when it was asked.
-    pub tools: Arc<[Tool]>,
     pub peer: Arc<Peer>,
     pub core: Arc<InstanceCore>,
 }
@@ -163,7 +161,8 @@ pub struct Service {
     pub pool: Arc<Pool>,
     /// In the order of the pool's members.
     pub instances: Vec<Arc<Instance>>,
-    pub tools: Arc<ToolSet>,
+    /// What its instances offer together, or offered when they were last asked.
+    pub offer: Arc<Offer>,
     pub since: Wall,
     pub core: Arc<ServiceCore>,
 }
@@ -180,51 +179,5 @@ impl Service {
             .iter()
             .filter(|instance| instance.is_routable() && instance.core.live.share_permille() > 0)
             .count()
-    }
-}
-
-/// A service's tools by name, in a fixed order.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct ToolSet {
-    list: Arc<[Tool]>,
-    by_name: HashMap<Arc<str>, usize>,
-}
-
-impl ToolSet {
-    /// Of tools with the same name the first is kept.
-    pub fn new(mut tools: Vec<Tool>) -> Self {
-        tools.sort_by(|a, b| a.name.cmp(&b.name));
-        tools.dedup_by(|later, first| {
-            let same = later.name == first.name;
-            // One instance that may not be asked twice is enough: nobody knows yet which one takes the call.
-            first.repeatable &= !same || later.repeatable;
-            same
-        });
-        let by_name = tools.iter().enumerate().map(|(index, tool)| (Arc::clone(&tool.name), index)).collect();
-        Self { list: tools.into(), by_name }
-    }
-
-    pub fn list(&self) -> &Arc<[Tool]> {
-        &self.list
-    }
-
-    pub fn get(&self, name: &str) -> Option<&Tool> {
-        self.by_name.get(name).map(|&index| &self.list[index])
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::mcp::tools;
-
-    #[test]
-    fn a_tool_is_repeatable_only_if_all_instances_say_so() {
-        let may = tools::parse(r#"{"name":"t","annotations":{"idempotentHint":true}}"#).expect("a tool");
-        let must_not = tools::parse(r#"{"name":"t"}"#).expect("a tool");
-        let repeatable = |tools: Vec<Tool>| ToolSet::new(tools).get("t").map(|tool| tool.repeatable);
-        assert_eq!(repeatable(vec![may.clone(), may.clone()]), Some(true));
-        assert_eq!(repeatable(vec![may.clone(), must_not.clone()]), Some(false));
-        assert_eq!(repeatable(vec![must_not, may]), Some(false));
     }
 }

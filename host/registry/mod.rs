@@ -16,15 +16,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock;
 use crate::mesh::ids::Name;
-use crate::mesh::instance::{InstanceSpec, Tool};
+use crate::mesh::instance::InstanceSpec;
 use crate::mesh::lease::LeaseTimes;
 use crate::mesh::observe::Event;
+use crate::mesh::offer::Offer;
 use crate::policy::PolicySet;
 use crate::store::{Kept, Store};
 use crate::upstream::Probe;
 
-pub use instance::{Guard, Instance, InstanceCore, Service, ServiceCore, ToolSet};
-pub use snapshot::{Found, Snapshot};
+pub use instance::{Guard, Instance, InstanceCore, Service, ServiceCore};
+pub use snapshot::{Departed, Found, Snapshot};
 pub use task::Task;
 
 /// Most instances that may be registered.
@@ -69,7 +70,7 @@ pub(crate) enum Command {
     Register { spec: InstanceSpec, token: Token, done: oneshot::Sender<Result<Grant, RegistryError>> },
     Deregister { name: Name, token: Token, done: oneshot::Sender<Result<(), RegistryError>> },
     Heartbeat { name: Name, token: Token, done: oneshot::Sender<Result<u64, RegistryError>> },
-    Tools { name: Name, id: u64, epoch: u64, tools: Vec<Tool> },
+    Offer { name: Name, id: u64, epoch: u64, offer: Offer },
     Probed { name: Name, id: u64, epoch: u64, probe: Probe },
     Policies { policies: Arc<PolicySet> },
 }
@@ -140,12 +141,12 @@ impl Registry {
     }
 
     /// Reports what an instance offers. Ignored when the instance was registered anew since.
-    pub async fn tools(&self, instance: &Instance, tools: Vec<Tool>) {
-        self.tell(Command::Tools {
+    pub async fn offer(&self, instance: &Instance, offer: Offer) {
+        self.tell(Command::Offer {
             name: instance.name().clone(),
             id: instance.id,
             epoch: instance.epoch,
-            tools,
+            offer,
         })
         .await;
     }

@@ -1,12 +1,15 @@
 //! The world as one call sees it.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
 use super::instance::{Instance, Service, ServiceCore};
+use crate::clock;
 use crate::mcp::catalogue::Catalogue;
 use crate::mesh::ids::Name;
 use crate::mesh::pool::Catalog;
+use crate::mesh::time::Wall;
 use crate::policy::PolicySet;
 
 /// Everything that decides a call, immutable. A call takes one and keeps it to its end.
@@ -14,6 +17,8 @@ pub struct Snapshot {
     pub generation: u64,
     pub(super) services: HashMap<Name, Arc<Service>>,
     pub(super) instances: HashMap<Name, (Arc<Service>, Arc<Instance>)>,
+    /// Services that are offered and have no instance now.
+    pub(super) departed: Arc<HashMap<Name, Departed>>,
     /// Every service that ever was, with its counts: what was called is not forgotten with who answered.
     pub(super) totals: Arc<[(Name, Arc<ServiceCore>)]>,
     /// What routers are told of the services.
@@ -21,6 +26,23 @@ pub struct Snapshot {
     /// All tools under their merged names.
     pub tools: Arc<Catalogue>,
     pub policies: Arc<PolicySet>,
+}
+
+/// A service whose last instance fell silent; what it offered is remembered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Departed {
+    pub service: Name,
+    /// The instance that was last there.
+    pub instance: Name,
+    /// When its lease ran out.
+    pub at: Wall,
+}
+
+impl fmt::Display for Departed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = clock::iso(self.at);
+        write!(f, "its last instance `{}` sent no more heartbeats and was removed at {at}", self.instance)
+    }
 }
 
 /// What a name stands for.
@@ -45,6 +67,7 @@ impl Default for Snapshot {
             generation: 0,
             services: HashMap::new(),
             instances: HashMap::new(),
+            departed: Arc::default(),
             totals: Arc::from([]),
             catalog: Arc::default(),
             tools: Arc::default(),
@@ -69,6 +92,11 @@ impl Snapshot {
             Some(service) => Some(Found::Service(service)),
             None => self.instances.get(name).map(|(service, instance)| Found::Instance(service, instance)),
         }
+    }
+
+    /// Why a service that is still offered has no instance, when it has none.
+    pub fn departed(&self, name: &str) -> Option<&Departed> {
+        self.departed.get(name)
     }
 
     /// All services by name.

@@ -20,7 +20,7 @@ use crate::mesh::lease::{LeasePhase, LeaseTimes, sweep};
 use crate::mesh::observe::Event;
 use crate::mesh::time::{Mono, Wall};
 use crate::policy::PolicySet;
-use crate::store::{Change, Store};
+use crate::store::{Change, Store, StoreError};
 use crate::upstream::Probe;
 
 /// Commands that share one commit.
@@ -38,8 +38,6 @@ pub struct Task {
     snapshot: Arc<ArcSwap<Snapshot>>,
     published: watch::Sender<u64>,
     events: mpsc::Sender<Event>,
-    /// Tools that could not be written down yet.
-    unwritten: Vec<Change>,
 }
 
 /// Answers that wait for the commit.
@@ -66,7 +64,7 @@ impl Task {
         published: watch::Sender<u64>,
         events: mpsc::Sender<Event>,
     ) -> Self {
-        Self { book, store, queue, snapshot, published, events, unwritten: Vec::new() }
+        Self { book, store, queue, snapshot, published, events }
     }
 
     /// Runs until `stop`.
@@ -101,17 +99,11 @@ impl Task {
         for command in commands {
             self.step(command, &mut batch, now, wall);
         }
-        let mut changes = std::mem::take(&mut batch.changes);
-        if !changes.is_empty() {
-            changes.splice(0..0, std::mem::take(&mut self.unwritten));
-        }
-        let tools: Vec<Change> =
-            changes.iter().filter(|change| matches!(change, Change::Tools(..))).cloned().collect();
-        let committed = if changes.is_empty() { Ok(()) } else { self.store.commit(changes).await };
+        let changes = std::mem::take(&mut batch.changes);
+        let committed = self.commit(changes).await;
         if let Err(error) = &committed {
             self.book.undo(std::mem::take(&mut batch.before));
-            // What instances offer is as they say, written or not.
-            self.unwritten = tools;
+            self.book.settle_offers();
             tracing::error!(error = %error, "registry change not durable, taken back");
         }
         if let Some(policies) = batch.policies {
@@ -129,6 +121,21 @@ impl Task {
         }
     }
 
+    /// Makes `changes` durable, and with them what services offer now.
+    async fn commit(&mut self, mut changes: Vec<Change>) -> Result<(), StoreError> {
+        self.book.settle_offers();
+        let (services, offers) = self.book.unwritten_offers();
+        changes.extend(offers);
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let committed = self.store.commit(changes).await;
+        if committed.is_err() {
+            self.book.owe_offers(services);
+        }
+        committed
+    }
+
     fn step(&mut self, command: Command, batch: &mut Batch, now: Mono, wall: Wall) {
         match command {
             Command::Register { spec, token, done } => {
@@ -144,34 +151,36 @@ impl Task {
                 }
             }
             Command::Deregister { name, token, done } => match self.book.authorized(&name, &token) {
-                Ok(Some(record)) if record.is_present() => {
-                    let service = record.spec.service.clone();
-                    let before = Some(record.clone());
-                    self.book.leave_service(&name, now, wall, &mut batch.changes);
-                    self.book.records.remove(&name);
-                    batch.before.push((name.clone(), before));
-                    batch.changes.push(Change::InstanceGone(name.clone()));
+                Ok(Some(record)) => {
+                    let (service, present) = (record.spec.service.clone(), record.is_present());
+                    if present {
+                        self.book.leave_service(&name, now, wall, &mut batch.changes);
+                    }
+                    let left = self.book.records.remove_entry(&name);
+                    let forgotten = left.into_iter().chain(self.book.forget_expired(&service));
+                    for (name, record) in forgotten {
+                        batch.changes.push(Change::InstanceGone(name.clone()));
+                        batch.before.push((name, Some(record)));
+                    }
+                    self.book.touch_offer(&service);
                     batch.publish = true;
                     batch.replies.push(Reply::Gone(done, name, service));
                 }
-                Ok(_) => drop(done.send(Err(RegistryError::UnknownInstance(name)))),
+                Ok(None) => drop(done.send(Err(RegistryError::UnknownInstance(name)))),
                 Err(error) => drop(done.send(Err(error))),
             },
             Command::Heartbeat { name, token, done } => {
                 let answer = self.heartbeat(&name, &token, now, &mut batch.publish);
                 drop(done.send(answer));
             }
-            Command::Tools { name, id, epoch, tools } => {
+            Command::Offer { name, id, epoch, offer } => {
                 let Some(record) = self.record_of(&name, id, epoch) else { return };
-                if *record.tools == *tools {
+                if record.offer.as_deref() == Some(&offer) {
                     return;
                 }
-                record.tools = tools.into();
-                record.touch();
+                record.offer = Some(Arc::new(offer));
                 let service = record.spec.service.clone();
-                self.book.touch_service(&service);
-                let tools = self.book.remember_tools(&service);
-                batch.changes.push(Change::Tools(service, tools));
+                self.book.touch_offer(&service);
                 batch.publish = true;
             }
             Command::Probed { name, id, epoch, probe } => {
@@ -238,9 +247,7 @@ impl Task {
         let swept = self.sweep_leases(now, wall, &mut changes);
         let judged = self.judge_health(now, wall);
         let purged = self.purge(wall, &mut changes);
-        if !changes.is_empty()
-            && let Err(error) = self.store.commit(changes).await
-        {
+        if let Err(error) = self.commit(changes).await {
             // The registry in memory is right; the next start judges the leases anew.
             tracing::warn!(error = %error, "expiry not written down");
         }
@@ -325,7 +332,9 @@ impl Task {
             .map(|(name, _)| name.clone())
             .collect();
         for name in &old {
-            self.book.records.remove(name);
+            if let Some(record) = self.book.records.remove(name) {
+                self.book.touch_offer(&record.spec.service);
+            }
             changes.push(Change::InstanceGone(name.clone()));
         }
         !old.is_empty()

@@ -1,7 +1,8 @@
-//! What survives a restart: the registry, tool declarations and counts, in SQLite behind one writer thread.
+//! What survives a restart: the registry, what services offer and counts, in SQLite behind one writer thread.
 //!
 //! The only room that names `rusqlite`. Must not know what the rows mean to calls or people.
 
+mod offers;
 mod open;
 mod rows;
 mod schema;
@@ -16,7 +17,8 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::mesh::ids::Name;
-use crate::mesh::instance::{InstanceSpec, Tool};
+use crate::mesh::instance::InstanceSpec;
+use crate::mesh::offer::Offer;
 use crate::mesh::stats::CallCounts;
 use crate::mesh::time::Wall;
 
@@ -57,7 +59,9 @@ pub enum Change {
     InstanceGone(Name),
     /// A service's first instance came, or (`None`) its last one went. Its counts stay.
     ServiceSince(Name, Option<Wall>),
-    Tools(Name, Arc<[Tool]>),
+    /// What a service offers; it is found again after a restart, whoever of it is alive.
+    Offer(Name, Arc<Offer>),
+    OfferGone(Name),
 }
 
 /// Counts of a service or an instance: totals, so that writing them twice counts nothing twice.
@@ -83,7 +87,7 @@ pub struct InstanceFigures {
 pub struct Kept {
     pub services: Vec<(ServiceTotals, Option<Wall>)>,
     pub instances: Vec<(InstanceRow, Option<InstanceFigures>)>,
-    pub tools: Vec<(Name, Vec<Tool>)>,
+    pub offers: Vec<(Name, Offer)>,
     /// What had to be repaired at opening, for people.
     pub repaired: Option<String>,
 }

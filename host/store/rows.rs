@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, Row, Transaction, params};
 
-use super::{Change, InstanceFigures, InstanceRow, Kept, ServiceTotals};
-use crate::mcp::tools;
+use super::{Change, InstanceFigures, InstanceRow, Kept, ServiceTotals, offers};
+use crate::mcp::declared::Page;
 use crate::mesh::ids::Name;
-use crate::mesh::instance::{Endpoint, InstanceSpec, Tool};
+use crate::mesh::instance::{Endpoint, InstanceSpec};
+use crate::mesh::offer::{Item, Kind};
 use crate::mesh::stats::CallCounts;
 use crate::mesh::time::Wall;
 
@@ -27,7 +28,8 @@ pub(super) fn commit(connection: &mut Connection, changes: &[Change]) -> rusqlit
                 )?
                 .execute(params![name.as_str(), since.map(Wall::as_millis)])?;
             }
-            Change::Tools(service, tools) => put_tools(&step, service, tools)?,
+            Change::Offer(service, offer) => offers::put(&step, service, offer)?,
+            Change::OfferGone(service) => offers::remove(&step, service)?,
         }
     }
     step.commit()
@@ -109,16 +111,7 @@ fn put_instance(step: &Transaction<'_>, row: &InstanceRow) -> rusqlite::Result<(
     Ok(())
 }
 
-fn put_tools(step: &Transaction<'_>, service: &Name, tools: &[Tool]) -> rusqlite::Result<()> {
-    step.prepare_cached("DELETE FROM tools WHERE service = ?1")?.execute([service.as_str()])?;
-    let mut put = step.prepare_cached("INSERT INTO tools (service, position, json) VALUES (?1, ?2, ?3)")?;
-    for (position, tool) in tools.iter().enumerate() {
-        put.execute(params![service.as_str(), position as i64, &*tool.json])?;
-    }
-    Ok(())
-}
-
-fn tools_to_text(tools: &[Tool]) -> String {
+fn tools_to_text(tools: &[Item]) -> String {
     let mut text = String::from("[");
     for (index, tool) in tools.iter().enumerate() {
         if index > 0 {
@@ -130,9 +123,9 @@ fn tools_to_text(tools: &[Tool]) -> String {
     text
 }
 
-fn tools_from_text(text: &str) -> Vec<Tool> {
+fn tools_from_text(text: &str) -> Vec<Item> {
     let page = format!(r#"{{"tools":{text}}}"#);
-    serde_json::from_str::<tools::Page<'_>>(&page).map(|page| page.tools().collect()).unwrap_or_default()
+    Page::read(Kind::Tool, page.as_bytes()).map(|page| page.items).unwrap_or_default()
 }
 
 /// SQLite integers are signed; a total beyond 2⁶³ would be one call a nanosecond for 292 years.
@@ -192,20 +185,11 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Kept> {
         }
     }
 
-    let mut query = connection.prepare("SELECT service, json FROM tools ORDER BY service, position")?;
-    let mut rows = query.query([])?;
-    while let Some(row) = rows.next()? {
-        let Some(service) = name_of(row, 0)? else { continue };
-        let Ok(tool) = tools::parse(&row.get::<_, String>(1)?) else { continue };
-        match kept.tools.last_mut().filter(|(last, _)| *last == service) {
-            Some((_, tools)) => tools.push(tool),
-            None => kept.tools.push((service, vec![tool])),
-        }
-    }
+    kept.offers = offers::load(connection)?;
     Ok(kept)
 }
 
-fn name_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Name>> {
+pub(super) fn name_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Name>> {
     let text: String = row.get(column)?;
     let name = Name::new(&text);
     if let Err(error) = &name {

@@ -2,7 +2,8 @@
 
 use rusqlite::Connection;
 
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE services (
         name TEXT PRIMARY KEY,
         registered_at INTEGER,
@@ -54,7 +55,32 @@ const MIGRATIONS: &[&str] = &["
         json TEXT NOT NULL,
         PRIMARY KEY (service, position)
     ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+    CREATE TABLE offers (
+        service TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        position INTEGER NOT NULL,
+        key TEXT NOT NULL,
+        json TEXT NOT NULL,
+        repeatable INTEGER NOT NULL,
+        PRIMARY KEY (service, kind, position)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE abouts (
+        service TEXT PRIMARY KEY,
+        era TEXT NOT NULL,
+        capabilities TEXT,
+        server_info TEXT,
+        instructions TEXT
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO offers (service, kind, position, key, json, repeatable)
+        SELECT service, 'tool', position, json_extract(json, '$.name'), json,
+            COALESCE(json_extract(json, '$.annotations.readOnlyHint') = 1, 0)
+            OR COALESCE(json_extract(json, '$.annotations.idempotentHint') = 1, 0)
+        FROM tools WHERE json_valid(json) AND json_type(json, '$.name') = 'text';
+    DROP TABLE tools;
+",
+];
 
 /// The schema that this build writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -70,3 +96,6 @@ pub(super) fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Resu
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

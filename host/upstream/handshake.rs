@@ -8,8 +8,9 @@ use serde::Deserialize;
 
 use super::peer::{Answer, Ask, Peer, Spoken};
 use super::{SendError, Times};
-use crate::mcp::envelope;
 use crate::mcp::era::{Era, LEGACY_VERSION, MODERN_VERSION, SESSION_HEADER};
+use crate::mcp::{declared, envelope};
+use crate::mesh::offer::About;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -93,6 +94,7 @@ impl Peer {
             version: HeaderValue::from_static(MODERN_VERSION),
             session: None,
             server: String::new(),
+            about: Arc::new(About::new(Era::Modern)),
         };
         let ask = Ask { method: "server/discover", name: None, members: &[] };
         let result = match self.ask_as(&modern, &ask, times).await {
@@ -120,7 +122,8 @@ impl Peer {
         if !discovered.supported_versions.iter().any(|version| version == MODERN_VERSION) {
             return Ok(None);
         }
-        Ok(Some(Spoken { server: discovered.meta.server_info.text(), ..modern }))
+        let about = Arc::new(declared::about(Era::Modern, &result));
+        Ok(Some(Spoken { server: discovered.meta.server_info.text(), about, ..modern }))
     }
 
     async fn initialize(&self, times: &Times) -> Result<Spoken, SendError> {
@@ -145,7 +148,9 @@ impl Peer {
             .map_err(|error| failed(format!("the result of `initialize` is not understood: {error}")))?;
         let version = HeaderValue::try_from(&initialized.protocol_version)
             .map_err(|_| failed("the protocol version cannot be a header".to_owned()))?;
-        let spoken = Spoken { era: Era::Legacy, version, session, server: initialized.server_info.text() };
+        let about = Arc::new(declared::about(Era::Legacy, &result));
+        let server = initialized.server_info.text();
+        let spoken = Spoken { era: Era::Legacy, version, session, server, about };
         let ready = self.request(Some(&spoken), None, envelope::notification("notifications/initialized"));
         self.exchange(ready, times, |response| async {
             super::connection::collect(response.into_body(), times).await.map(drop)

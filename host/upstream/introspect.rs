@@ -1,15 +1,19 @@
 //! Asking an instance how it is and what it offers.
 
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
 use super::peer::{Answer, Ask, Peer};
 use super::{SendError, Times};
+use crate::mcp::declared::{Announced, Page};
 use crate::mcp::envelope;
-use crate::mcp::era::Era;
-use crate::mcp::tools::Page;
-use crate::mesh::instance::Tool;
+use crate::mcp::incoming::METHOD_NOT_FOUND;
+use crate::mesh::offer::{Era, Item, Kind, Offer};
 
-/// Most tools that are kept of one instance.
-pub const TOOLS_MAX: usize = 1000;
-/// Most pages of `tools/list` that are asked for.
+/// Most tools that are kept of one instance; so for prompts, resources and templates.
+pub const ITEMS_MAX: usize = 1000;
+/// Most pages of one listing that are asked for.
 const PAGES_MAX: usize = 100;
 
 /// What a probe found.
@@ -47,12 +51,30 @@ impl Peer {
         self.ask(&Ask { method, name: None, members: &[] }, times).await.map(drop)
     }
 
-    /// All tools that the instance offers, as it declares them.
+    /// Everything that the instance offers, as it declares it. `declared` are the tools that it gave when it
+    /// registered; when there are any it is not asked for others.
     ///
     /// # Errors
-    /// The instance could not be asked, or its answer was no list of tools.
-    pub async fn list_tools(&self, times: &Times) -> Result<Vec<Tool>, SendError> {
-        let mut tools = Vec::new();
+    /// The instance could not be asked, or an answer was no listing.
+    pub async fn list_offer(&self, declared: &[Item], times: &Times) -> Result<Offer, SendError> {
+        let about = Arc::clone(&self.ready(times).await?.about);
+        let announced = about.capabilities.as_deref().map(Announced::read).unwrap_or_default();
+        let mut offer = Offer::default();
+        for kind in Kind::ALL {
+            // Some servers announce nothing and have tools all the same.
+            let asked = announced.has(kind) || (kind == Kind::Tool && announced == Announced::default());
+            let items = match kind {
+                Kind::Tool if !declared.is_empty() => declared.to_vec(),
+                _ if asked => self.list(kind, times).await?,
+                _ => continue,
+            };
+            offer = offer.with(kind, items);
+        }
+        Ok(offer.with_about(Some(about)))
+    }
+
+    async fn list(&self, kind: Kind, times: &Times) -> Result<Vec<Item>, SendError> {
+        let mut items = Vec::new();
         let mut cursor: Option<String> = None;
         for page in 0..PAGES_MAX {
             let quoted = cursor.as_deref().map(|cursor| {
@@ -64,23 +86,46 @@ impl Peer {
                 Some(quoted) => &[quoted],
                 None => &[],
             };
-            let result = match self.ask(&Ask { method: "tools/list", name: None, members }, times).await? {
+            let ask = Ask { method: kind.list_method(), name: None, members };
+            let result = match self.ask(&ask, times).await? {
                 Answer::Result(result) => result,
-                // A server without tools does not know the method.
-                Answer::Error(_) if page == 0 => return Ok(tools),
+                // A server that announces resources may have no templates, and so not know the method. One that
+                // fails with this list may still have good others.
+                Answer::Error(error) if page == 0 => {
+                    if !is_unknown_method(&error) {
+                        let error = String::from_utf8_lossy(&error);
+                        tracing::warn!(method = ask.method, %error, "listing refused, taken for empty");
+                    }
+                    return Ok(items);
+                }
                 Answer::Error(error) => {
                     let detail = String::from_utf8_lossy(&error).chars().take(200).collect();
                     return Err(SendError::Status { status: http::StatusCode::OK, detail });
                 }
             };
-            let page: Page<'_> = serde_json::from_slice(&result).map_err(envelope::AnswerError::Malformed)?;
-            tools.extend(page.tools());
+            let page = Page::read(kind, &result).map_err(envelope::AnswerError::Malformed)?;
+            items.extend(page.items);
             cursor = page.next_cursor;
-            if cursor.is_none() || tools.len() >= TOOLS_MAX {
+            if cursor.is_none() || items.len() >= ITEMS_MAX {
                 break;
             }
         }
-        tools.truncate(TOOLS_MAX);
-        Ok(tools)
+        if items.len() > ITEMS_MAX {
+            tracing::warn!(
+                kind = kind.as_str(),
+                count = items.len(),
+                "too many declarations, {ITEMS_MAX} are kept"
+            );
+            items.truncate(ITEMS_MAX);
+        }
+        Ok(items)
     }
+}
+
+/// Says so by its code, or, as older SDKs do, in words alone.
+fn is_unknown_method(error: &[u8]) -> bool {
+    serde_json::from_slice::<&RawValue>(error).is_ok_and(|error| {
+        let (code, message) = envelope::error_text(error);
+        code == i64::from(METHOD_NOT_FOUND) || message.to_ascii_lowercase().contains("method not found")
+    })
 }

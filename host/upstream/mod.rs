@@ -20,7 +20,7 @@ use crate::mcp::sse::EventTooLarge;
 use crate::mesh::retry::Failure;
 
 pub use connection::Target;
-pub use introspect::{Probe, TOOLS_MAX};
+pub use introspect::{ITEMS_MAX, Probe};
 pub use peer::{Answer, Peer, Spoken};
 
 /// Largest answer that is collected.

@@ -16,6 +16,7 @@ use crate::mcp::envelope::{self, AnswerError, Message};
 use crate::mcp::era::{self, Era};
 use crate::mcp::sse::Frames;
 use crate::mesh::instance::Endpoint;
+use crate::mesh::offer::About;
 use crate::policy::chain::{Permitted, ToolCall};
 use crate::worker;
 
@@ -33,6 +34,8 @@ pub struct Spoken {
     pub session: Option<HeaderValue>,
     /// `name version` of the server, for people.
     pub server: String,
+    /// What the server says of itself.
+    pub about: Arc<About>,
 }
 
 /// An instance's answer to a request: bytes as they came.

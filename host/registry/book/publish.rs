@@ -7,64 +7,31 @@ use super::{Book, LOCAL_NODE};
 use crate::mcp::catalogue::Catalogue;
 use crate::mesh::health::HealthState;
 use crate::mesh::ids::Name;
-use crate::mesh::instance::Tool;
+use crate::mesh::offer::Offer;
 use crate::mesh::pool::{Catalog, CatalogService, Member, Pool};
-use crate::registry::instance::{Instance, Service, ServiceCore, ToolSet};
-use crate::registry::snapshot::Snapshot;
+use crate::registry::instance::{Instance, Service, ServiceCore};
+use crate::registry::snapshot::{Departed, Snapshot};
 
 /// The merged tools, and what they were made of.
 #[derive(Default)]
 pub(super) struct Merged {
     catalogue: Arc<Catalogue>,
-    sources: Vec<(Name, Arc<ToolSet>)>,
+    sources: Vec<(Name, Arc<Offer>)>,
 }
 
 impl Merged {
-    /// Made anew only when some service's tools are others.
-    fn of(&mut self, services: &HashMap<Name, Arc<Service>>) -> Arc<Catalogue> {
-        let mut sources: Vec<(Name, Arc<ToolSet>)> =
-            services.values().map(|service| (service.name.clone(), Arc::clone(&service.tools))).collect();
-        sources.sort_by(|a, b| a.0.cmp(&b.0));
-        let same = sources.len() == self.sources.len()
-            && sources
-                .iter()
-                .zip(&self.sources)
-                .all(|(new, old)| new.0 == old.0 && Arc::ptr_eq(&new.1, &old.1));
-        if !same {
-            self.catalogue =
-                Arc::new(Catalogue::new(sources.iter().map(|(name, tools)| (name, &**tools.list()))));
-            self.sources = sources;
+    /// Made anew only when some service offers something else.
+    fn of<'a>(&mut self, offers: impl Iterator<Item = (&'a Name, &'a Arc<Offer>)> + Clone) -> Arc<Catalogue> {
+        let same = self.sources.iter().map(|(name, offer)| (name, Arc::as_ptr(offer)));
+        if !same.eq(offers.clone().map(|(name, offer)| (name, Arc::as_ptr(offer)))) {
+            self.catalogue = Arc::new(Catalogue::new(offers.clone().map(|(name, o)| (name, &**o.tools()))));
+            self.sources = offers.map(|(name, offer)| (name.clone(), Arc::clone(offer))).collect();
         }
         Arc::clone(&self.catalogue)
-    }
-
-    /// The set of before, when `tools` is the same.
-    fn reuse(&self, service: &Name, tools: ToolSet) -> Arc<ToolSet> {
-        let known = self.sources.iter().find(|(name, known)| name == service && **known == tools);
-        known.map_or_else(|| Arc::new(tools), |(_, known)| Arc::clone(known))
     }
 }
 
 impl Book {
-    /// The tools that a service's present instances declare, or that it is remembered for.
-    fn tools_of(&self, service: &Name) -> Vec<Tool> {
-        let present =
-            self.records.values().filter(|record| record.spec.service == *service && record.is_present());
-        let tools: Vec<Tool> = present.flat_map(|record| record.tools.iter().cloned()).collect();
-        if tools.is_empty() {
-            self.services.get(service).map(|s| s.remembered_tools.clone()).unwrap_or_default()
-        } else {
-            tools
-        }
-    }
-
-    /// The tools to write down for a service when its instances have been asked.
-    pub(in crate::registry) fn remember_tools(&mut self, service: &Name) -> Arc<[Tool]> {
-        let set = ToolSet::new(self.tools_of(service));
-        self.service(service).remembered_tools = set.list().to_vec();
-        Arc::clone(set.list())
-    }
-
     /// A snapshot of everything; what did not change is shared with the last one.
     pub(in crate::registry) fn publish(&mut self, last: &Snapshot) -> Snapshot {
         self.generation += 1;
@@ -84,16 +51,34 @@ impl Book {
             services.insert(name, service);
         }
         self.publish_catalog(&services);
-        let tools = self.merged.of(&services);
+        let offers = self.services.iter().filter_map(|(name, service)| Some((name, service.offer.as_ref()?)));
+        let tools = self.merged.of(offers);
+        let departed = self.departed(&services);
+        let departed =
+            if departed == *last.departed { Arc::clone(&last.departed) } else { Arc::new(departed) };
         Snapshot {
             generation: self.generation,
             services,
             instances,
+            departed,
             totals: self.totals(last),
             catalog: Arc::clone(&self.catalog),
             tools,
             policies: Arc::clone(&last.policies),
         }
+    }
+
+    fn departed(&self, present: &HashMap<Name, Arc<Service>>) -> HashMap<Name, Departed> {
+        let mut departed: HashMap<Name, Departed> = HashMap::new();
+        for (name, record) in &self.records {
+            let (service, Some(at)) = (&record.spec.service, record.expired_at) else { continue };
+            let later = departed.get(service).is_none_or(|last| last.at < at);
+            if later && !present.contains_key(service) {
+                let gone = Departed { service: service.clone(), instance: name.clone(), at };
+                departed.insert(service.clone(), gone);
+            }
+        }
+        departed
     }
 
     /// Services are never forgotten, so as many as before are the same as before.
@@ -108,7 +93,6 @@ impl Book {
         if let Some(service) = self.services.get(name).and_then(|record| record.published.as_ref()) {
             return Arc::clone(service);
         }
-        let tools = self.merged.reuse(name, ToolSet::new(self.tools_of(name)));
         let record = self.service(name);
         let local = Name::new(LOCAL_NODE).expect("a good name");
         let members = instances.iter().map(|instance| Member {
@@ -131,7 +115,7 @@ impl Book {
             name: name.clone(),
             pool,
             instances,
-            tools,
+            offer: record.offer.clone().unwrap_or_default(),
             since: record.since.unwrap_or_default(),
             core: Arc::clone(&record.core),
         });
@@ -159,7 +143,7 @@ fn catalog_entry(service: &Service) -> CatalogService {
     CatalogService {
         name: service.name.clone(),
         tags,
-        tools: service.tools.list().iter().map(|tool| tool.name.to_string()).collect(),
+        tools: service.offer.tools().iter().map(|tool| tool.key.to_string()).collect(),
         instances: u32::try_from(service.instances.len()).unwrap_or(u32::MAX),
         healthy: u32::try_from(healthy).unwrap_or(u32::MAX),
     }
