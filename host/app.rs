@@ -93,7 +93,12 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let kept_instances = kept.instances.len();
 
     let (events, events_queue) = mpsc::channel(EVENTS);
-    let settings = Settings { lease: config.lease, workers: config.workers, events: events.clone() };
+    let settings = Settings {
+        lease: config.lease,
+        workers: config.workers,
+        events: events.clone(),
+        exposures: Arc::default(),
+    };
     let (registry, registry_task) = Registry::restore(settings, store.clone(), kept);
     let (finished, finished_queue) = mpsc::channel(FINISHED);
     let proxy = Arc::new(Proxy::new(registry.clone(), config.calls, config.body_bytes_max, finished));

@@ -78,6 +78,15 @@ pub struct CallParams<'a> {
     pub arguments: Option<&'a RawValue>,
 }
 
+/// The cursor of a listing's parameters.
+pub fn cursor(params: Option<&RawValue>) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Params {
+        cursor: Option<String>,
+    }
+    serde_json::from_str::<Params>(params?.get()).ok()?.cursor
+}
+
 /// The revision that `initialize` asks for, when it is one of the legacy era; the newest of that era otherwise.
 pub fn negotiate(params: Option<&RawValue>) -> &'static str {
     #[derive(Deserialize)]

@@ -8,4 +8,5 @@ pub mod declared;
 pub mod envelope;
 pub mod era;
 pub mod incoming;
+pub mod own;
 pub mod sse;

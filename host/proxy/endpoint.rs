@@ -15,9 +15,10 @@ use super::failure::CallFailure;
 use super::reply::{self, ReplyBody};
 use super::{CallId, Proxy};
 use crate::clock;
-use crate::mcp::envelope::CLIENT_INFO;
+use crate::mcp::envelope::{CLIENT_INFO, put_string};
 use crate::mcp::era::{Era, MODERN_VERSION, PROTOCOL_VERSION_HEADER};
 use crate::mcp::incoming::{self, CallParams, Incoming};
+use crate::mesh::offer::Kind;
 use crate::problem::Problem;
 
 /// The code of an unsupported revision (2026-07-28, errors).
@@ -96,7 +97,7 @@ impl Proxy {
                 reply::json(StatusCode::OK, incoming::result(rpc, discovery().as_bytes()))
             }
             ("ping", Era::Legacy) => reply::json(StatusCode::OK, incoming::result(rpc, b"{}")),
-            ("tools/list", _) => self.list(era, rpc),
+            ("tools/list", _) => self.list(era, rpc, params),
             ("tools/call", _) => self.call_tool(id, era, rpc, params, size).await,
             _ => {
                 refuse(era, Some(rpc), incoming::METHOD_NOT_FOUND, &format!("there is no method `{method}`"))
@@ -104,14 +105,25 @@ impl Proxy {
         }
     }
 
-    fn list(&self, era: Era, rpc: &RawValue) -> Response<ReplyBody> {
+    fn list(&self, era: Era, rpc: &RawValue, params: Option<&RawValue>) -> Response<ReplyBody> {
+        let cursor = incoming::cursor(params);
+        let snapshot = self.registry.snapshot();
+        let view = snapshot.catalogue.view(None).expect("there is always a merged view");
+        let page = match view.page(Kind::Tool, cursor.as_deref()) {
+            Ok(page) => page,
+            Err(error) => return refuse(era, Some(rpc), incoming::INVALID_PARAMS, &error.to_string()),
+        };
         let (mut head, _) = incoming::result_frame(rpc);
         if era == Era::Modern {
             head.put_slice(br#"{"resultType":"complete","ttlMs":0,"cacheScope":"private","tools":["#);
         } else {
             head.put_slice(br#"{"tools":["#);
         }
-        reply::framed(head, self.registry.snapshot().tools.list(), b"]}}")
+        let Some(next) = page.next_cursor else { return reply::framed(head, &page.members, b"]}}") };
+        head.put_slice(&page.members);
+        head.put_slice(br#"],"nextCursor":"#);
+        put_string(&mut head, &next);
+        reply::framed(head, &Bytes::new(), b"}}")
     }
 
     async fn call_tool(
@@ -128,13 +140,14 @@ impl Proxy {
             return refuse(era, Some(rpc), incoming::INVALID_PARAMS, "`params` must have `name`, a tool's");
         };
         let snapshot = self.registry.snapshot();
-        let Some(origin) = snapshot.tools.find(&params.name) else {
+        let view = snapshot.catalogue.view(None).expect("there is always a merged view");
+        let Some(origin) = view.find(Kind::Tool, &params.name) else {
             let message = format!("there is no tool `{}`; `tools/list` has them all", params.name);
             return refuse(era, Some(rpc), incoming::INVALID_PARAMS, &message);
         };
         let call = CallBody {
             target: Cow::Borrowed(origin.service.as_str()),
-            tool: Cow::Borrowed(&origin.tool),
+            tool: Cow::Borrowed(&origin.key),
             client: Cow::Borrowed(""),
             arguments: params.arguments.map_or(&b"{}"[..], |arguments| arguments.get().as_bytes()),
             timeout: None,

@@ -12,7 +12,8 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::instance::{Instance, InstanceCore, Service, ServiceCore};
-use super::{Grant, INSTANCES_MAX, RegistryError, Token};
+use super::{Grant, INSTANCES_MAX, RegistryError, Settings, Token};
+use crate::mesh::exposure::Exposures;
 use crate::mesh::health::Health;
 use crate::mesh::ids::{Name, PoolId, Slot};
 use crate::mesh::instance::InstanceSpec;
@@ -103,6 +104,8 @@ struct ServiceRecord {
     since: Option<Wall>,
     /// What its instances offer, or offered when they were last asked; `None` when nothing of it is kept.
     offer: Option<Arc<Offer>>,
+    /// The same with the operator's marks on it: what everybody else sees.
+    marked: Option<Arc<Offer>>,
     published: Option<Arc<Service>>,
 }
 
@@ -115,7 +118,7 @@ pub(super) struct Book {
     next_id: u64,
     generation: u64,
     catalog: Arc<Catalog>,
-    merged: publish::Merged,
+    exposures: Arc<Exposures>,
     /// Services whose offers may be others now.
     unsettled: BTreeSet<Name>,
     unwritten_offers: BTreeSet<Name>,
@@ -137,7 +140,8 @@ fn new_token() -> String {
 }
 
 impl Book {
-    pub(super) fn restore(kept: Kept, times: LeaseTimes, workers: usize, now: Mono) -> Self {
+    pub(super) fn restore(kept: Kept, settings: &Settings, now: Mono) -> Self {
+        let (times, workers) = (settings.lease, settings.workers);
         let mut book = Self {
             records: BTreeMap::new(),
             services: BTreeMap::new(),
@@ -147,7 +151,7 @@ impl Book {
             next_id: 1,
             generation: 0,
             catalog: Arc::default(),
-            merged: publish::Merged::default(),
+            exposures: Arc::clone(&settings.exposures),
             unsettled: BTreeSet::new(),
             unwritten_offers: BTreeSet::new(),
         };
@@ -206,6 +210,7 @@ impl Book {
                 core: Arc::default(),
                 since: None,
                 offer: None,
+                marked: None,
                 published: None,
             }
         })

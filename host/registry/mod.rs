@@ -15,6 +15,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock;
+use crate::mesh::exposure::Exposures;
 use crate::mesh::ids::Name;
 use crate::mesh::instance::InstanceSpec;
 use crate::mesh::lease::LeaseTimes;
@@ -89,12 +90,14 @@ pub struct Settings {
     /// Data-path workers, for the peers' connection pools.
     pub workers: usize,
     pub events: mpsc::Sender<Event>,
+    /// What the operator shows of services.
+    pub exposures: Arc<Exposures>,
 }
 
 impl Registry {
     /// Restores what was kept; the task must be run for anything to change.
     pub fn restore(settings: Settings, store: Store, kept: Kept) -> (Self, Task) {
-        let book = book::Book::restore(kept, settings.lease, settings.workers, clock::mono());
+        let book = book::Book::restore(kept, &settings, clock::mono());
         let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
         let (commands, queue) = mpsc::channel(QUEUE);
         let (published, generation) = watch::channel(0);

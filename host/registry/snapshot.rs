@@ -23,8 +23,8 @@ pub struct Snapshot {
     pub(super) totals: Arc<[(Name, Arc<ServiceCore>)]>,
     /// What routers are told of the services.
     pub catalog: Arc<Catalog>,
-    /// All tools under their merged names.
-    pub tools: Arc<Catalogue>,
+    /// Everything that is offered, also by services that are down.
+    pub catalogue: Arc<Catalogue>,
     pub policies: Arc<PolicySet>,
 }
 
@@ -70,7 +70,7 @@ impl Default for Snapshot {
             departed: Arc::default(),
             totals: Arc::from([]),
             catalog: Arc::default(),
-            tools: Arc::default(),
+            catalogue: Arc::default(),
             policies: Arc::default(),
         }
     }

@@ -58,9 +58,16 @@ impl Book {
             } else {
                 Some(service.offer.clone().unwrap_or_default())
             };
-            if next != service.offer {
-                service.offer = next;
+            let changed = next != service.offer;
+            if changed || service.marked.is_none() {
+                let exposure = self.exposures.services.get(&name);
+                service.marked = next.as_ref().map(|offer| {
+                    exposure.map_or_else(|| Arc::clone(offer), |exposure| exposure.marked(offer))
+                });
                 service.published = None;
+            }
+            if changed {
+                service.offer = next;
                 self.unwritten_offers.insert(name);
             }
         }

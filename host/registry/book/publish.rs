@@ -4,32 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Book, LOCAL_NODE};
-use crate::mcp::catalogue::Catalogue;
 use crate::mesh::health::HealthState;
 use crate::mesh::ids::Name;
-use crate::mesh::offer::Offer;
 use crate::mesh::pool::{Catalog, CatalogService, Member, Pool};
 use crate::registry::instance::{Instance, Service, ServiceCore};
 use crate::registry::snapshot::{Departed, Snapshot};
-
-/// The merged tools, and what they were made of.
-#[derive(Default)]
-pub(super) struct Merged {
-    catalogue: Arc<Catalogue>,
-    sources: Vec<(Name, Arc<Offer>)>,
-}
-
-impl Merged {
-    /// Made anew only when some service offers something else.
-    fn of<'a>(&mut self, offers: impl Iterator<Item = (&'a Name, &'a Arc<Offer>)> + Clone) -> Arc<Catalogue> {
-        let same = self.sources.iter().map(|(name, offer)| (name, Arc::as_ptr(offer)));
-        if !same.eq(offers.clone().map(|(name, offer)| (name, Arc::as_ptr(offer)))) {
-            self.catalogue = Arc::new(Catalogue::new(offers.clone().map(|(name, o)| (name, &**o.tools()))));
-            self.sources = offers.map(|(name, offer)| (name.clone(), Arc::clone(offer))).collect();
-        }
-        Arc::clone(&self.catalogue)
-    }
-}
 
 impl Book {
     /// A snapshot of everything; what did not change is shared with the last one.
@@ -51,8 +30,9 @@ impl Book {
             services.insert(name, service);
         }
         self.publish_catalog(&services);
-        let offers = self.services.iter().filter_map(|(name, service)| Some((name, service.offer.as_ref()?)));
-        let tools = self.merged.of(offers);
+        let offers =
+            self.services.iter().filter_map(|(name, service)| Some((name, service.marked.as_ref()?)));
+        let catalogue = last.catalogue.next(offers, &self.exposures);
         let departed = self.departed(&services);
         let departed =
             if departed == *last.departed { Arc::clone(&last.departed) } else { Arc::new(departed) };
@@ -63,7 +43,7 @@ impl Book {
             departed,
             totals: self.totals(last),
             catalog: Arc::clone(&self.catalog),
-            tools,
+            catalogue,
             policies: Arc::clone(&last.policies),
         }
     }
@@ -115,7 +95,7 @@ impl Book {
             name: name.clone(),
             pool,
             instances,
-            offer: record.offer.clone().unwrap_or_default(),
+            offer: record.marked.clone().unwrap_or_default(),
             since: record.since.unwrap_or_default(),
             core: Arc::clone(&record.core),
         });
