@@ -97,7 +97,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
         lease: config.lease,
         workers: config.workers,
         events: events.clone(),
-        exposures: Arc::default(),
+        exposures: Arc::new(config.exposures()),
+        instances: config.instances.clone(),
     };
     let (registry, registry_task) = Registry::restore(settings, store.clone(), kept);
     let (finished, finished_queue) = mpsc::channel(FINISHED);

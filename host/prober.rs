@@ -99,7 +99,7 @@ impl Watch {
             let good = probe == Probe::Good;
             let unauthorized = probe == Probe::Unauthorized;
             self.registry.probed(&self.instance, probe).await;
-            if unauthorized {
+            if unauthorized && !self.instance.configured {
                 tracing::warn!(instance = %self.instance.name(), "instance asks for credentials, no longer probed until it registers anew");
                 return;
             }

@@ -36,13 +36,15 @@ fn text(
         out.push_str(&text);
         out.push('\n');
     };
-    if kept == 0 {
+    if kept == 0 && snapshot.service_count() == 0 {
         line("  ○ no services yet: POST /register, or see examples/python-instance".to_owned());
     }
     for service in snapshot.services() {
         let count = service.instances.len();
         let plural = if count == 1 { "" } else { "s" };
-        line(format!("  ◌ {:<20} {count} instance{plural} from before, probing", service.name.as_str()));
+        let configured = service.instances.iter().any(|instance| instance.configured);
+        let whence = if configured { "" } else { " from before" };
+        line(format!("  ◌ {:<20} {count} instance{plural}{whence}, probing", service.name.as_str()));
     }
     line(String::new());
     for plugin in plugins {

@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::mesh::exposure::{Exposure, Exposures};
 use crate::mesh::ids::Name;
+use crate::mesh::instance::{Endpoint, InstanceSpec};
 use crate::mesh::lease::LeaseTimes;
 
 /// Default address of the MCP endpoint.
@@ -26,8 +28,9 @@ pub enum ConfigError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("the configuration file `{path}` is wrong\n{message}")]
     Parse { path: PathBuf, message: String },
-    #[error("`{key}` in `{path}`: {message}")]
-    Value { path: PathBuf, key: String, message: String },
+    /// `line` is empty, or says where.
+    #[error("`{key}` in `{path}`{line}: {message}")]
+    Value { path: PathBuf, key: String, line: String, message: String },
     #[error("there is no home folder to keep data in; name one with --data-dir or MESHWRIGHT_DATA_DIR")]
     NoHome,
 }
@@ -63,6 +66,12 @@ pub struct Config {
     pub probes: ProbeTimes,
     pub calls: CallTimes,
     pub body_bytes_max: usize,
+    pub services: BTreeMap<Name, ServiceConfig>,
+    /// Those that `services` name: `SERVICE` for a command, `SERVICE-1` and so on for addresses.
+    pub instances: Vec<InstanceSpec>,
+    /// Each at `/mcp/NAME`.
+    pub profiles: BTreeMap<Name, ProfileConfig>,
+    pub sessions: SessionLimits,
     pub plugins: BTreeMap<Name, PluginConfig>,
 }
 
@@ -86,6 +95,26 @@ pub struct CallTimes {
 /// Longest time that a caller may give a call.
 pub const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 
+/// What the file says of a service, whether it starts it or the service registers itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ServiceConfig {
+    /// One command, or any number of addresses.
+    pub endpoints: Vec<Endpoint>,
+    pub exposure: Exposure,
+}
+
+pub use crate::mesh::exposure::Profile as ProfileConfig;
+
+/// How long client sessions live, and how many there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// Since its last message.
+    pub idle_timeout: Duration,
+    /// Since its begin.
+    pub age_max: Duration,
+    pub max: usize,
+}
+
 /// Settings of one plugin, by its name.
 #[derive(Clone, Debug)]
 pub struct PluginConfig {
@@ -106,18 +135,25 @@ impl Config {
     /// A file that was named and cannot be read, a file that cannot be understood, or a value out of range.
     pub fn load(overrides: Overrides) -> Result<Self, ConfigError> {
         let file = overrides.file.clone().or_else(first_existing_file);
-        let raw = match &file {
-            None => raw::RawConfig::default(),
-            Some(path) => {
-                let text = std::fs::read_to_string(path)
-                    .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
-                toml::from_str(&text).map_err(|error| ConfigError::Parse {
-                    path: path.clone(),
-                    message: error.to_string().trim_end().to_owned(),
-                })?
-            }
+        let text = match &file {
+            None => String::new(),
+            Some(path) => std::fs::read_to_string(path)
+                .map_err(|source| ConfigError::Read { path: path.clone(), source })?,
         };
-        raw::resolve(raw, file, overrides)
+        let raw = toml::from_str(&text).map_err(|error| ConfigError::Parse {
+            path: file.clone().unwrap_or_default(),
+            message: error.to_string().trim_end().to_owned(),
+        })?;
+        raw::resolve(raw, &text, file, overrides)
+    }
+
+    /// What services and profiles show.
+    pub fn exposures(&self) -> Exposures {
+        let services = self.services.iter();
+        Exposures {
+            services: services.map(|(name, service)| (name.clone(), service.exposure.clone())).collect(),
+            profiles: self.profiles.clone(),
+        }
     }
 }
 
@@ -144,3 +180,6 @@ fn expand_home(path: &Path) -> PathBuf {
         _ => path.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

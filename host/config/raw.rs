@@ -1,11 +1,14 @@
 //! What a configuration file may say, and how it becomes a [`Config`].
 
+mod services;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
+use toml::Spanned;
 
 use super::{
     CALL_TIMEOUT_MAX, CallTimes, Config, ConfigError, HTTP_ADDR, MCP_ADDR, Overrides, PluginConfig,
@@ -22,6 +25,9 @@ pub(super) struct RawConfig {
     lease: RawLease,
     health: RawHealth,
     calls: RawCalls,
+    services: BTreeMap<String, Spanned<RawService>>,
+    profiles: BTreeMap<String, Spanned<RawProfile>>,
+    sessions: RawSessions,
     plugins: BTreeMap<String, RawPlugin>,
 }
 
@@ -65,6 +71,64 @@ struct RawCalls {
     first_byte_timeout: Option<RawDuration>,
     timeout: Option<RawDuration>,
     drain_timeout: Option<RawDuration>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawService {
+    command: Option<String>,
+    args: Vec<String>,
+    env: BTreeMap<String, String>,
+    cwd: Option<PathBuf>,
+    sessions: Option<RawSessionUse>,
+    url: Option<String>,
+    urls: Vec<String>,
+    tools: RawTools,
+    prompts: RawPatterns,
+    resources: RawPatterns,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RawSessionUse {
+    Shared,
+    Each,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawTools {
+    allow: Vec<String>,
+    deny: Vec<String>,
+    read_only: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawPatterns {
+    allow: Vec<String>,
+    deny: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawProfile {
+    #[serde(default)]
+    services: Vec<String>,
+    #[serde(default)]
+    tools: RawPatterns,
+    #[serde(default = "yes")]
+    own_tools: bool,
+    #[serde(default)]
+    search: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawSessions {
+    idle_timeout: Option<RawDuration>,
+    age_max: Option<RawDuration>,
+    max: Option<usize>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -114,13 +178,21 @@ fn or(value: Option<RawDuration>, default: Duration) -> Duration {
 
 pub(super) fn resolve(
     raw: RawConfig,
+    text: &str,
     file: Option<PathBuf>,
     overrides: Overrides,
 ) -> Result<Config, ConfigError> {
     let wrong = |key: &str, message: String| ConfigError::Value {
         path: file.clone().unwrap_or_default(),
         key: key.to_owned(),
+        line: String::new(),
         message,
+    };
+    let wrong_in = |section: &str, start: usize, wrong: services::Wrong| ConfigError::Value {
+        path: file.clone().unwrap_or_default(),
+        key: format!("{section}.{}", wrong.key),
+        line: format!(", line {}", text[..start].matches('\n').count() + 1),
+        message: wrong.message,
     };
     let data_dir = match overrides.data_dir.or(raw.server.data_dir) {
         Some(dir) => expand_home(&dir),
@@ -160,6 +232,24 @@ pub(super) fn resolve(
             },
         );
     }
+    let mut services = BTreeMap::new();
+    for (name, service) in raw.services {
+        let (key, start) = (format!("services.{name}"), service.span().start);
+        let name = Name::new(&name).map_err(|error| wrong(&key, error.to_string()))?;
+        let service = services::service(service.into_inner()).map_err(|w| wrong_in(&key, start, w))?;
+        services.insert(name, service);
+    }
+    let instances = services::instances(&services)
+        .map_err(|(key, message)| wrong(&format!("services.{key}"), message))?;
+    let mut profiles = BTreeMap::new();
+    for (name, profile) in raw.profiles {
+        let (key, start) = (format!("profiles.{name}"), profile.span().start);
+        let name = Name::new(&name).map_err(|error| wrong(&key, error.to_string()))?;
+        let profile = services::profile(profile.into_inner()).map_err(|w| wrong_in(&key, start, w))?;
+        profiles.insert(name, profile);
+    }
+    let sessions = services::sessions(raw.sessions)
+        .map_err(|error| wrong(&format!("sessions.{}", error.key), error.message))?;
     let workers = overrides.workers.or(raw.server.workers).unwrap_or_else(default_workers);
     if !(1..=256).contains(&workers) {
         return Err(wrong("server.workers", format!("{workers} is not between 1 and 256")));
@@ -189,6 +279,10 @@ pub(super) fn resolve(
             drain: or(raw.calls.drain_timeout, Duration::from_secs(30)),
         },
         body_bytes_max: raw.server.body_bytes_max.unwrap_or(4 << 20),
+        services,
+        instances,
+        profiles,
+        sessions,
         plugins,
         file,
     })

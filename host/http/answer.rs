@@ -55,6 +55,11 @@ impl From<RegistryError> for Refusal {
                 "name_taken",
                 "choose another `instance_name`, or show its `lease_token`",
             ),
+            RegistryError::Configured(_) => (
+                StatusCode::CONFLICT,
+                "name_taken",
+                "choose another `instance_name`, or take it out of the configuration",
+            ),
             RegistryError::WrongToken(_) => (
                 StatusCode::FORBIDDEN,
                 "wrong_lease_token",

@@ -13,7 +13,7 @@ use super::Pages;
 use super::answer::{Refusal, json, read};
 use crate::mcp::declared;
 use crate::mesh::ids::Name;
-use crate::mesh::instance::{Endpoint, InstanceSpec, SpecError, TAGS_MAX, WEIGHT_DEFAULT, WEIGHT_MAX};
+use crate::mesh::instance::{HttpEndpoint, InstanceSpec, SpecError, TAGS_MAX, WEIGHT_DEFAULT, WEIGHT_MAX};
 use crate::mesh::offer::{Item, Kind};
 use crate::upstream::ITEMS_MAX;
 
@@ -137,10 +137,10 @@ fn spec_of(body: RegisterBody) -> Result<InstanceSpec, SpecError> {
         None => name.clone(),
     };
     let endpoint = match (&body.url, body.port) {
-        (Some(url), _) => Endpoint::parse(url)?,
+        (Some(url), _) => HttpEndpoint::parse(url)?,
         (None, Some(port)) => {
             let host = body.host.as_deref().unwrap_or("127.0.0.1");
-            Endpoint::new(host, port, body.path.as_deref().unwrap_or("/mcp"))?
+            HttpEndpoint::new(host, port, body.path.as_deref().unwrap_or("/mcp"))?
         }
         (None, None) => return Err(SpecError::NoEndpoint),
     };
@@ -172,7 +172,7 @@ fn spec_of(body: RegisterBody) -> Result<InstanceSpec, SpecError> {
         pid: body.pid,
         name,
         service,
-        endpoint,
+        endpoint: endpoint.into(),
         weight,
     })
 }

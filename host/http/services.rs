@@ -159,10 +159,12 @@ struct InstanceView<'a> {
     instance_name: &'a str,
     instance_id: String,
     url: String,
-    /// `healthy`, `degraded`, `unhealthy`, `dead`; `restored` until a probe proved it after a restart.
+    /// `healthy`, `degraded`, `unhealthy`, `dead`; `restored` until a probe proved it after a restart, `starting` until
+    /// one proved an instance of the configuration.
     state: &'static str,
     reason: &'a str,
     since: String,
+    /// `none` for an instance of the configuration.
     lease: &'static str,
     epoch: u64,
     heartbeat_age_s: f64,
@@ -197,10 +199,14 @@ impl<'a> From<&'a Instance> for InstanceView<'a> {
             instance_name: spec.name.as_str(),
             instance_id: format!("i-{}", instance.id),
             url: spec.endpoint.to_string(),
-            state: if restored { "restored" } else { instance.health.as_str() },
+            state: match (restored, instance.configured) {
+                (true, true) => "starting",
+                (true, false) => "restored",
+                (false, _) => instance.health.as_str(),
+            },
             reason: &instance.reason,
             since: clock::iso(instance.since),
-            lease: instance.phase.as_str(),
+            lease: if instance.configured { "none" } else { instance.phase.as_str() },
             epoch: instance.epoch,
             heartbeat_age_s: clock::mono().since(heartbeat_at).as_secs_f64(),
             registered_at: clock::iso(instance.registered_at),

@@ -2,6 +2,7 @@
 
 mod offers;
 mod publish;
+mod restore;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::instance::{Instance, InstanceCore, Service, ServiceCore};
-use super::{Grant, INSTANCES_MAX, RegistryError, Settings, Token};
+use super::{Grant, INSTANCES_MAX, RegistryError, Token};
 use crate::mesh::exposure::Exposures;
 use crate::mesh::health::Health;
 use crate::mesh::ids::{Name, PoolId, Slot};
@@ -21,8 +22,9 @@ use crate::mesh::lease::{Lease, LeasePhase, LeaseTimes};
 use crate::mesh::offer::Offer;
 use crate::mesh::pool::Catalog;
 use crate::mesh::time::{Mono, Wall};
-use crate::store::{Change, InstanceRow, Kept};
+use crate::store::{Change, InstanceRow};
 use crate::upstream::Peer;
+use offers::Unwritten;
 
 /// How long a slot rests before another instance may get it.
 const SLOT_REST: Duration = Duration::from_secs(60);
@@ -35,6 +37,8 @@ pub(super) struct Record {
     pub id: u64,
     pub slot: Slot,
     pub token_hash: [u8; 32],
+    /// From the configuration: it has no lease and no token, and is not written down.
+    pub configured: bool,
     /// Whether the token may move the name to another endpoint: not when it was given to whoever repeated the
     /// registration of a living instance without showing one.
     pub may_move: bool,
@@ -82,6 +86,7 @@ impl Record {
                 epoch: self.lease.epoch(),
                 registered_at: self.registered_at,
                 phase: self.lease.phase(),
+                configured: self.configured,
                 health: self.health.state(),
                 reason: self.reason.clone(),
                 since: self.since,
@@ -121,7 +126,7 @@ pub(super) struct Book {
     exposures: Arc<Exposures>,
     /// Services whose offers may be others now.
     unsettled: BTreeSet<Name>,
-    unwritten_offers: BTreeSet<Name>,
+    unwritten: Unwritten,
 }
 
 /// Says whether `token` is that of `hash`, in constant time.
@@ -140,63 +145,6 @@ fn new_token() -> String {
 }
 
 impl Book {
-    pub(super) fn restore(kept: Kept, settings: &Settings, now: Mono) -> Self {
-        let (times, workers) = (settings.lease, settings.workers);
-        let mut book = Self {
-            records: BTreeMap::new(),
-            services: BTreeMap::new(),
-            times,
-            workers,
-            next_pool: 0,
-            next_id: 1,
-            generation: 0,
-            catalog: Arc::default(),
-            exposures: Arc::clone(&settings.exposures),
-            unsettled: BTreeSet::new(),
-            unwritten_offers: BTreeSet::new(),
-        };
-        for (totals, since) in kept.services {
-            let service = book.service(&totals.name);
-            service.since = since;
-            let counters = crate::mesh::stats::CallCounters::seeded(totals.counts);
-            service.core = Arc::new(ServiceCore { counters, ..ServiceCore::default() });
-        }
-        for (name, offer) in kept.offers {
-            book.service(&name).offer = Some(Arc::new(offer));
-        }
-        for (row, figures) in kept.instances {
-            book.next_id = book.next_id.max(row.id + 1);
-            let slot = book.take_slot(&row.spec.service, now);
-            let mut lease = Lease::restored(now, row.epoch);
-            if row.expired_at.is_some() {
-                lease = Lease::expired(now, row.epoch);
-            }
-            let core = InstanceCore::seeded(figures.as_ref().map(|f| f.counts).unwrap_or_default());
-            core.live.set_health(figures.as_ref().map_or(0, |f| f.score), 0, 1000);
-            core.heartbeat_at.store(now.as_micros(), Ordering::Relaxed);
-            let record = Record {
-                id: row.id,
-                slot,
-                token_hash: row.token_hash,
-                may_move: true,
-                lease,
-                registered_at: row.registered_at,
-                expired_at: row.expired_at,
-                health: Health::new(now),
-                reason: "restored, not probed yet".to_owned(),
-                since: row.registered_at,
-                offer: Record::declared(&row.spec),
-                peer: Arc::new(Peer::new(&row.spec.endpoint, workers)),
-                core: Arc::new(core),
-                published: None,
-                spec: row.spec,
-            };
-            book.records.insert(record.spec.name.clone(), record);
-        }
-        book.settle_all_offers();
-        book
-    }
-
     fn service(&mut self, name: &Name) -> &mut ServiceRecord {
         self.services.entry(name.clone()).or_insert_with(|| {
             let pool = PoolId(self.next_pool);
@@ -256,6 +204,9 @@ impl Book {
         changes: &mut Vec<Change>,
     ) -> Result<Grant, RegistryError> {
         let name = spec.name.clone();
+        if self.records.get(&name).is_some_and(|record| record.configured) {
+            return Err(RegistryError::Configured(name));
+        }
         let known = self.records.get(&name).map(|record| {
             let owner = token.as_deref().is_some_and(|token| matches(token, &record.token_hash));
             let same = record.spec.endpoint == spec.endpoint;
@@ -346,6 +297,7 @@ impl Book {
                 id,
                 slot,
                 token_hash,
+                configured: false,
                 may_move: true,
                 lease,
                 registered_at: wall,
@@ -438,6 +390,7 @@ impl Book {
     ) -> Result<Option<&mut Record>, RegistryError> {
         match (self.records.get_mut(name), token) {
             (None, _) => Ok(None),
+            (Some(record), _) if record.configured => Err(RegistryError::Configured(name.clone())),
             (Some(record), Some(token)) if !matches(token, &record.token_hash) => {
                 Err(RegistryError::WrongToken(name.clone()))
             }

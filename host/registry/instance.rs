@@ -25,6 +25,8 @@ pub struct Instance {
     pub epoch: u64,
     pub registered_at: Wall,
     pub phase: LeasePhase,
+    /// From the configuration, not registered: it has no lease.
+    pub configured: bool,
     pub health: HealthState,
     /// Why the health is what it is; empty when there is nothing to say.
     pub reason: String,

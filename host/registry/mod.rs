@@ -38,6 +38,8 @@ const QUEUE: usize = 1024;
 pub enum RegistryError {
     #[error("`{name}` is registered from {endpoint} and alive")]
     NameTaken { name: Name, endpoint: String },
+    #[error("`{0}` comes from the configuration file")]
+    Configured(Name),
     #[error("the lease token is not that of `{0}`")]
     WrongToken(Name),
     #[error("`{0}` has no lease here")]
@@ -92,12 +94,14 @@ pub struct Settings {
     pub events: mpsc::Sender<Event>,
     /// What the operator shows of services.
     pub exposures: Arc<Exposures>,
+    /// Instances that the configuration names.
+    pub instances: Vec<InstanceSpec>,
 }
 
 impl Registry {
     /// Restores what was kept; the task must be run for anything to change.
     pub fn restore(settings: Settings, store: Store, kept: Kept) -> (Self, Task) {
-        let book = book::Book::restore(kept, &settings, clock::mono());
+        let book = book::Book::restore(kept, &settings, clock::mono(), clock::wall());
         let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
         let (commands, queue) = mpsc::channel(QUEUE);
         let (published, generation) = watch::channel(0);

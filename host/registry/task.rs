@@ -124,14 +124,14 @@ impl Task {
     /// Makes `changes` durable, and with them what services offer now.
     async fn commit(&mut self, mut changes: Vec<Change>) -> Result<(), StoreError> {
         self.book.settle_offers();
-        let (services, offers) = self.book.unwritten_offers();
-        changes.extend(offers);
+        let (unwritten, more) = self.book.unwritten();
+        changes.extend(more);
         if changes.is_empty() {
             return Ok(());
         }
         let committed = self.store.commit(changes).await;
         if committed.is_err() {
-            self.book.owe_offers(services);
+            self.book.owe(unwritten);
         }
         committed
     }
@@ -259,8 +259,8 @@ impl Task {
 
     fn sweep_leases(&mut self, now: Mono, wall: Wall, changes: &mut Vec<Change>) -> bool {
         let times = self.book.times;
-        let mut leases: Vec<_> =
-            self.book.records.iter_mut().map(|(name, record)| (name.clone(), &mut record.lease)).collect();
+        let leased = self.book.records.iter_mut().filter(|(_, record)| !record.configured);
+        let mut leases: Vec<_> = leased.map(|(name, record)| (name.clone(), &mut record.lease)).collect();
         let sweep = sweep(&mut leases, now, &times);
         if let Some(first) = sweep.held.first() {
             let detail =
@@ -399,7 +399,8 @@ fn judge(record: &mut Record, now: Mono, times: &LeaseTimes) -> bool {
         ok_total: counts.ok + counts.tool_errors,
         failed_total: counts.failed,
         latency_ratio: f64::from(record.core.latency_permille.load(Ordering::Relaxed)) / 1000.0,
-        heartbeat_age: Some(age.mul_f64(default.ttl.as_secs_f64() / times.ttl.as_secs_f64())),
+        heartbeat_age: (!record.configured)
+            .then(|| age.mul_f64(default.ttl.as_secs_f64() / times.ttl.as_secs_f64())),
         gone: false,
         refused: record.core.refused.load(Ordering::Relaxed),
     };

@@ -7,7 +7,7 @@ use rusqlite::{Connection, Row, Transaction, params};
 use super::{Change, InstanceFigures, InstanceRow, Kept, ServiceTotals, offers};
 use crate::mcp::declared::Page;
 use crate::mesh::ids::Name;
-use crate::mesh::instance::{Endpoint, InstanceSpec};
+use crate::mesh::instance::{Endpoint, HttpEndpoint, InstanceSpec};
 use crate::mesh::offer::{Item, Kind};
 use crate::mesh::stats::CallCounts;
 use crate::mesh::time::Wall;
@@ -84,6 +84,8 @@ pub(super) fn totals(
 
 fn put_instance(step: &Transaction<'_>, row: &InstanceRow) -> rusqlite::Result<()> {
     let spec = &row.spec;
+    // Processes come from the configuration alone and are not kept.
+    let Endpoint::Http(endpoint) = &spec.endpoint else { return Ok(()) };
     let tags: Vec<&str> = spec.tags.iter().map(Name::as_str).collect();
     step.prepare_cached(
         "INSERT OR REPLACE INTO instances (name, id, service, host, port, path, pid, tags, zone, weight, metadata,
@@ -94,9 +96,9 @@ fn put_instance(step: &Transaction<'_>, row: &InstanceRow) -> rusqlite::Result<(
         spec.name.as_str(),
         row.id.cast_signed(),
         spec.service.as_str(),
-        spec.endpoint.host(),
-        spec.endpoint.port(),
-        spec.endpoint.path(),
+        endpoint.host(),
+        endpoint.port(),
+        endpoint.path(),
         spec.pid,
         tags.join(","),
         spec.zone.as_ref().map(Name::as_str),
@@ -201,7 +203,7 @@ pub(super) fn name_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<N
 fn instance_of(row: &Row<'_>) -> rusqlite::Result<Option<InstanceRow>> {
     let (Some(name), Some(service)) = (name_of(row, 0)?, name_of(row, 2)?) else { return Ok(None) };
     let (host, port, path): (String, u16, String) = (row.get(3)?, row.get(4)?, row.get(5)?);
-    let endpoint = match Endpoint::new(&host, port, &path) {
+    let endpoint = match HttpEndpoint::new(&host, port, &path) {
         Ok(endpoint) => endpoint,
         Err(error) => {
             tracing::warn!(instance = %name, error = %error, "stored endpoint not understood, row left out");
@@ -214,7 +216,7 @@ fn instance_of(row: &Row<'_>) -> rusqlite::Result<Option<InstanceRow>> {
     let spec = InstanceSpec {
         name,
         service,
-        endpoint,
+        endpoint: endpoint.into(),
         pid: row.get(6)?,
         tags: tags.split(',').filter_map(|tag| Name::new(tag).ok()).collect(),
         zone: zone.and_then(|zone| Name::new(&zone).ok()),

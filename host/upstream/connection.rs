@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 
 use super::quiet::Pair;
 use super::{ANSWER_BYTES_MAX, SendError, Times};
-use crate::mesh::instance::Endpoint;
+use crate::mesh::instance::HttpEndpoint;
 
 /// An idle connection older than this is not used again: common servers close theirs after 5 s, and a request
 /// that meets the closing has an unknown outcome.
@@ -28,11 +28,11 @@ pub struct Target {
     pub host_header: HeaderValue,
     pub path: PathAndQuery,
     address: Option<SocketAddr>,
-    endpoint: Endpoint,
+    endpoint: HttpEndpoint,
 }
 
 impl Target {
-    pub fn new(endpoint: &Endpoint) -> Self {
+    pub fn new(endpoint: &HttpEndpoint) -> Self {
         let address =
             endpoint.bare_host().parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, endpoint.port()));
         Self {

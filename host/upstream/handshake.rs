@@ -54,6 +54,9 @@ impl Peer {
     /// How the instance is spoken to; asks it when that is not known. Callers that come meanwhile wait for the
     /// first one's answer.
     pub(super) async fn ready(&self, times: &Times) -> Result<Arc<Spoken>, SendError> {
+        if self.is_stdio {
+            return Err(failed("this build cannot start processes yet".to_owned()));
+        }
         if let Some(spoken) = self.spoken.load_full() {
             return Ok(spoken);
         }

@@ -15,7 +15,7 @@ use super::{ANSWER_BYTES_MAX, EVENT_BYTES_MAX, SendError, Target, Times};
 use crate::mcp::envelope::{self, AnswerError, Message};
 use crate::mcp::era::{self, Era};
 use crate::mcp::sse::Frames;
-use crate::mesh::instance::Endpoint;
+use crate::mesh::instance::{Endpoint, HttpEndpoint};
 use crate::mesh::offer::About;
 use crate::policy::chain::{Permitted, ToolCall};
 use crate::worker;
@@ -50,6 +50,9 @@ pub enum Answer {
 #[derive(Debug)]
 pub struct Peer {
     pub(super) target: Target,
+    /// The seam for instances that are child processes: this build has no transport for them, and says so before
+    /// anything is sent.
+    pub(super) is_stdio: bool,
     /// Idle connections, newest last. Each pool is used by its worker alone, and pruned now and then.
     pools: Box<[Mutex<Vec<Connection>>]>,
     pub(super) spoken: ArcSwapOption<Spoken>,
@@ -76,8 +79,14 @@ pub(super) struct Ask<'a> {
 impl Peer {
     /// `workers` is the number of data-path workers; control tasks get a pool of their own.
     pub fn new(endpoint: &Endpoint, workers: usize) -> Self {
+        let nowhere = || HttpEndpoint::new("stdio.invalid", 1, "/").expect("a well-formed endpoint");
+        let (http, is_stdio) = match endpoint {
+            Endpoint::Http(endpoint) => (endpoint.clone(), false),
+            Endpoint::Stdio(_) => (nowhere(), true),
+        };
         Self {
-            target: Target::new(endpoint),
+            target: Target::new(&http),
+            is_stdio,
             pools: (0..=workers).map(|_| Mutex::new(Vec::new())).collect(),
             spoken: ArcSwapOption::empty(),
             handshake: tokio::sync::Mutex::new(()),

@@ -10,6 +10,15 @@ use crate::mesh::instance::InstanceSpec;
 use crate::mesh::offer::{Kind, Offer};
 use crate::store::Change;
 
+/// What differs from what is on disk, and is nobody's reason to wait.
+#[derive(Default)]
+pub(in crate::registry) struct Unwritten {
+    /// Services whose offers changed.
+    pub(super) offers: BTreeSet<Name>,
+    /// Kept instances whose names the configuration took.
+    pub(super) gone: BTreeSet<Name>,
+}
+
 impl Record {
     /// What is known of a record from its registration alone.
     pub(super) fn declared(spec: &InstanceSpec) -> Option<Arc<Offer>> {
@@ -68,7 +77,7 @@ impl Book {
             }
             if changed {
                 service.offer = next;
-                self.unwritten_offers.insert(name);
+                self.unwritten.offers.insert(name);
             }
         }
     }
@@ -89,19 +98,21 @@ impl Book {
         expired.into_iter().filter_map(|name| self.records.remove_entry(&name)).collect()
     }
 
-    /// Offers that are to be written down with the next commit; [`Book::owe_offers`] takes them back when it fails.
-    pub(in crate::registry) fn unwritten_offers(&mut self) -> (BTreeSet<Name>, Vec<Change>) {
-        let services = std::mem::take(&mut self.unwritten_offers);
-        let changes = services.iter().map(|name| {
+    /// What is to be written down with the next commit; [`Book::owe`] takes it back when that fails.
+    pub(in crate::registry) fn unwritten(&mut self) -> (Unwritten, Vec<Change>) {
+        let unwritten = std::mem::take(&mut self.unwritten);
+        let offers = unwritten.offers.iter().map(|name| {
             let offer = self.services.get(name).and_then(|record| record.offer.clone());
             offer.map_or_else(|| Change::OfferGone(name.clone()), |offer| Change::Offer(name.clone(), offer))
         });
-        let changes = changes.collect();
-        (services, changes)
+        let gone = unwritten.gone.iter().cloned().map(Change::InstanceGone);
+        let changes = gone.chain(offers).collect();
+        (unwritten, changes)
     }
 
     /// What instances offer is as they say, written or not.
-    pub(in crate::registry) fn owe_offers(&mut self, services: BTreeSet<Name>) {
-        self.unwritten_offers.extend(services);
+    pub(in crate::registry) fn owe(&mut self, unwritten: Unwritten) {
+        self.unwritten.offers.extend(unwritten.offers);
+        self.unwritten.gone.extend(unwritten.gone);
     }
 }

@@ -1,0 +1,136 @@
+//! Services, profiles and sessions: from what the file says to what the program gets.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{RawPatterns, RawProfile, RawService, RawSessionUse, RawSessions, RawTools, or};
+use crate::config::{ProfileConfig, ServiceConfig, SessionLimits, expand_home};
+use crate::mesh::exposure::{Exposure, Filter, Patterns};
+use crate::mesh::ids::Name;
+use crate::mesh::instance::{Command, Endpoint, HttpEndpoint, InstanceSpec};
+
+/// Most client sessions that may be allowed.
+const SESSIONS_MAX: usize = 1_000_000;
+
+/// What is wrong, and with which key inside the section.
+pub(super) struct Wrong {
+    pub key: &'static str,
+    pub message: String,
+}
+
+fn wrong(key: &'static str, message: impl Into<String>) -> Wrong {
+    Wrong { key, message: message.into() }
+}
+
+pub(super) fn service(raw: RawService) -> Result<ServiceConfig, Wrong> {
+    let RawService { command, args, env, cwd, sessions, url, urls, tools, prompts, resources } = raw;
+    let RawTools { allow, deny, read_only } = tools;
+    let exposure = Exposure {
+        tools: filter(&RawPatterns { allow, deny }, "tools")?,
+        prompts: filter(&prompts, "prompts")?,
+        resources: filter(&resources, "resources")?,
+        read_only: patterns(&read_only, "tools.read_only")?,
+    };
+    let Some(program) = command else {
+        let of_command = [
+            (!args.is_empty(), "args"),
+            (!env.is_empty(), "env"),
+            (cwd.is_some(), "cwd"),
+            (sessions.is_some(), "sessions"),
+        ];
+        if let Some((_, key)) = of_command.into_iter().find(|(given, _)| *given) {
+            return Err(wrong(key, "only means something beside `command`"));
+        }
+        if url.is_some() && !urls.is_empty() {
+            return Err(wrong("urls", "write either `url` or `urls`"));
+        }
+        let key = if url.is_some() { "url" } else { "urls" };
+        let endpoints = url.iter().chain(&urls).map(|url| {
+            HttpEndpoint::parse(url).map(Endpoint::Http).map_err(|error| wrong(key, error.to_string()))
+        });
+        return Ok(ServiceConfig { endpoints: endpoints.collect::<Result<_, _>>()?, exposure });
+    };
+    if url.is_some() || !urls.is_empty() {
+        return Err(wrong("command", "a service has either a `command` or a `url`"));
+    }
+    if program.is_empty() || program.contains('\0') {
+        return Err(wrong("command", "must name a program"));
+    }
+    let bad_name = |name: &str| name.is_empty() || name.contains(['=', '\0']);
+    if let Some(name) = env.keys().find(|name| bad_name(name)) {
+        return Err(wrong("env", format!("`{name}` cannot be the name of a variable")));
+    }
+    let command = Command {
+        program: match program.strip_prefix("~/") {
+            Some(_) => expand_home(program.as_ref()).to_string_lossy().as_ref().into(),
+            None => program.into(),
+        },
+        args: args.into_iter().map(Arc::from).collect(),
+        env,
+        cwd: cwd.map(|cwd| expand_home(&cwd)),
+        per_session: matches!(sessions, Some(RawSessionUse::Each)),
+    };
+    Ok(ServiceConfig { endpoints: vec![Endpoint::Stdio(Arc::new(command))], exposure })
+}
+
+/// The instances that services name; otherwise the service whose name does not do, and why.
+pub(super) fn instances(
+    services: &BTreeMap<Name, ServiceConfig>,
+) -> Result<Vec<InstanceSpec>, (Name, String)> {
+    let mut instances: Vec<InstanceSpec> = Vec::new();
+    for (service, config) in services {
+        for (index, endpoint) in config.endpoints.iter().enumerate() {
+            let name = match endpoint {
+                Endpoint::Stdio(_) => Ok(service.clone()),
+                Endpoint::Http(_) => Name::new(&format!("{service}-{}", index + 1)),
+            };
+            let name = name.map_err(|error| (service.clone(), error.to_string()))?;
+            if let Some(other) = instances.iter().find(|other| other.name == name) {
+                let message = format!("its instance `{name}` has the name of one of `{}`", other.service);
+                return Err((service.clone(), message));
+            }
+            instances.push(InstanceSpec::plain(name, service.clone(), endpoint.clone()));
+        }
+    }
+    Ok(instances)
+}
+
+pub(super) fn profile(raw: RawProfile) -> Result<ProfileConfig, Wrong> {
+    let names = raw
+        .services
+        .iter()
+        .map(|name| Name::new(name).map_err(|error| wrong("services", format!("`{name}`: {error}"))));
+    Ok(ProfileConfig {
+        services: names.collect::<Result<_, _>>()?,
+        tools: filter(&raw.tools, "tools")?,
+        own_tools: raw.own_tools,
+        search: raw.search,
+    })
+}
+
+pub(super) fn sessions(raw: RawSessions) -> Result<SessionLimits, Wrong> {
+    let limits = SessionLimits {
+        idle_timeout: or(raw.idle_timeout, Duration::from_secs(30 * 60)),
+        age_max: or(raw.age_max, Duration::from_secs(24 * 3600)),
+        max: raw.max.unwrap_or(10_000),
+    };
+    if limits.idle_timeout > limits.age_max {
+        return Err(wrong("idle_timeout", "must not be longer than `sessions.age_max`"));
+    }
+    if !(1..=SESSIONS_MAX).contains(&limits.max) {
+        return Err(wrong("max", format!("{} is not between 1 and {SESSIONS_MAX}", limits.max)));
+    }
+    Ok(limits)
+}
+
+fn filter(raw: &RawPatterns, key: &'static str) -> Result<Filter, Wrong> {
+    Ok(Filter { allow: patterns(&raw.allow, key)?, deny: patterns(&raw.deny, key)? })
+}
+
+fn patterns(raw: &[String], key: &'static str) -> Result<Patterns, Wrong> {
+    if raw.iter().any(String::is_empty) {
+        return Err(wrong(key, "a pattern must not be empty; `*` matches everything"));
+    }
+    Ok(raw.iter().map(String::as_str).collect())
+}

@@ -1,0 +1,114 @@
+//! The book at the start: what was kept, and what the configuration names.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::offers::Unwritten;
+use super::{Book, Record};
+use crate::mesh::health::Health;
+use crate::mesh::ids::Name;
+use crate::mesh::instance::InstanceSpec;
+use crate::mesh::lease::Lease;
+use crate::mesh::stats::{CallCounters, CallCounts};
+use crate::mesh::time::{Mono, Wall};
+use crate::registry::Settings;
+use crate::registry::instance::{InstanceCore, ServiceCore};
+use crate::store::Kept;
+use crate::upstream::Peer;
+
+impl Book {
+    pub(in crate::registry) fn restore(kept: Kept, settings: &Settings, now: Mono, wall: Wall) -> Self {
+        let (times, workers) = (settings.lease, settings.workers);
+        let mut book = Self {
+            records: BTreeMap::new(),
+            services: BTreeMap::new(),
+            times,
+            workers,
+            next_pool: 0,
+            next_id: 1,
+            generation: 0,
+            catalog: Arc::default(),
+            exposures: Arc::clone(&settings.exposures),
+            unsettled: BTreeSet::new(),
+            unwritten: Unwritten::default(),
+        };
+        for (totals, since) in kept.services {
+            let service = book.service(&totals.name);
+            service.since = since;
+            let counters = CallCounters::seeded(totals.counts);
+            service.core = Arc::new(ServiceCore { counters, ..ServiceCore::default() });
+        }
+        for (name, offer) in kept.offers {
+            book.service(&name).offer = Some(Arc::new(offer));
+        }
+        let configured: BTreeSet<&Name> = settings.instances.iter().map(|spec| &spec.name).collect();
+        for (row, figures) in kept.instances {
+            if configured.contains(&row.spec.name) {
+                book.unwritten.gone.insert(row.spec.name.clone());
+                continue;
+            }
+            book.next_id = book.next_id.max(row.id + 1);
+            let slot = book.take_slot(&row.spec.service, now);
+            let mut lease = Lease::restored(now, row.epoch);
+            if row.expired_at.is_some() {
+                lease = Lease::expired(now, row.epoch);
+            }
+            let core = InstanceCore::seeded(figures.as_ref().map(|f| f.counts).unwrap_or_default());
+            core.live.set_health(figures.as_ref().map_or(0, |f| f.score), 0, 1000);
+            core.heartbeat_at.store(now.as_micros(), Ordering::Relaxed);
+            let record = Record {
+                id: row.id,
+                slot,
+                token_hash: row.token_hash,
+                configured: false,
+                may_move: true,
+                lease,
+                registered_at: row.registered_at,
+                expired_at: row.expired_at,
+                health: Health::new(now),
+                reason: "restored, not probed yet".to_owned(),
+                since: row.registered_at,
+                offer: Record::declared(&row.spec),
+                peer: Arc::new(Peer::new(&row.spec.endpoint, workers)),
+                core: Arc::new(core),
+                published: None,
+                spec: row.spec,
+            };
+            book.records.insert(record.spec.name.clone(), record);
+        }
+        for spec in &settings.instances {
+            book.configure(spec, now, wall);
+        }
+        book.settle_all_offers();
+        book
+    }
+
+    /// Takes an instance of the configuration in. Like a restored one it is routed to after a good probe.
+    fn configure(&mut self, spec: &InstanceSpec, now: Mono, wall: Wall) {
+        let slot = self.take_slot(&spec.service, now);
+        let core = InstanceCore::seeded(CallCounts::default());
+        core.live.set_health(0, 0, 1000);
+        let record = Record {
+            spec: Arc::new(spec.clone()),
+            id: self.next_id,
+            slot,
+            token_hash: [0; 32],
+            configured: true,
+            may_move: false,
+            lease: Lease::restored(now, 1),
+            registered_at: wall,
+            expired_at: None,
+            health: Health::new(now),
+            reason: "from the configuration, not probed yet".to_owned(),
+            since: wall,
+            offer: None,
+            peer: Arc::new(Peer::new(&spec.endpoint, self.workers)),
+            core: Arc::new(core),
+            published: None,
+        };
+        self.next_id += 1;
+        self.service(&spec.service).since.get_or_insert(wall);
+        self.records.insert(spec.name.clone(), record);
+    }
+}
