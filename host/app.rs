@@ -21,7 +21,7 @@ use tracing_subscriber::EnvFilter;
 use crate::clock;
 use crate::config::Config;
 use crate::edge::{self, BindError, Bound, Edge, Ends, Guard, Port, Workers};
-use crate::http::{Pages, Shown, surface};
+use crate::http::{Pages, Search, SearchFailed, Shown, own_tools, surface};
 use crate::plugin::{self, Plugins};
 use crate::prober::Prober;
 use crate::proxy::Proxy;
@@ -140,7 +140,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
         Endpoints { http: format!("http://{}", http.address), mcp: format!("http://{}/mcp", mcp.address) };
     let guard = Guard::new(&[mcp.address, http.address], &config.allowed_hosts, &config.allowed_origins);
     let draining = Arc::clone(&pages.draining);
-    let edge = Arc::new(Edge { guard, proxy: Arc::clone(&proxy), surface: surface(pages) });
+    let own_tools = own_tools(pages.clone());
+    let edge = Arc::new(Edge { guard, proxy: Arc::clone(&proxy), own_tools, surface: surface(pages) });
     let ends = Ends::default();
     let workers = Workers::start(config.workers, &edge, &ends, plugin::set_worker)
         .context("cannot start the workers")?;
@@ -218,6 +219,15 @@ fn pages(
 ) -> Pages {
     let plugins = Arc::clone(plugins);
     let persistence = Arc::clone(store.persistence());
+    let searched = store.clone();
+    let search: Search = Arc::new(move |query, limit, admits| {
+        let store = searched.clone();
+        Box::pin(async move {
+            let found = store.find_tools(query, limit, admits).await;
+            let found = found.map_err(|error| SearchFailed(error.into()))?;
+            Ok(found.into_iter().map(|found| (found.service, found.tool)).collect())
+        })
+    });
     Pages::new(Shown {
         registry: registry.clone(),
         proxy: Arc::clone(proxy),
@@ -225,6 +235,7 @@ fn pages(
         alerts: Arc::default(),
         readings: Arc::default(),
         persistence: Arc::new(move || persistence.degraded()),
+        search,
         started: clock::wall(),
         started_mono: clock::mono(),
         draining: Arc::new(AtomicBool::new(false)),

@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::guard::Guard;
+use crate::mcp::own::OwnTools;
 use crate::problem::Problem;
 use crate::proxy::{Proxy, ReplyBody};
 
@@ -82,6 +83,7 @@ impl HttpBody for Body {
 pub struct Edge {
     pub guard: Guard,
     pub proxy: Arc<Proxy>,
+    pub own_tools: OwnTools,
     pub surface: Surface,
 }
 
@@ -149,7 +151,7 @@ impl Edge {
             "/call" if port == Port::Http && request.method() == Method::POST => {
                 self.proxy.call(request).await.map(Body::Ready)
             }
-            "/mcp" => self.proxy.mcp(request).await.map(Body::Ready),
+            "/mcp" => self.proxy.mcp(request, &self.own_tools).await.map(Body::Ready),
             _ => (self.surface)(request, port).await,
         }
     }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::problem::Problem;
-use crate::registry::RegistryError;
+use crate::registry::{Departed, RegistryError};
 
 /// A problem on its way to the caller.
 pub(super) struct Refusal(Problem<'static>);
@@ -27,8 +27,16 @@ impl Refusal {
         Self(Problem::new(status, code, detail, hint))
     }
 
-    pub(super) fn unknown_service(name: &str) -> Self {
-        let detail = format!("no service is called `{name}`");
+    pub(super) fn body(&self) -> Bytes {
+        self.0.body()
+    }
+
+    /// `departed` says why a service that is still offered is not there.
+    pub(super) fn unknown_service(name: &str, departed: Option<&Departed>) -> Self {
+        let detail = match departed {
+            Some(departed) => format!("no instance of `{name}` is registered now: {departed}"),
+            None => format!("no service is called `{name}`"),
+        };
         Self::new(
             StatusCode::NOT_FOUND,
             "unknown_service",
@@ -87,24 +95,57 @@ impl From<RegistryError> for Refusal {
     }
 }
 
-/// A JSON body that no cache may keep.
-pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
+/// JSON that a page answers with, and one of the proxy's own tools.
+pub(super) struct Document {
+    status: StatusCode,
+    body: Vec<u8>,
+}
+
+impl Document {
+    pub(super) const fn new(status: StatusCode, body: Vec<u8>) -> Self {
+        Self { status, body }
+    }
+
+    pub(super) const fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(super) fn body(&self) -> &[u8] {
+        &self.body
+    }
+}
+
+/// As a body that no cache may keep.
+impl IntoResponse for Document {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::from(self.body));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+}
+
+pub(super) fn document(status: StatusCode, value: &impl Serialize) -> Document {
     match serde_json::to_vec(value) {
-        Ok(text) => {
-            let mut response = Response::new(Body::from(text));
-            *response.status_mut() = status;
-            let headers = response.headers_mut();
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            response
-        }
+        Ok(body) => Document { status, body },
         Err(error) => {
             tracing::error!(error = %error, "answer cannot be written");
-            let detail = "the answer cannot be written";
-            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail, "the log tells more")
-                .into_response()
+            let refusal = Refusal::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                "the answer cannot be written",
+                "the log tells more",
+            );
+            Document { status: StatusCode::INTERNAL_SERVER_ERROR, body: refusal.body().into() }
         }
     }
+}
+
+/// A JSON body that no cache may keep.
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    document(status, value).into_response()
 }
 
 /// Reads a JSON body. `example` is what a right one looks like.

@@ -4,10 +4,13 @@
 //! store: what it shows of them is handed in.
 
 mod answer;
+mod own_tools;
 mod registration;
 mod services;
 mod status;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -18,6 +21,7 @@ use axum::routing::{get, post};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use thiserror::Error;
 use tower_service::Service as _;
 
 use crate::edge::{Body, Port, Surface};
@@ -27,9 +31,29 @@ use crate::registry::Registry;
 use crate::telemetry::alerts::{Alerts, PluginList};
 use crate::telemetry::meters::Readings;
 use answer::Refusal;
+pub use own_tools::own_tools;
 
 /// Why nothing can be written down, when nothing can.
 pub type Persistence = Arc<dyn Fn() -> Option<Arc<String>> + Send + Sync>;
+
+/// Says of a service's tool whether a search may find it.
+pub type Admits = Box<dyn FnMut(&str, &str) -> bool + Send>;
+
+/// Searches the tools of all services: a query, the most hits, and which may be found. A hit is a service and the
+/// service's own name for the tool.
+pub type Search = Arc<
+    dyn Fn(
+            String,
+            usize,
+            Admits,
+        ) -> Pin<Box<dyn Future<Output = Result<Vec<(String, String)>, SearchFailed>> + Send>>
+        + Send
+        + Sync,
+>;
+
+#[derive(Debug, Error)]
+#[error("tools cannot be searched now")]
+pub struct SearchFailed(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 
 /// What the pages show.
 #[derive(Clone)]
@@ -43,6 +67,7 @@ pub struct Shown {
     pub alerts: Alerts,
     pub readings: Readings,
     pub persistence: Persistence,
+    pub search: Search,
     pub started: Wall,
     pub started_mono: Mono,
     /// Set when the proxy is about to stop.

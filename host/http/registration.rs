@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::Pages;
-use super::answer::{Refusal, json, read};
+use super::answer::{Document, Refusal, document, read};
 use crate::mcp::declared;
 use crate::mesh::ids::Name;
 use crate::mesh::instance::{HttpEndpoint, InstanceSpec, SpecError, TAGS_MAX, WEIGHT_DEFAULT, WEIGHT_MAX};
@@ -18,11 +18,12 @@ use crate::mesh::offer::{Item, Kind};
 use crate::upstream::ITEMS_MAX;
 
 const EXAMPLE: &str = r#"send {"instance_name": "weather", "port": 5000}"#;
+const LEASE_EXAMPLE: &str = r#"send {"instance_name": "weather"}"#;
 /// What instances are told: heartbeat every 30 s.
 const HEARTBEAT_S: u64 = 30;
 
 #[derive(Deserialize)]
-struct RegisterBody {
+pub(super) struct RegisterBody {
     instance_name: String,
     port: Option<u16>,
     service: Option<String>,
@@ -41,7 +42,7 @@ struct RegisterBody {
 }
 
 #[derive(Deserialize)]
-struct LeaseBody {
+pub(super) struct LeaseBody {
     instance_name: String,
     lease_token: Option<String>,
 }
@@ -76,7 +77,12 @@ pub(super) async fn register(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Refusal> {
-    let mut body: RegisterBody = read(&headers, &body, "invalid_registration", EXAMPLE)?;
+    let body = read(&headers, &body, "invalid_registration", EXAMPLE)?;
+    Ok(admit(&pages, body).await?.into_response())
+}
+
+/// Takes an instance in, or renews it.
+pub(super) async fn admit(pages: &Pages, mut body: RegisterBody) -> Result<Document, Refusal> {
     let token = body.lease_token.take();
     let spec = spec_of(body).map_err(|error| {
         Refusal::new(StatusCode::BAD_REQUEST, "invalid_registration", error.to_string(), EXAMPLE)
@@ -95,7 +101,7 @@ pub(super) async fn register(
         heartbeat_s: HEARTBEAT_S.min((ttl_s / 4).max(1)),
         ttl_s,
     };
-    Ok(json(code, &answer))
+    Ok(document(code, &answer))
 }
 
 pub(super) async fn heartbeat(
@@ -103,10 +109,16 @@ pub(super) async fn heartbeat(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Refusal> {
-    let (name, token) = lease_of(&headers, &body)?;
+    let body = read(&headers, &body, "invalid_lease", LEASE_EXAMPLE)?;
+    Ok(renew(&pages, body).await?.into_response())
+}
+
+/// Renews a lease.
+pub(super) async fn renew(pages: &Pages, body: LeaseBody) -> Result<Document, Refusal> {
+    let (name, token) = lease_of(body)?;
     let epoch = pages.registry.heartbeat(name, token).await?;
     let heartbeat_s = HEARTBEAT_S.min((pages.lease_ttl.as_secs() / 4).max(1));
-    Ok(json(StatusCode::OK, &Renewed { status: "ok", epoch, heartbeat_s }))
+    Ok(document(StatusCode::OK, &Renewed { status: "ok", epoch, heartbeat_s }))
 }
 
 pub(super) async fn deregister(
@@ -114,17 +126,21 @@ pub(super) async fn deregister(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Refusal> {
-    let (name, token) = lease_of(&headers, &body)?;
-    pages.registry.deregister(name.clone(), token).await?;
-    Ok(json(StatusCode::OK, &Deregistered { status: "deregistered", instance_name: name.as_str() }))
+    let body = read(&headers, &body, "invalid_lease", LEASE_EXAMPLE)?;
+    Ok(release(&pages, body).await?.into_response())
 }
 
-fn lease_of(headers: &HeaderMap, body: &Bytes) -> Result<(Name, Option<String>), Refusal> {
-    const EXAMPLE: &str = r#"send {"instance_name": "weather"}"#;
-    let body: LeaseBody = read(headers, body, "invalid_lease", EXAMPLE)?;
+/// Lets an instance go.
+pub(super) async fn release(pages: &Pages, body: LeaseBody) -> Result<Document, Refusal> {
+    let (name, token) = lease_of(body)?;
+    pages.registry.deregister(name.clone(), token).await?;
+    Ok(document(StatusCode::OK, &Deregistered { status: "deregistered", instance_name: name.as_str() }))
+}
+
+fn lease_of(body: LeaseBody) -> Result<(Name, Option<String>), Refusal> {
     let name = Name::new(&body.instance_name).map_err(|error| {
         let detail = format!("`instance_name`: {error}");
-        Refusal::new(StatusCode::BAD_REQUEST, "invalid_lease", detail, EXAMPLE)
+        Refusal::new(StatusCode::BAD_REQUEST, "invalid_lease", detail, LEASE_EXAMPLE)
     })?;
     Ok((name, body.lease_token))
 }

@@ -1,22 +1,25 @@
 //! `GET /services`, `/services/{name}`, `/services/{name}/status`.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use axum::extract::{Path, Query, State};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::Pages;
-use super::answer::{Refusal, json};
+use super::answer::{Document, Refusal, document};
 use crate::clock;
 use crate::mesh::breaker::BreakerState;
 use crate::mesh::health::HealthState;
+use crate::mesh::ids::Name;
 use crate::mesh::lease::LeasePhase;
+use crate::mesh::offer::Kind;
 use crate::mesh::stats::{CallCounts, LatencyHistogram};
 use crate::mesh::time::Mono;
-use crate::registry::{Instance, Service};
+use crate::registry::{Instance, Service, Snapshot};
 
 #[derive(Deserialize)]
 pub(super) struct Filter {
@@ -67,9 +70,18 @@ pub(super) async fn list(
     State(pages): State<Pages>,
     Query(filter): Query<Filter>,
 ) -> Result<Response, Refusal> {
+    Ok(listing(&pages.registry.snapshot(), filter.status.as_deref(), |_| true)?.into_response())
+}
+
+/// All services that `sees` lets through, or those of them in one state.
+pub(super) fn listing(
+    snapshot: &Snapshot,
+    status: Option<&str>,
+    sees: impl Fn(&Name) -> bool,
+) -> Result<Document, Refusal> {
     let known = ["healthy", "degraded", "unavailable"];
-    if let Some(status) = &filter.status
-        && !known.contains(&status.as_str())
+    if let Some(status) = status
+        && !known.contains(&status)
     {
         let detail = format!("`status={status}` is none of healthy, degraded, unavailable");
         return Err(Refusal::new(
@@ -79,8 +91,8 @@ pub(super) async fn list(
             "leave it out to see all",
         ));
     }
-    let snapshot = pages.registry.snapshot();
-    let services = snapshot.services().into_iter().map(|service| {
+    let seen = snapshot.services().into_iter().filter(|service| sees(&service.name));
+    let services = seen.map(|service| {
         let (status, reason) = condition(service);
         Summary {
             name: service.name.as_str(),
@@ -93,9 +105,8 @@ pub(super) async fn list(
             message_count: service.core.counters.messages.load(Ordering::Acquire),
         }
     });
-    let wanted =
-        services.filter(|service| filter.status.as_deref().is_none_or(|status| status == service.status));
-    Ok(json(StatusCode::OK, &List { services: wanted.collect() }))
+    let wanted = services.filter(|service| status.is_none_or(|status| status == service.status));
+    Ok(document(StatusCode::OK, &List { services: wanted.collect() }))
 }
 
 #[derive(Serialize)]
@@ -151,6 +162,9 @@ struct Detail<'a> {
     counts: Counts,
     latency: Latency,
     tools: Vec<&'a RawValue>,
+    prompts: Vec<&'a RawValue>,
+    resources: Vec<&'a RawValue>,
+    resource_templates: Vec<&'a RawValue>,
     instances: Vec<InstanceView<'a>>,
 }
 
@@ -233,8 +247,19 @@ impl<'a> From<&'a Instance> for InstanceView<'a> {
 
 pub(super) async fn one(State(pages): State<Pages>, Path(name): Path<String>) -> Result<Response, Refusal> {
     let snapshot = pages.registry.snapshot();
-    let service = snapshot.service(&name).ok_or_else(|| Refusal::unknown_service(&name))?;
+    Ok(info(found(&snapshot, &name)?).into_response())
+}
+
+fn found<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Arc<Service>, Refusal> {
+    snapshot.service(name).ok_or_else(|| Refusal::unknown_service(name, snapshot.departed(name)))
+}
+
+/// All that is known of a service.
+pub(super) fn info(service: &Service) -> Document {
     let (status, reason) = condition(service);
+    let list = |kind| {
+        service.offer.of(kind).iter().filter_map(|item| serde_json::from_str(&item.json).ok()).collect()
+    };
     let counts = service.core.counters.snapshot();
     let detail = Detail {
         name: service.name.as_str(),
@@ -244,15 +269,13 @@ pub(super) async fn one(State(pages): State<Pages>, Path(name): Path<String>) ->
         message_count: counts.messages,
         counts: counts.into(),
         latency: (&service.core.latency).into(),
-        tools: service
-            .offer
-            .tools()
-            .iter()
-            .filter_map(|tool| serde_json::from_str(&tool.json).ok())
-            .collect(),
+        tools: list(Kind::Tool),
+        prompts: list(Kind::Prompt),
+        resources: list(Kind::Resource),
+        resource_templates: list(Kind::Template),
         instances: service.instances.iter().map(|instance| (&**instance).into()).collect(),
     };
-    Ok(json(StatusCode::OK, &detail))
+    document(StatusCode::OK, &detail)
 }
 
 #[derive(Serialize)]
@@ -273,7 +296,11 @@ pub(super) async fn status(
     Path(name): Path<String>,
 ) -> Result<Response, Refusal> {
     let snapshot = pages.registry.snapshot();
-    let service = snapshot.service(&name).ok_or_else(|| Refusal::unknown_service(&name))?;
+    Ok(short(found(&snapshot, &name)?).into_response())
+}
+
+/// Whether a service can be called.
+pub(super) fn short(service: &Service) -> Document {
     let (status, reason) = condition(service);
     let pids: Vec<u32> = service.instances.iter().filter_map(|instance| instance.spec.pid).collect();
     let running = (!pids.is_empty()).then(|| pids.into_iter().any(is_running));
@@ -287,7 +314,7 @@ pub(super) async fn status(
         instances: service.instances.len(),
         instances_available: service.available(),
     };
-    Ok(json(StatusCode::OK, &view))
+    document(StatusCode::OK, &view)
 }
 
 /// Whether a process of that number is there; one of another user counts.

@@ -135,6 +135,41 @@ impl<'de> Visitor<'de> for ItemsSeed {
     }
 }
 
+/// What a tool's declaration says in words, for a search.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct InWords {
+    /// With the title before it.
+    pub description: String,
+    /// Names of the parameters.
+    pub properties: Vec<String>,
+}
+
+/// A member that is missing or of another type has nothing to say.
+pub fn in_words(json: &str) -> InWords {
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Tool<'a> {
+        #[serde(borrow)]
+        title: Option<&'a RawValue>,
+        #[serde(borrow)]
+        description: Option<&'a RawValue>,
+        #[serde(borrow)]
+        input_schema: Option<&'a RawValue>,
+    }
+    #[derive(Deserialize)]
+    struct Schema {
+        properties: std::collections::BTreeMap<String, IgnoredAny>,
+    }
+    let tool: Tool<'_> = serde_json::from_str(json).unwrap_or_default();
+    let text = |raw: Option<&RawValue>| raw.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
+    let said: Vec<String> = [text(tool.title), text(tool.description)].into_iter().flatten().collect();
+    let schema = tool.input_schema.and_then(|raw| serde_json::from_str::<Schema>(raw.get()).ok());
+    InWords {
+        description: said.join(". "),
+        properties: schema.map(|schema| schema.properties.into_keys().collect()).unwrap_or_default(),
+    }
+}
+
 /// Reads what a server says of itself out of the result of `initialize` or `server/discover`; members that are
 /// missing or of another type are left out.
 pub fn about(era: Era, result: &[u8]) -> About {

@@ -18,8 +18,10 @@ use crate::clock;
 use crate::mcp::envelope::{CLIENT_INFO, put_string};
 use crate::mcp::era::{Era, MODERN_VERSION, PROTOCOL_VERSION_HEADER};
 use crate::mcp::incoming::{self, CallParams, Incoming};
+use crate::mcp::own::{OwnCall, OwnTools};
 use crate::mesh::offer::Kind;
 use crate::problem::Problem;
+use crate::registry::Snapshot;
 
 /// The code of an unsupported revision (2026-07-28, errors).
 const UNSUPPORTED_VERSION: i32 = -32022;
@@ -28,7 +30,7 @@ const HEADER_MISMATCH: i32 = -32020;
 
 impl Proxy {
     /// One message of an MCP client.
-    pub async fn mcp(&self, request: Request<Body>) -> Response<ReplyBody> {
+    pub async fn mcp(&self, request: Request<Body>, own_tools: &OwnTools) -> Response<ReplyBody> {
         if request.method() != Method::POST {
             let detail = "messages are sent with POST; this endpoint keeps no sessions and no streams";
             let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", detail, "send a POST");
@@ -47,12 +49,19 @@ impl Proxy {
             Err(failure) => return failure.respond(id),
         };
         match self.enter() {
-            Ok(_entered) => self.message(id, era, &head, &body).await,
+            Ok(_entered) => self.message(id, era, &head, &body, own_tools).await,
             Err(failure) => failure.respond(id),
         }
     }
 
-    async fn message(&self, id: CallId, era: Era, head: &HeaderMap, body: &Bytes) -> Response<ReplyBody> {
+    async fn message(
+        &self,
+        id: CallId,
+        era: Era,
+        head: &HeaderMap,
+        body: &Bytes,
+        own_tools: &OwnTools,
+    ) -> Response<ReplyBody> {
         let message = match Incoming::read(body) {
             Ok(message) => message,
             Err(error) => return refuse(era, None, incoming::PARSE_ERROR, &error.to_string()),
@@ -63,7 +72,10 @@ impl Proxy {
             return reply::json(StatusCode::BAD_REQUEST, body);
         }
         match (message.method.as_deref(), message.id) {
-            (Some(method), Some(rpc)) => self.request(id, era, method, rpc, message.params, body.len()).await,
+            (Some(method), Some(rpc)) => match own_call(&self.registry.snapshot(), method, message.params) {
+                Some(call) => answer(era, rpc, &own_tools(call).await),
+                None => self.request(id, era, method, rpc, message.params, body.len()).await,
+            },
             // Notifications, and answers to requests that were never sent from here.
             (Some(_), None) | (None, Some(_)) => {
                 let mut response = Response::new(ReplyBody::default());
@@ -175,6 +187,18 @@ impl Proxy {
             }
         }
     }
+}
+
+/// A call of one of the proxy's own tools.
+fn own_call(snapshot: &Snapshot, method: &str, params: Option<&RawValue>) -> Option<OwnCall> {
+    if method != "tools/call" {
+        return None;
+    }
+    let params: CallParams<'_> = serde_json::from_str(params?.get()).ok()?;
+    let tool = snapshot.catalogue.view(None)?.find(Kind::Tool, &params.name)?.own?;
+    let arguments =
+        params.arguments.map_or_else(Bytes::new, |raw| Bytes::copy_from_slice(raw.get().as_bytes()));
+    Some(OwnCall { tool, arguments, profile: None, client: String::new() })
 }
 
 /// A tool's result. Modern clients want to be told that it is complete; legacy instances do not say so.

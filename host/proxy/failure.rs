@@ -29,6 +29,8 @@ pub(super) enum CallFailure {
     Overloaded,
     #[error("neither a service nor an instance is called `{0}`")]
     UnknownTarget(String),
+    #[error("the configuration does not offer `{tool}` of `{service}`")]
+    Hidden { service: String, tool: String },
     #[error("{}", .0.refusal.reason)]
     Refused(Refused),
     #[error("no instance of `{service}` can take the call: {why}")]
@@ -71,6 +73,12 @@ impl CallFailure {
             ),
             Self::UnknownTarget(_) => {
                 make(StatusCode::NOT_FOUND, "unknown_service", "`GET /services` lists what is registered")
+            }
+            Self::Hidden { service, .. } => {
+                let hint = "`services.NAME.tools` of the configuration says what is offered";
+                let mut problem = make(StatusCode::FORBIDDEN, "tool_hidden", hint);
+                problem.service = Some(service);
+                problem
             }
             Self::Refused(refused) => refused_problem(refused),
             Self::NoInstance { service, .. } => {

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
@@ -24,6 +25,7 @@ use crate::clock;
 use crate::config::CallTimes;
 use crate::mesh::ids::{CallId, Name};
 use crate::mesh::observe::Finished;
+use crate::mesh::offer::Kind;
 use crate::mesh::time::Mono;
 use crate::mesh::verdict::CallFacts;
 use crate::policy::chain::{self, ToolCall};
@@ -92,8 +94,28 @@ impl Proxy {
         request: Request<Incoming>,
     ) -> Result<Response<ReplyBody>, CallFailure> {
         let body = decode::read_body(request, self.body_bytes_max).await?;
+        self.answer_body(id, arrived, &body, "").await
+    }
+
+    /// A call whose body, as `POST /call` takes it, came another way. `client` says who calls when the body does not.
+    pub async fn call_with(&self, body: &Bytes, client: &str) -> Response<ReplyBody> {
+        let arrived = clock::mono();
+        let id = self.next_id();
+        self.answer_body(id, arrived, body, client).await.unwrap_or_else(|failure| failure.respond(id))
+    }
+
+    async fn answer_body(
+        &self,
+        id: CallId,
+        arrived: Mono,
+        body: &Bytes,
+        client: &str,
+    ) -> Result<Response<ReplyBody>, CallFailure> {
         let _entered = self.enter()?;
-        let call = CallBody::decode(&body)?;
+        let mut call = CallBody::decode(body)?;
+        if call.client.is_empty() {
+            call.client = client.into();
+        }
         let snapshot = self.registry.snapshot();
         Ok(reply::success(id, &self.run(id, arrived, &snapshot, &call, body.len()).await?))
     }
@@ -113,6 +135,11 @@ impl Proxy {
     ) -> Result<Done, CallFailure> {
         let asked =
             snapshot.find(&call.target).ok_or_else(|| CallFailure::UnknownTarget(call.target.to_string()))?;
+        let service = &asked.service().name;
+        if !snapshot.catalogue.passes(service.as_str(), Kind::Tool, &call.tool) {
+            let (service, tool) = (service.to_string(), call.tool.to_string());
+            return Err(CallFailure::Hidden { service, tool });
+        }
         let time = call.timeout.unwrap_or(self.times.whole);
         let random = fastrand::u64(..);
         let facts = CallFacts {

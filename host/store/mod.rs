@@ -2,6 +2,7 @@
 //!
 //! The only room that names `rusqlite`. Must not know what the rows mean to calls or people.
 
+mod index;
 mod offers;
 mod open;
 mod rows;
@@ -36,6 +37,8 @@ pub enum StoreError {
     Newer { path: PathBuf, found: i64, known: i64 },
     #[error("cannot write to the database: {0}")]
     Write(String),
+    #[error("cannot read the database: {0}")]
+    Read(String),
     #[error("the database writer has stopped")]
     Stopped,
 }
@@ -63,6 +66,16 @@ pub enum Change {
     Offer(Name, Arc<Offer>),
     OfferGone(Name),
 }
+
+/// A tool that a search found, by the names under which its service offers it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundTool {
+    pub service: String,
+    pub tool: String,
+}
+
+/// Says of a service's tool whether a search may find it.
+pub type Admits = Box<dyn FnMut(&str, &str) -> bool + Send>;
 
 /// Counts of a service or an instance: totals, so that writing them twice counts nothing twice.
 #[derive(Clone, Debug)]
@@ -127,6 +140,12 @@ enum Command {
         instances: Vec<InstanceFigures>,
         done: oneshot::Sender<Result<(), StoreError>>,
     },
+    Find {
+        query: String,
+        limit: usize,
+        admits: Admits,
+        done: oneshot::Sender<Result<Vec<FoundTool>, StoreError>>,
+    },
     Stop {
         done: oneshot::Sender<()>,
     },
@@ -185,6 +204,22 @@ impl Store {
     ) -> Result<(), StoreError> {
         let (done, answer) = oneshot::channel();
         let command = Command::Totals { services, instances, done };
+        self.commands.send(command).await.map_err(|_| StoreError::Stopped)?;
+        answer.await.map_err(|_| StoreError::Stopped)?
+    }
+
+    /// The tools that answer `query` best, at most `limit`, of those that `admits` lets through.
+    ///
+    /// # Errors
+    /// The database cannot be asked now.
+    pub async fn find_tools(
+        &self,
+        query: String,
+        limit: usize,
+        admits: Admits,
+    ) -> Result<Vec<FoundTool>, StoreError> {
+        let (done, answer) = oneshot::channel();
+        let command = Command::Find { query, limit, admits, done };
         self.commands.send(command).await.map_err(|_| StoreError::Stopped)?;
         answer.await.map_err(|_| StoreError::Stopped)?
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, Transaction, params};
 
+use super::index;
 use super::rows::name_of;
 use crate::mesh::ids::Name;
 use crate::mesh::offer::{About, Era, Item, Kind, Offer};
@@ -21,6 +22,7 @@ pub(super) fn put(step: &Transaction<'_>, service: &Name, offer: &Offer) -> rusq
             put.execute(params![name, kind, position, &*item.key, &*item.json, item.repeatable])?;
         }
     }
+    index::put(step, service, offer.tools())?;
     if let Some(about) = offer.about() {
         let mut put = step.prepare_cached(
             "INSERT INTO abouts (service, era, capabilities, server_info, instructions)
@@ -40,7 +42,12 @@ pub(super) fn put(step: &Transaction<'_>, service: &Name, offer: &Offer) -> rusq
 pub(super) fn remove(step: &Transaction<'_>, service: &Name) -> rusqlite::Result<()> {
     step.prepare_cached("DELETE FROM offers WHERE service = ?1")?.execute([service.as_str()])?;
     step.prepare_cached("DELETE FROM abouts WHERE service = ?1")?.execute([service.as_str()])?;
-    Ok(())
+    index::remove(step, service)
+}
+
+/// Fills an empty index.
+pub(super) fn index_all(step: &Transaction<'_>) -> rusqlite::Result<()> {
+    load(step)?.iter().try_for_each(|(service, offer)| index::put(step, service, offer.tools()))
 }
 
 /// Reads all offers. A row that this build cannot understand is left out.

@@ -2,6 +2,8 @@
 
 use rusqlite::Connection;
 
+use super::offers;
+
 const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE services (
@@ -80,17 +82,32 @@ const MIGRATIONS: &[&str] = &[
         FROM tools WHERE json_valid(json) AND json_type(json, '$.name') = 'text';
     DROP TABLE tools;
 ",
+    "
+    CREATE VIRTUAL TABLE tool_index USING fts5(
+        service UNINDEXED, tool UNINDEXED, name, description, properties,
+        tokenize = 'porter unicode61 remove_diacritics 2', prefix = '2 3'
+    );
+",
 ];
+/// Migrations, by their place, after which the index of tools is filled from what services offer.
+const INDEXED: &[usize] = &[2];
 
 /// The schema that this build writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// Brings the tables to [`VERSION`]; the caller has checked that they are not newer.
 pub(super) fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Result<()> {
+    migrate_to(connection, found, MIGRATIONS.len())
+}
+
+pub(super) fn migrate_to(connection: &mut Connection, found: i64, wanted: usize) -> rusqlite::Result<()> {
     let done = usize::try_from(found).unwrap_or(0);
-    for (index, sql) in MIGRATIONS.iter().enumerate().skip(done) {
+    for (index, sql) in MIGRATIONS.iter().enumerate().take(wanted).skip(done) {
         let step = connection.transaction()?;
         step.execute_batch(sql)?;
+        if INDEXED.contains(&index) {
+            offers::index_all(&step)?;
+        }
         step.pragma_update(None, "user_version", index as i64 + 1)?;
         step.commit()?;
     }

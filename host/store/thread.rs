@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tokio::sync::mpsc;
 
-use super::{Command, Persistence, StoreError, open, rows};
+use super::{Command, Persistence, StoreError, index, open, rows};
 
 /// Distance of the copies.
 const COPY_EVERY: Duration = Duration::from_secs(3600);
@@ -60,6 +60,14 @@ impl Writer {
                 Command::Totals { services, instances, done } => {
                     let result = self.write(|connection| rows::totals(connection, &services, &instances));
                     done.send(result).ok();
+                }
+                Command::Find { query, limit, mut admits, done } => {
+                    let found = self.connected().and_then(|connection| {
+                        let found = index::find(connection, &query, limit, &mut *admits);
+                        found.map_err(|error| StoreError::Read(error.to_string()))
+                    });
+                    done.send(found).ok();
+                    continue;
                 }
                 Command::Stop { done } => {
                     drop(self.connection.take());

@@ -316,7 +316,8 @@ async fn answer(seen: &Seen, state: &State) -> Option<(Vec<u8>, bool)> {
 async fn legacy(seen: &Seen, envelope: &Envelope<'_>, id: &str, state: &State) -> Option<(Vec<u8>, bool)> {
     let sessions = state.options.sessions;
     if seen.method == "initialize" {
-        let result = json!({"protocolVersion": "2025-11-25", "capabilities": {"tools": {"listChanged": true}},
+        let result = json!({"protocolVersion": "2025-11-25", "instructions": "be kind",
+                            "capabilities": {"tools": {"listChanged": true}, "prompts": {}, "resources": {}},
                             "serverInfo": {"name": "raw", "version": "1"}});
         let session = format!("raw-{}", state.session_next.fetch_add(1, Ordering::Relaxed));
         lock(&state.sessions).insert(session.clone());
@@ -339,6 +340,18 @@ async fn legacy(seen: &Seen, envelope: &Envelope<'_>, id: &str, state: &State) -
     match seen.method.as_str() {
         "ping" => keep(good(id, "{}", &[])),
         "tools/list" => keep(good(id, &json!({"tools": tools()}).to_string(), &[])),
+        "prompts/list" => {
+            keep(good(id, &json!({"prompts": [{"name": "greet", "arguments": []}]}).to_string(), &[]))
+        }
+        "resources/list" => {
+            let second = envelope.params.is_some_and(|params| params.get().contains("cursor"));
+            let result = if second {
+                json!({"resources": [{"uri": "raw:///second", "name": "second"}]})
+            } else {
+                json!({"resources": [{"uri": "raw:///first", "name": "first"}], "nextCursor": "2"})
+            };
+            keep(good(id, &result.to_string(), &[]))
+        }
         "tools/call" => call(envelope, id, state).await,
         _ => keep(rpc_error(200, id, -32601, "Method not found")),
     }

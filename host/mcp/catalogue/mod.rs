@@ -13,6 +13,8 @@ mod view;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::{Bytes, BytesMut};
+
 use super::own::OwnTool;
 use crate::mesh::exposure::{Exposure, Exposures, Profile};
 use crate::mesh::ids::Name;
@@ -109,14 +111,22 @@ impl Catalogue {
         self.shelves.keys()
     }
 
+    /// A declaration under the name that a view shows.
+    pub fn declaration(&self, kind: Kind, service: &str, key: &str, shown: &str) -> Option<Bytes> {
+        let item = self.shelves.get(service)?.offer.get(kind, key)?;
+        shelf::renamed(kind, &item.json, shown, &mut BytesMut::new())
+    }
+
     /// Whether the operator lets a service's own thing be shown and asked for at all.
     pub fn passes(&self, service: &str, kind: Kind, key: &str) -> bool {
         self.exposures.passes(service, kind, key)
     }
 }
 
-fn own_tools(_: &Profile) -> Vec<(OwnTool, Item)> {
-    Vec::new()
+/// The proxy's own tools that a profile offers, in their order.
+fn own_tools(profile: &Profile) -> Vec<(OwnTool, Item)> {
+    let offered = |tool: &OwnTool| profile.own_tools || (profile.search && *tool == OwnTool::FindTools);
+    OwnTool::ALL.into_iter().filter(offered).map(|tool| (tool, tool.declaration())).collect()
 }
 
 #[cfg(test)]

@@ -84,7 +84,7 @@ impl Good {
 }
 
 /// A declaration under another name; all its other bytes stay.
-fn renamed(kind: Kind, json: &str, name: &str, buffer: &mut BytesMut) -> Option<Bytes> {
+pub(super) fn renamed(kind: Kind, json: &str, name: &str, buffer: &mut BytesMut) -> Option<Bytes> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Named<'a> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::list::{BadCursor, List, Page, Writer};
-use super::names::resolve_alias;
+use super::names::{hashed_name, merged_name, resolve_alias};
 use super::shelf::{Good, Shelf};
 use super::template::Template;
 use crate::mcp::own::OwnTool;
@@ -66,6 +66,15 @@ impl View {
             template.matches(key) && self.exposures.passes(found.service.as_str(), kind, key)
         });
         by_template.map(|(_, found)| of(&found.service, key, Some(found)))
+    }
+
+    /// Under which name a view of several services shows a service's own thing, if it does.
+    pub fn shown(&self, kind: Kind, service: &str, key: &str) -> Option<String> {
+        let leads_there = |name: &String| {
+            let found = self.found[kind as usize].get(name.as_str());
+            found.is_some_and(|found| found.service.as_str() == service && &*found.key == key)
+        };
+        [merged_name(service, key), hashed_name(service, key)].into_iter().find(leads_there)
     }
 
     /// The first page, or the one behind a cursor. Copies nothing.
