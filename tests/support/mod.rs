@@ -4,6 +4,8 @@
 #![allow(dead_code, unused_imports)] // each file of tests is a crate of its own and uses a part
 
 pub mod api;
+pub mod conformance;
+pub mod everything;
 pub mod guests;
 pub mod mesh;
 pub mod python;
