@@ -21,6 +21,7 @@ use tracing_subscriber::EnvFilter;
 use crate::clock;
 use crate::config::Config;
 use crate::edge::{self, BindError, Bound, Edge, Ends, Guard, Port, Workers};
+use crate::endpoint::Endpoint;
 use crate::http::{Pages, Search, SearchFailed, Shown, own_tools, surface};
 use crate::plugin::{self, Plugins};
 use crate::prober::Prober;
@@ -140,9 +141,17 @@ async fn run(config: Config) -> anyhow::Result<()> {
         Endpoints { http: format!("http://{}", http.address), mcp: format!("http://{}/mcp", mcp.address) };
     let guard = Guard::new(&[mcp.address, http.address], &config.allowed_hosts, &config.allowed_origins);
     let draining = Arc::clone(&pages.draining);
-    let own_tools = own_tools(pages.clone());
-    let edge = Arc::new(Edge { guard, proxy: Arc::clone(&proxy), own_tools, surface: surface(pages) });
     let ends = Ends::default();
+    let endpoint = Arc::new(Endpoint::new(
+        Arc::clone(&proxy),
+        registry.clone(),
+        own_tools(pages.clone()),
+        config.sessions,
+        tracker.clone(),
+        ends.last_request.clone(),
+    ));
+    tracker.spawn(Arc::clone(&endpoint).sweep(stop.clone()));
+    let edge = Arc::new(Edge { guard, proxy: Arc::clone(&proxy), endpoint, surface: surface(pages) });
     let workers = Workers::start(config.workers, &edge, &ends, plugin::set_worker)
         .context("cannot start the workers")?;
     let workers = Arc::new(workers);

@@ -2,10 +2,13 @@
 //! rooms and what must hold between them.
 
 pub mod app;
+pub mod body;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod edge;
+pub mod endpoint;
+
 pub mod http;
 pub mod mcp;
 pub mod mesh;

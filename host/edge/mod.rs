@@ -10,5 +10,5 @@ mod workers;
 
 pub use guard::Guard;
 pub use listen::{BindError, Bound, bind};
-pub use serve::{Body, Edge, Port, Surface};
+pub use serve::{Edge, Port, Surface};
 pub use workers::{Ends, Workers};

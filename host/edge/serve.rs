@@ -4,13 +4,10 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body::{Body as HttpBody, Frame, SizeHint};
-use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -19,9 +16,10 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::guard::Guard;
-use crate::mcp::own::OwnTools;
+use crate::body::Body;
+use crate::endpoint::{Endpoint, Scope};
 use crate::problem::Problem;
-use crate::proxy::{Proxy, ReplyBody};
+use crate::proxy::Proxy;
 
 /// Header bytes and fields, and how long they may take.
 const HEAD_BYTES_MAX: usize = 32 << 10;
@@ -36,54 +34,16 @@ pub enum Port {
     Http,
 }
 
-/// An error while a page's body is made.
-pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
-
 /// What answers requests that are not on the data path.
 pub type Surface = Arc<
     dyn Fn(Request<Incoming>, Port) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> + Send + Sync,
 >;
 
-/// A response body: ready bytes on the data path, anything elsewhere.
-pub enum Body {
-    Ready(ReplyBody),
-    Boxed(UnsyncBoxBody<Bytes, BodyError>),
-}
-
-impl HttpBody for Body {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match self.get_mut() {
-            Self::Ready(body) => Pin::new(body).poll_frame(cx).map_err(|never: Infallible| match never {}),
-            Self::Boxed(body) => Pin::new(body).poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Ready(body) => body.is_end_stream(),
-            Self::Boxed(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Ready(body) => body.size_hint(),
-            Self::Boxed(body) => body.size_hint(),
-        }
-    }
-}
-
 /// What every connection shares.
 pub struct Edge {
     pub guard: Guard,
     pub proxy: Arc<Proxy>,
-    pub own_tools: OwnTools,
+    pub endpoint: Arc<Endpoint>,
     pub surface: Surface,
 }
 
@@ -151,8 +111,10 @@ impl Edge {
             "/call" if port == Port::Http && request.method() == Method::POST => {
                 self.proxy.call(request).await.map(Body::Ready)
             }
-            "/mcp" => self.proxy.mcp(request, &self.own_tools).await.map(Body::Ready),
-            _ => (self.surface)(request, port).await,
+            path => match Scope::of(path) {
+                Some(scope) => self.endpoint.serve(request, scope).await,
+                None => (self.surface)(request, port).await,
+            },
         }
     }
 }

@@ -24,7 +24,8 @@ use hyper::body::Incoming;
 use thiserror::Error;
 use tower_service::Service as _;
 
-use crate::edge::{Body, Port, Surface};
+use crate::body::Body;
+use crate::edge::{Port, Surface};
 use crate::mesh::time::{Mono, Wall};
 use crate::proxy::Proxy;
 use crate::registry::Registry;

@@ -46,18 +46,46 @@ pub fn notification(method: &str) -> Bytes {
     Bytes::from(format!(r#"{{"jsonrpc":"2.0","method":"{method}"}}"#))
 }
 
-/// Writes the refusal of a request that the other side sent us.
-pub fn refusal(id: &RawValue) -> Bytes {
-    let id = id.get();
+/// Writes the refusal of a request that the other side sent us. `id` is JSON text.
+pub fn refusal_to(id: &str) -> Bytes {
     Bytes::from(format!(
         r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32601,"message":"this client offers no such method"}}}}"#
     ))
 }
 
-/// Writes the answer to a `ping` that the other side sent us.
-pub fn pong(id: &RawValue) -> Bytes {
-    let id = id.get();
-    Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#))
+/// Writes the answer to a `ping` that the other side sent us. `id` is JSON text.
+pub fn pong_to(id: &str) -> Bytes {
+    result_to(id, "{}")
+}
+
+/// Writes the result of a request of the other side; both are JSON text.
+pub fn result_to(id: &str, result: &str) -> Bytes {
+    Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#))
+}
+
+/// Writes that a request is no longer wanted. `id` is JSON text.
+pub fn cancelled(id: &str) -> Bytes {
+    Bytes::from(format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id}}}}}"#
+    ))
+}
+
+/// Writes a modern request to be told of changes; both are JSON text.
+pub fn listen(id: &str, notifications: &str) -> Bytes {
+    Bytes::from(format!(
+        r#"{{"jsonrpc":"2.0","id":{id},"method":"subscriptions/listen","params":{{"_meta":{{"io.modelcontextprotocol/protocolVersion":"{MODERN_VERSION}","io.modelcontextprotocol/clientInfo":{CLIENT_INFO},"io.modelcontextprotocol/clientCapabilities":{{}}}},"notifications":{notifications}}}}}"#
+    ))
+}
+
+/// Writes a legacy request to be told of changes of a resource.
+pub fn subscribe(id: &str, uri: &str) -> Bytes {
+    let mut out = BytesMut::new();
+    out.put_slice(
+        format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"resources/subscribe","params":{{"uri":"#).as_bytes(),
+    );
+    put_string(&mut out, uri);
+    out.put_slice(b"}}");
+    out.freeze()
 }
 
 /// Appends `text` as a JSON string.

@@ -1,7 +1,7 @@
 //! The two families of protocol revisions, and the headers that tell them apart.
 
 use base64::Engine as _;
-use http::HeaderName;
+use http::HeaderMap;
 
 pub use crate::mesh::offer::Era;
 
@@ -10,10 +10,12 @@ pub const LEGACY_VERSION: &str = "2025-11-25";
 /// The revision of the modern era.
 pub const MODERN_VERSION: &str = "2026-07-28";
 
-pub static PROTOCOL_VERSION_HEADER: HeaderName = HeaderName::from_static("mcp-protocol-version");
-pub static SESSION_HEADER: HeaderName = HeaderName::from_static("mcp-session-id");
-pub static METHOD_HEADER: HeaderName = HeaderName::from_static("mcp-method");
-pub static NAME_HEADER: HeaderName = HeaderName::from_static("mcp-name");
+/// Names of headers, in lower case.
+pub const PROTOCOL_VERSION: &str = "mcp-protocol-version";
+pub const SESSION: &str = "mcp-session-id";
+pub const METHOD: &str = "mcp-method";
+pub const NAME: &str = "mcp-name";
+pub const LAST_EVENT_ID: &str = "last-event-id";
 
 /// A tool's name as the `Mcp-Name` header carries it: as it is when it is plain visible ASCII without a leading
 /// `=?base64?`, otherwise wrapped in `=?base64?…?=` (SEP-2243).
@@ -28,6 +30,23 @@ pub fn header_name(name: &str) -> String {
     } else {
         format!("=?base64?{}?=", base64::engine::general_purpose::STANDARD.encode(name))
     }
+}
+
+/// What a header says, unwrapped if need be; `None` when it is not there.
+///
+/// # Errors
+/// It is there twice, or is not what it claims to be.
+pub fn header_value(headers: &HeaderMap, name: &str) -> Result<Option<String>, ()> {
+    let mut values = headers.get_all(name).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return if headers.contains_key(name) { Err(()) } else { Ok(None) };
+    };
+    let text = std::str::from_utf8(value.as_bytes()).map_err(drop)?.trim_matches([' ', '\t']);
+    let Some(wrapped) = text.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) else {
+        return Ok(Some(text.to_owned()));
+    };
+    let bytes = base64::engine::general_purpose::STANDARD.decode(wrapped).map_err(drop)?;
+    String::from_utf8(bytes).map(Some).map_err(drop)
 }
 
 #[cfg(test)]

@@ -3,10 +3,13 @@
 //!
 //! Knows the domain. Must not know sockets, the registry or who calls.
 
+pub mod answer;
 pub mod catalogue;
 pub mod declared;
 pub mod envelope;
 pub mod era;
-pub mod incoming;
+pub mod message;
+mod object;
 pub mod own;
 pub mod sse;
+pub mod turn;

@@ -10,7 +10,7 @@ use crate::mesh::verdict::{CallFacts, Refusal, Target, Verdict};
 
 /// A tool call before it was looked at: what routers see, and what they do not.
 #[derive(Clone, Debug)]
-pub struct ToolCall<'a> {
+pub struct Call<'a> {
     pub facts: CallFacts<'a>,
     /// JSON text of the arguments, as it came.
     pub arguments: &'a [u8],
@@ -46,9 +46,9 @@ pub struct Refused {
 pub fn review<'a>(
     routers: &[Arc<dyn Router>],
     catalog: &Arc<Catalog>,
-    call: ToolCall<'a>,
+    call: Call<'a>,
     exists: impl Fn(&Name) -> bool,
-) -> Result<Permitted<ToolCall<'a>>, Refused> {
+) -> Result<Permitted<Call<'a>>, Refused> {
     for router in routers {
         let decision = match router.route(&call.facts, catalog) {
             Ok(decision) => decision,
@@ -92,7 +92,7 @@ impl<T> Permitted<T> {
     }
 }
 
-impl Permitted<ToolCall<'_>> {
+impl Permitted<Call<'_>> {
     /// The service or instance that takes the call.
     pub fn service(&self) -> &str {
         self.target.as_ref().map_or(self.call.facts.service, |target| target.service.as_str())

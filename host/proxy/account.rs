@@ -6,9 +6,8 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use http::StatusCode;
 
-use super::attempt::Answered;
 use super::failure::CallFailure;
-use super::{Proxy, shared};
+use super::{Books, shared};
 use crate::clock;
 use crate::mcp::envelope;
 use crate::mesh::ids::{CallId, Name};
@@ -17,7 +16,7 @@ use crate::mesh::offer::Kind;
 use crate::mesh::stats::CallCounters;
 use crate::mesh::time::{Mono, Wall};
 use crate::mesh::verdict::CallFacts;
-use crate::policy::chain::{Permitted, Refused, Ruling, ToolCall};
+use crate::policy::chain::{Call, Permitted, Refused, Ruling};
 use crate::registry::Service;
 use crate::upstream::Answer;
 
@@ -33,8 +32,9 @@ pub(super) struct Done {
     pub result: Bytes,
 }
 
-#[derive(Clone, Copy)]
-enum Ending {
+/// How a call ended, for its service's counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
     Ok,
     ToolError,
     Failed,
@@ -42,32 +42,32 @@ enum Ending {
 }
 
 /// An open account of one call. It is closed once: by its end, or when the caller goes away and it is dropped.
-pub(super) struct Account<'a> {
-    proxy: &'a Proxy,
+pub struct Account {
+    books: Arc<Books>,
     id: CallId,
     at: Wall,
     arrived: Mono,
     service: Arc<Service>,
     tool: Arc<str>,
     client: Arc<str>,
-    pub instance: Option<Name>,
+    pub(super) instance: Option<Name>,
     /// Microseconds of the last attempt.
-    pub attempt_us: u32,
+    pub(super) attempt_us: u32,
     request_bytes: u32,
     response_bytes: u32,
     status: u16,
     ending: Ending,
 }
 
-impl<'a> Account<'a> {
+impl Account {
     pub(super) fn open(
-        proxy: &'a Proxy,
+        books: &Arc<Books>,
         facts: &CallFacts<'_>,
         arrived: Mono,
         service: &Arc<Service>,
     ) -> Self {
         let mut account = Self {
-            proxy,
+            books: Arc::clone(books),
             id: facts.id,
             at: facts.arrived,
             arrived,
@@ -101,12 +101,12 @@ impl<'a> Account<'a> {
     /// Closes the account with the call's end. A tool's own error is a failure that carries its result.
     pub(super) fn close(
         mut self,
-        permitted: &Permitted<ToolCall<'_>>,
-        ended: Result<Answered, CallFailure>,
+        permitted: &Permitted<Call<'_>>,
+        ended: Result<(Name, Answer), CallFailure>,
     ) -> Result<Done, CallFailure> {
         let service = self.service.name.clone();
         let result = match ended {
-            Ok(Answered { instance, answer: Answer::Result(result) }) => {
+            Ok((instance, Answer::Result(result))) => {
                 self.response_bytes = u32::try_from(result.len()).unwrap_or(u32::MAX);
                 if envelope::is_tool_error(&result) {
                     self.ending = Ending::ToolError;
@@ -121,15 +121,12 @@ impl<'a> Account<'a> {
                     Ok(Done { service, instance, ruling: permitted.ruling().cloned(), result })
                 }
             }
-            Ok(Answered { instance, answer: Answer::Error(error) }) => {
+            Ok((instance, Answer::Error(error))) => {
                 self.ending = Ending::ToolError;
                 Err(CallFailure::rpc_error(service.as_str(), instance.as_str(), permitted.tool(), error))
             }
             Err(failure) => {
-                self.ending = match failure {
-                    CallFailure::NoInstance { .. } => Ending::Refused,
-                    _ => Ending::Failed,
-                };
+                self.ending = failure.ending();
                 Err(failure)
             }
         };
@@ -141,14 +138,29 @@ impl<'a> Account<'a> {
     }
 }
 
-impl Drop for Account<'_> {
+impl Account {
+    /// Closes the account of a call whose answer was passed on as it came.
+    pub fn settle(mut self, ending: Ending, status: StatusCode, response_bytes: usize) {
+        self.ending = ending;
+        self.status = status.as_u16();
+        self.response_bytes = u32::try_from(response_bytes).unwrap_or(u32::MAX);
+    }
+
+    /// Closes the account of a call that was not answered.
+    pub fn fail(mut self, failure: &CallFailure) {
+        self.ending = failure.ending();
+        self.status = failure.status().as_u16();
+    }
+}
+
+impl Drop for Account {
     fn drop(&mut self) {
         let latency = clock::mono().since(self.arrived);
         let micros = u32::try_from(latency.as_micros()).unwrap_or(u32::MAX);
         let core = &self.service.core;
         count(&core.counters, self.ending, self.request_bytes, self.response_bytes);
         core.latency.record(micros);
-        self.proxy.report(Finished {
+        self.books.report(Finished {
             id: self.id,
             at: self.at,
             service: self.service.name.clone(),

@@ -10,26 +10,33 @@ use crate::clock;
 use crate::mesh::balance::failure_charge;
 use crate::mesh::ids::Name;
 use crate::mesh::offer::Kind;
+use crate::mesh::pool::InFlight;
 use crate::mesh::retry::{self, Failure};
 use crate::mesh::stats::CallCounters;
-use crate::policy::chain::{Permitted, ToolCall};
+use crate::mesh::time::Mono;
+use crate::policy::chain::{Call, Permitted};
 use crate::registry::{Found, Instance, Snapshot};
-use crate::upstream::{Answer, Blame, SendError, Times};
+use crate::upstream::{Blame, SendError, Times};
 
 /// A permitted call and where it goes.
-pub(super) struct Run<'a> {
+pub struct Run<'a> {
     pub snapshot: &'a Snapshot,
     pub target: Found<'a>,
-    pub permitted: &'a Permitted<ToolCall<'a>>,
+    pub permitted: Permitted<Call<'a>>,
     pub times: Times,
     /// The caller gave less time than is usual: running out of it says nothing about the instance.
     pub impatient: bool,
 }
 
-/// An answer, and who gave it.
-pub(super) struct Answered {
-    pub instance: Name,
-    pub answer: Answer,
+/// How a call is brought to an instance. What is returned is the beginning of the answer at least: a call is not
+/// tried again once it is there.
+pub trait Carry: Sync {
+    type Answer: Send;
+
+    /// # Errors
+    /// No answer began.
+    fn carry(&self, instance: &Arc<Instance>)
+    -> impl Future<Output = Result<Self::Answer, SendError>> + Send;
 }
 
 /// What one attempt taught, beside its answer.
@@ -39,7 +46,24 @@ struct Failed {
 }
 
 impl Run<'_> {
-    pub(super) async fn to_the_end(&self, account: &mut Account<'_>) -> Result<Answered, CallFailure> {
+    /// Whether the call may be sent again when it may have been done.
+    fn is_repeatable(&self) -> bool {
+        match self.permitted.facts().method {
+            "tools/call" => {
+                let tool = self.target.service().offer.get(Kind::Tool, self.permitted.tool());
+                tool.is_some_and(|tool| tool.repeatable)
+            }
+            "prompts/get" | "resources/read" | "completion/complete" | "tasks/get" => true,
+            _ => false,
+        }
+    }
+
+    /// Tries instance after instance until one answers or no other may be tried.
+    pub async fn to_the_end<C: Carry>(
+        &self,
+        account: &mut Account,
+        carry: &C,
+    ) -> Result<(Attempt, C::Answer), CallFailure> {
         let service = self.target.service();
         let question = Question {
             policies: &self.snapshot.policies,
@@ -47,104 +71,65 @@ impl Run<'_> {
             tag: self.permitted.tag(),
             affinity: self.permitted.facts().affinity,
         };
-        let tool = service.offer.get(Kind::Tool, self.permitted.tool());
-        let repeatable = tool.is_some_and(|tool| tool.repeatable);
         service.core.budget.deposit();
         let mut tried = Excluded::default();
         let mut last: Option<Failed> = None;
-        let mut attempt = 0;
+        let mut attempts = 0;
         let mut unsure = false;
         loop {
             let Some(picked) = question.pick(&tried, clock::mono()) else {
-                return Err(self.give_up(last, attempt, unsure));
+                return Err(self.give_up(last, attempts, unsure));
             };
-            attempt += 1;
+            attempts += 1;
             account.instance = Some(picked.instance.name().clone());
-            let started = clock::mono();
-            let ended = self.send(picked.instance, picked.trial).await;
-            let took = clock::mono().since(started);
-            account.attempt_us = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
+            let attempt = Attempt::begin(picked.instance, picked.trial);
+            let ended = carry.carry(picked.instance).await;
+            account.attempt_us = attempt.micros();
             let error = match ended {
-                Ok(answer) => return Ok(Answered { instance: picked.instance.name().clone(), answer }),
+                Ok(answer) => return Ok((attempt, answer)),
                 Err(error) => error,
             };
+            attempt.fail(&error, self.impatient);
             tried.add(picked.instance.slot);
             let failure = error.failure();
             unsure |= failure == Failure::Unanswered;
-            tracing::debug!(call = %self.permitted.facts().id, instance = %picked.instance.name(), attempt, error = %crate::upstream::chain(&error), "attempt failed");
+            tracing::debug!(call = %self.permitted.facts().id, instance = %picked.instance.name(), attempts, error = %crate::upstream::chain(&error), "attempt failed");
             last = Some(Failed { error, instance: picked.instance.name().clone() });
             let now = tokio::time::Instant::now();
-            if !retry::may_retry(failure, repeatable, attempt)
+            if !retry::may_retry(failure, self.is_repeatable(), attempts)
                 || now >= self.times.deadline
                 || !service.core.budget.withdraw(clock::mono())
             {
-                return Err(self.give_up(last, attempt, unsure));
+                return Err(self.give_up(last, attempts, unsure));
             }
             service.core.counters.retries.fetch_add(1, Ordering::Relaxed);
             // Nothing reached the instance that failed, so another one can be asked at once.
             if failure != Failure::NotSent {
-                let pause = retry::pause(attempt, fastrand::u64(..));
+                let pause = retry::pause(attempts, fastrand::u64(..));
                 tokio::time::sleep_until((now + pause).min(self.times.deadline)).await;
             }
         }
     }
 
-    async fn send(&self, instance: &Arc<Instance>, trial: bool) -> Result<Answer, SendError> {
-        let core = &instance.core;
-        let attempt = Attempt { instance, trial, ended: false };
-        let _in_flight = core.live.enter();
-        let started = clock::mono();
-        let result = instance.peer.call_tool(self.permitted, &self.times).await;
-        let ended = clock::mono();
-        let latency = ended.since(started);
-        attempt.ended();
-        let micros = u32::try_from(latency.as_micros()).unwrap_or(u32::MAX);
-        match &result {
-            Ok(_) => {
-                core.live.observe(ended, latency);
-                core.latency.record(micros);
-                core.guard.on_success(ended);
-                if core.refused.load(Ordering::Relaxed) {
-                    core.refused.store(false, Ordering::Relaxed);
-                }
-            }
+    /// Brings the call to one instance and no other: the one that a client's session is with.
+    pub async fn to_instance<C: Carry>(
+        &self,
+        instance: &Arc<Instance>,
+        account: &mut Account,
+        carry: &C,
+    ) -> Result<(Attempt, C::Answer), CallFailure> {
+        account.instance = Some(instance.name().clone());
+        let attempt = Attempt::begin(instance, false);
+        let ended = carry.carry(instance).await;
+        account.attempt_us = attempt.micros();
+        match ended {
+            Ok(answer) => Ok((attempt, answer)),
             Err(error) => {
-                let random = fastrand::u64(..);
-                let transition = match self.blame(error) {
-                    Blame::Instance => {
-                        core.live.observe(ended, failure_charge(latency));
-                        core.guard.on_failure(ended, random)
-                    }
-                    Blame::Load => core.guard.on_ratio_failure(ended, random),
-                    Blame::Caller => core.guard.on_success(ended),
-                    Blame::Nobody => {
-                        core.guard.on_abandoned();
-                        None
-                    }
-                };
-                if error.is_refused() {
-                    core.refused.store(true, Ordering::Relaxed);
-                }
-                if let Some(transition) = transition {
-                    tracing::info!(instance = %instance.name(), ?transition, "breaker changed");
-                }
+                attempt.fail(&error, self.impatient);
+                let unsure = error.failure() == Failure::Unanswered;
+                Err(self.give_up(Some(Failed { error, instance: instance.name().clone() }), 1, unsure))
             }
         }
-        let counters = &core.counters;
-        let counter = match &result {
-            Ok(Answer::Result(_)) => &counters.ok,
-            Ok(Answer::Error(_)) => &counters.tool_errors,
-            Err(error) => match self.blame(error) {
-                Blame::Instance | Blame::Load => &counters.failed,
-                Blame::Caller | Blame::Nobody => &counters.refused,
-            },
-        };
-        count(counters, counter);
-        result
-    }
-
-    fn blame(&self, error: &SendError) -> Blame {
-        if self.impatient && error.is_deadline() { Blame::Nobody } else { error.blame() }
     }
 
     fn give_up(&self, last: Option<Failed>, attempts: u32, unsure: bool) -> CallFailure {
@@ -153,23 +138,152 @@ impl Run<'_> {
             Some(Failed { error, instance }) => {
                 CallFailure::Upstream { service, instance: instance.to_string(), attempts, error, unsure }
             }
-            None => CallFailure::NoInstance { why: self.why_none(), service },
+            None => CallFailure::NoInstance { why: why_none(self.target, self.permitted.tag()), service },
+        }
+    }
+}
+
+/// Why no instance could be asked, instance by instance.
+fn why_none(target: Found<'_>, tag: Option<&Name>) -> String {
+    let instances: Vec<&Arc<Instance>> = match target {
+        Found::Service(service) => service.instances.iter().collect(),
+        Found::Instance(_, instance) => vec![instance],
+    };
+    let reasons = instances.iter().take(5).map(|instance| {
+        let tagged = tag.is_none_or(|tag| instance.spec.tags.contains(tag));
+        let reason = if tagged { instance.reason.as_str() } else { "has another tag" };
+        let reason = if reason.is_empty() { instance.phase.as_str() } else { reason };
+        format!("`{}` {} ({reason})", instance.name(), instance.health.as_str())
+    });
+    reasons.collect::<Vec<_>>().join(", ")
+}
+
+/// Brings what is no call to an instance; to another one only when nothing was sent.
+pub(super) async fn bring<C: Carry>(
+    snapshot: &Snapshot,
+    target: Found<'_>,
+    tag: Option<&Name>,
+    affinity: u64,
+    carry: &C,
+) -> Result<C::Answer, CallFailure> {
+    let question = Question { policies: &snapshot.policies, target, tag, affinity };
+    let mut tried = Excluded::default();
+    let mut last = None;
+    for _ in 0..retry::ATTEMPTS_MAX {
+        let Some(picked) = question.pick(&tried, clock::mono()) else { break };
+        let attempt = Attempt::begin(picked.instance, picked.trial);
+        match carry.carry(picked.instance).await {
+            Ok(answer) => {
+                attempt.pass();
+                return Ok(answer);
+            }
+            Err(error) => {
+                let unsent = error.failure() == Failure::NotSent;
+                attempt.miss(&error);
+                tried.add(picked.instance.slot);
+                last = Some(CallFailure::of(picked.instance, error));
+                if !unsent {
+                    break;
+                }
+            }
+        }
+    }
+    let none =
+        || CallFailure::NoInstance { service: target.service().name.to_string(), why: why_none(target, tag) };
+    Err(last.unwrap_or_else(none))
+}
+
+/// An attempt under way. It ends once: with an answer, with an error, or by being dropped when its caller goes away
+/// first; a half-open breaker then gets its trial back.
+pub struct Attempt {
+    pub instance: Arc<Instance>,
+    trial: bool,
+    started: Mono,
+    ended: bool,
+    _in_flight: InFlight,
+}
+
+impl Attempt {
+    pub fn begin(instance: &Arc<Instance>, trial: bool) -> Self {
+        let in_flight = instance.core.live.enter();
+        let instance = Arc::clone(instance);
+        Self { instance, trial, started: clock::mono(), ended: false, _in_flight: in_flight }
+    }
+
+    /// Microseconds since it began.
+    fn micros(&self) -> u32 {
+        u32::try_from(clock::mono().since(self.started).as_micros()).unwrap_or(u32::MAX)
+    }
+
+    /// The instance has answered, be it with an error of its own.
+    pub fn succeed(mut self, is_error: bool) {
+        self.ended = true;
+        let ended = clock::mono();
+        let latency = ended.since(self.started);
+        let core = &self.instance.core;
+        core.live.observe(ended, latency);
+        core.latency.record(u32::try_from(latency.as_micros()).unwrap_or(u32::MAX));
+        core.guard.on_success(ended);
+        if core.refused.load(Ordering::Relaxed) {
+            core.refused.store(false, Ordering::Relaxed);
+        }
+        count(&core.counters, if is_error { &core.counters.tool_errors } else { &core.counters.ok });
+    }
+
+    /// What is no call was answered: it teaches the breaker, and is not counted.
+    fn pass(mut self) {
+        self.ended = true;
+        self.instance.core.guard.on_success(clock::mono());
+    }
+
+    /// What is no call was not answered.
+    fn miss(mut self, error: &SendError) {
+        self.ended = true;
+        let core = &self.instance.core;
+        match error.blame() {
+            Blame::Instance => {
+                core.guard.on_failure(clock::mono(), fastrand::u64(..));
+            }
+            _ => core.guard.on_abandoned(),
+        }
+        if error.is_refused() {
+            core.refused.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Why no instance could be asked, instance by instance.
-    fn why_none(&self) -> String {
-        let instances: Vec<&Arc<Instance>> = match self.target {
-            Found::Service(service) => service.instances.iter().collect(),
-            Found::Instance(_, instance) => vec![instance],
+    /// No whole answer came. `impatient` as in [`Run`].
+    pub fn fail(mut self, error: &SendError, impatient: bool) {
+        self.ended = true;
+        let blame = if impatient && error.is_deadline() { Blame::Nobody } else { error.blame() };
+        let ended = clock::mono();
+        let core = &self.instance.core;
+        let random = fastrand::u64(..);
+        let transition = match blame {
+            Blame::Instance => {
+                core.live.observe(ended, failure_charge(ended.since(self.started)));
+                core.guard.on_failure(ended, random)
+            }
+            Blame::Load => core.guard.on_ratio_failure(ended, random),
+            Blame::Caller => core.guard.on_success(ended),
+            Blame::Nobody => {
+                core.guard.on_abandoned();
+                None
+            }
         };
-        let reasons = instances.iter().take(5).map(|instance| {
-            let tagged = self.permitted.tag().is_none_or(|tag| instance.spec.tags.contains(tag));
-            let reason = if tagged { instance.reason.as_str() } else { "has another tag" };
-            let reason = if reason.is_empty() { instance.phase.as_str() } else { reason };
-            format!("`{}` {} ({reason})", instance.name(), instance.health.as_str())
-        });
-        reasons.collect::<Vec<_>>().join(", ")
+        if error.is_refused() {
+            core.refused.store(true, Ordering::Relaxed);
+        }
+        if let Some(transition) = transition {
+            tracing::info!(instance = %self.instance.name(), ?transition, "breaker changed");
+        }
+        let counters = &core.counters;
+        count(
+            counters,
+            match blame {
+                Blame::Instance | Blame::Load => &counters.failed,
+                Blame::Caller | Blame::Nobody => &counters.refused,
+            },
+        );
     }
 }
 
@@ -179,20 +293,7 @@ fn count(counters: &CallCounters, ending: &AtomicU64) {
     counters.messages.fetch_add(1, Ordering::Release);
 }
 
-/// An attempt under way. When its caller goes away before it ended, a half-open breaker gets its trial back.
-struct Attempt<'a> {
-    instance: &'a Instance,
-    trial: bool,
-    ended: bool,
-}
-
-impl Attempt<'_> {
-    fn ended(mut self) {
-        self.ended = true;
-    }
-}
-
-impl Drop for Attempt<'_> {
+impl Drop for Attempt {
     fn drop(&mut self) {
         if self.ended {
             return;

@@ -26,7 +26,7 @@ const CLIENT_BYTES_MAX: usize = 256;
 
 /// The body of `POST /call`, borrowed from its bytes.
 #[derive(Debug)]
-pub(super) struct CallBody<'a> {
+pub struct CallBody<'a> {
     pub target: Cow<'a, str>,
     pub tool: Cow<'a, str>,
     /// Who calls, by its own word; empty when it says nothing.
@@ -52,7 +52,7 @@ struct Raw<'a> {
 }
 
 impl<'a> CallBody<'a> {
-    pub(super) fn decode(body: &'a [u8]) -> Result<Self, CallFailure> {
+    pub fn decode(body: &'a [u8]) -> Result<Self, CallFailure> {
         // An array would be taken for the fields in their order.
         if !body.trim_ascii_start().starts_with(b"{") {
             return Err(CallFailure::Invalid("it is not an object".to_owned()));
@@ -89,7 +89,7 @@ impl<'a> CallBody<'a> {
 }
 
 /// Collects the body of a JSON request.
-pub(super) async fn read_body(request: Request<Incoming>, bytes_max: usize) -> Result<Bytes, CallFailure> {
+pub async fn read_body(request: Request<Incoming>, bytes_max: usize) -> Result<Bytes, CallFailure> {
     if !is_json(request.headers()) {
         return Err(CallFailure::MediaType);
     }

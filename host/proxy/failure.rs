@@ -8,15 +8,19 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 use super::RETRY_AFTER;
-use super::reply::{self, ReplyBody};
+use super::account::Ending;
+use super::reply;
+use crate::body::ReplyBody;
 use crate::mcp::envelope;
 use crate::mesh::ids::CallId;
+use crate::mesh::retry::Failure;
 use crate::policy::chain::Refused;
 use crate::problem::Problem;
+use crate::registry::{Instance, Snapshot};
 use crate::upstream::{self, SendError};
 
 #[derive(Debug, Error)]
-pub(super) enum CallFailure {
+pub enum CallFailure {
     #[error("the request is not a call: {0}")]
     Invalid(String),
     #[error("the body is not `application/json`")]
@@ -46,7 +50,16 @@ pub(super) enum CallFailure {
 }
 
 impl CallFailure {
-    pub(super) fn problem(&self) -> Problem<'_> {
+    /// How a call that failed like this is counted.
+    pub(super) const fn ending(&self) -> Ending {
+        match self {
+            Self::Refused(_) | Self::NoInstance { .. } => Ending::Refused,
+            Self::ToolError { .. } | Self::RpcError { .. } => Ending::ToolError,
+            _ => Ending::Failed,
+        }
+    }
+
+    pub fn problem(&self) -> Problem<'_> {
         let make = |status, code, hint: &'static str| Problem::new(status, code, self.to_string(), hint);
         match self {
             Self::Invalid(_) => make(
@@ -117,14 +130,29 @@ impl CallFailure {
         }
     }
 
-    pub(super) fn status(&self) -> StatusCode {
+    pub fn status(&self) -> StatusCode {
         self.problem().status()
     }
 
-    pub(super) fn respond(&self, id: CallId) -> Response<ReplyBody> {
+    pub fn respond(&self, id: CallId) -> Response<ReplyBody> {
         let mut problem = self.problem();
         problem.call_id = Some(id.to_string());
         reply::problem(&problem)
+    }
+
+    /// Nothing of that name is there, or not any more.
+    pub(super) fn absent(snapshot: &Snapshot, name: &str) -> Self {
+        match snapshot.departed(name) {
+            Some(departed) => Self::NoInstance { service: name.to_owned(), why: departed.to_string() },
+            None => Self::UnknownTarget(name.to_owned()),
+        }
+    }
+
+    /// What kept one instance from answering.
+    pub fn of(instance: &Instance, error: SendError) -> Self {
+        let unsure = error.failure() == Failure::Unanswered;
+        let (service, instance) = (instance.spec.service.to_string(), instance.name().to_string());
+        Self::Upstream { service, instance, attempts: 1, error, unsure }
     }
 
     pub(super) fn tool_error(service: &str, instance: &str, tool: &str, result: Bytes) -> Self {
@@ -157,19 +185,22 @@ fn upstream_row(error: &SendError) -> (StatusCode, &'static str, &'static str) {
         SendError::Connect(_)
         | SendError::ConnectTimeout(_)
         | SendError::NotSent(_)
+        | SendError::Start { .. }
         | SendError::Handshake { .. } => {
             (StatusCode::BAD_GATEWAY, "upstream_unreachable", "nothing was sent, so calling again is safe")
         }
         SendError::FirstByteTimeout(_) | SendError::DeadlinePassed => {
             (StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", UNSURE)
         }
-        SendError::Broken(_) | SendError::StreamEnded | SendError::SessionGone => {
+        SendError::Broken(_) | SendError::StreamEnded | SendError::SessionGone | SendError::Cancelled => {
             (StatusCode::BAD_GATEWAY, "outcome_unknown", UNSURE)
         }
         SendError::Status { .. } => {
             (StatusCode::BAD_GATEWAY, "upstream_status", "the instance's own log may tell more")
         }
         SendError::TooLarge(_)
+        | SendError::Head(_)
+        | SendError::TooManyRounds(_)
         | SendError::Event(_)
         | SendError::ContentType(_)
         | SendError::Malformed(_) => {

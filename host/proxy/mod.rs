@@ -6,7 +6,6 @@
 mod account;
 mod attempt;
 mod decode;
-mod endpoint;
 mod failure;
 mod pick;
 mod reply;
@@ -21,6 +20,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
+use crate::body::ReplyBody;
 use crate::clock;
 use crate::config::CallTimes;
 use crate::mesh::ids::{CallId, Name};
@@ -28,13 +28,18 @@ use crate::mesh::observe::Finished;
 use crate::mesh::offer::Kind;
 use crate::mesh::time::Mono;
 use crate::mesh::verdict::CallFacts;
-use crate::policy::chain::{self, ToolCall};
-use crate::registry::{Registry, Snapshot};
+use crate::policy::chain::{self, Call};
+use crate::registry::{Instance, Registry, Snapshot};
+use crate::upstream::{SendError, Times};
 
-use account::{Account, Done};
+pub use account::{Account, Ending};
+pub use attempt::{Attempt, Carry, Run};
+pub use decode::read_body;
+pub use failure::CallFailure;
+pub use reply::{framed, json, problem};
+
+use account::Done;
 use decode::CallBody;
-use failure::CallFailure;
-pub use reply::ReplyBody;
 
 /// Calls that may be under way at once.
 pub const IN_FLIGHT_MAX: usize = 4096;
@@ -44,11 +49,24 @@ pub struct Proxy {
     registry: Registry,
     times: CallTimes,
     body_bytes_max: usize,
+    books: Arc<Books>,
+    next_id: AtomicU64,
+}
+
+/// Where calls are counted, while they are under way and when they are over.
+pub(crate) struct Books {
     finished: mpsc::Sender<Finished>,
     /// Records that found the channel full: meters and per-tool latencies miss them, counts do not.
-    finished_dropped: AtomicU64,
-    next_id: AtomicU64,
+    dropped: AtomicU64,
     in_flight: AtomicUsize,
+}
+
+impl Books {
+    fn report(&self, finished: Finished) {
+        if self.finished.try_send(finished).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Proxy {
@@ -60,24 +78,25 @@ impl Proxy {
     ) -> Self {
         // Seconds of the start in the upper half keep ids apart across restarts.
         let first = (clock::wall().as_millis().unsigned_abs() / 1000) << 32;
-        Self {
-            registry,
-            times,
-            body_bytes_max,
-            finished,
-            finished_dropped: AtomicU64::new(0),
-            next_id: AtomicU64::new(first),
-            in_flight: AtomicUsize::new(0),
-        }
+        let books = Books { finished, dropped: AtomicU64::new(0), in_flight: AtomicUsize::new(0) };
+        Self { registry, times, body_bytes_max, books: Arc::new(books), next_id: AtomicU64::new(first) }
     }
 
     /// Calls under way now.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+        self.books.in_flight.load(Ordering::Relaxed)
     }
 
     pub fn finished_dropped(&self) -> u64 {
-        self.finished_dropped.load(Ordering::Relaxed)
+        self.books.dropped.load(Ordering::Relaxed)
+    }
+
+    pub const fn times(&self) -> &CallTimes {
+        &self.times
+    }
+
+    pub const fn body_bytes_max(&self) -> usize {
+        self.body_bytes_max
     }
 
     /// `POST /call`: one tool call to its end.
@@ -120,7 +139,7 @@ impl Proxy {
         Ok(reply::success(id, &self.run(id, arrived, &snapshot, &call, body.len()).await?))
     }
 
-    fn next_id(&self) -> CallId {
+    pub fn next_id(&self) -> CallId {
         CallId(self.next_id.fetch_add(1, Ordering::Relaxed))
     }
 
@@ -133,33 +152,64 @@ impl Proxy {
         call: &CallBody<'_>,
         size: usize,
     ) -> Result<Done, CallFailure> {
-        let asked =
-            snapshot.find(&call.target).ok_or_else(|| CallFailure::UnknownTarget(call.target.to_string()))?;
-        let service = &asked.service().name;
-        if !snapshot.catalogue.passes(service.as_str(), Kind::Tool, &call.tool) {
-            let (service, tool) = (service.to_string(), call.tool.to_string());
-            return Err(CallFailure::Hidden { service, tool });
-        }
-        let time = call.timeout.unwrap_or(self.times.whole);
-        let random = fastrand::u64(..);
-        let facts = CallFacts {
+        let asked = Asked {
             id,
-            arrived: clock::wall(),
-            random,
-            affinity: affinity(&call.client, random),
-            service: &call.target,
+            arrived,
+            target: &call.target,
             tool: &call.tool,
             method: "tools/call",
             client: &call.client,
-            size: u32::try_from(size).unwrap_or(u32::MAX),
+            affinity: None,
+            size,
+            timeout: call.timeout,
+            arguments: call.arguments,
+        };
+        let (run, mut account) = self.permit(snapshot, &asked)?;
+        let ended = run.to_the_end(&mut account, &Whole { run: &run }).await;
+        let ended = ended.map(|(attempt, answer)| {
+            let instance = attempt.instance.name().clone();
+            attempt.succeed(matches!(answer, crate::upstream::Answer::Error(_)));
+            (instance, answer)
+        });
+        account.close(&run.permitted, ended)
+    }
+
+    /// Has the routers look at a call, and says where it goes.
+    ///
+    /// # Errors
+    /// Nothing is called so, or a router refused.
+    pub fn permit<'a>(
+        &self,
+        snapshot: &'a Snapshot,
+        asked: &Asked<'a>,
+    ) -> Result<(Run<'a>, Account), CallFailure> {
+        let found = snapshot.find(asked.target).ok_or_else(|| CallFailure::absent(snapshot, asked.target))?;
+        let service = &found.service().name;
+        if asked.method == "tools/call"
+            && !snapshot.catalogue.passes(service.as_str(), Kind::Tool, asked.tool)
+        {
+            let (service, tool) = (service.to_string(), asked.tool.to_owned());
+            return Err(CallFailure::Hidden { service, tool });
+        }
+        let time = asked.timeout.unwrap_or(self.times.whole);
+        let random = fastrand::u64(..);
+        let facts = CallFacts {
+            id: asked.id,
+            arrived: clock::wall(),
+            random,
+            affinity: asked.affinity.unwrap_or_else(|| affinity(asked.client, random)),
+            service: asked.target,
+            tool: asked.tool,
+            method: asked.method,
+            client: asked.client,
+            size: u32::try_from(asked.size).unwrap_or(u32::MAX),
             time_left: time,
         };
-        let mut account = Account::open(self, &facts, arrived, asked.service());
+        let mut account = Account::open(&self.books, &facts, asked.arrived, found.service());
 
-        let tool_call = ToolCall { facts, arguments: call.arguments };
+        let call = Call { facts, arguments: asked.arguments };
         let exists = |name: &Name| snapshot.find(name.as_str()).is_some();
-        let permitted = match chain::review(&snapshot.policies.routers, &snapshot.catalog, tool_call, exists)
-        {
+        let permitted = match chain::review(&snapshot.policies.routers, &snapshot.catalog, call, exists) {
             Ok(permitted) => permitted,
             Err(refused) => return Err(account.refuse(refused)),
         };
@@ -167,42 +217,84 @@ impl Proxy {
         account.route_to(target.service(), permitted.tool());
 
         let time = permitted.timeout().map_or(time, |shorter| shorter.min(time));
-        let spent = clock::mono().since(arrived);
+        let spent = clock::mono().since(asked.arrived);
         let deadline = tokio::time::Instant::now() + time.saturating_sub(spent);
-        let run = attempt::Run {
+        let run = Run {
             snapshot,
             target,
             impatient: time < self.times.whole,
-            permitted: &permitted,
-            times: crate::upstream::Times {
-                connect: self.times.connect,
-                first_byte: self.times.first_byte,
-                deadline,
-            },
+            permitted,
+            times: Times { connect: self.times.connect, first_byte: self.times.first_byte, deadline },
         };
-        let ended = run.to_the_end(&mut account).await;
-        account.close(&permitted, ended)
+        Ok((run, account))
     }
 
-    fn enter(&self) -> Result<Entered<'_>, CallFailure> {
-        let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
-        let entered = Entered(&self.in_flight);
+    /// Brings what is no call to an instance of a service, and to another one when it cannot be brought there.
+    ///
+    /// # Errors
+    /// There is none that could be asked, or it did not answer.
+    pub async fn bring<C: Carry>(
+        &self,
+        snapshot: &Snapshot,
+        service: &str,
+        tag: Option<&Name>,
+        affinity: u64,
+        carry: &C,
+    ) -> Result<C::Answer, CallFailure> {
+        let target = snapshot.find(service).ok_or_else(|| CallFailure::absent(snapshot, service))?;
+        attempt::bring(snapshot, target, tag, affinity, carry).await
+    }
+
+    /// Counts a call in, until the value is dropped.
+    ///
+    /// # Errors
+    /// Too many are under way.
+    pub fn enter(&self) -> Result<Entered, CallFailure> {
+        let before = self.books.in_flight.fetch_add(1, Ordering::Relaxed);
+        let entered = Entered(Arc::clone(&self.books));
         if before >= IN_FLIGHT_MAX { Err(CallFailure::Overloaded) } else { Ok(entered) }
-    }
-
-    fn report(&self, finished: Finished) {
-        if self.finished.try_send(finished).is_err() {
-            self.finished_dropped.fetch_add(1, Ordering::Relaxed);
-        }
     }
 }
 
-/// A call under way; dropping it counts it out.
-struct Entered<'a>(&'a AtomicUsize);
+/// What a caller asks for.
+pub struct Asked<'a> {
+    pub id: CallId,
+    pub arrived: Mono,
+    /// A service or an instance.
+    pub target: &'a str,
+    /// The tool's own name; empty for methods other than `tools/call`.
+    pub tool: &'a str,
+    /// JSON-RPC method.
+    pub method: &'a str,
+    pub client: &'a str,
+    /// Hash of what should stay together; by the client when there is none.
+    pub affinity: Option<u64>,
+    /// Bytes of the request's body.
+    pub size: usize,
+    pub timeout: Option<Duration>,
+    /// JSON text.
+    pub arguments: &'a [u8],
+}
 
-impl Drop for Entered<'_> {
+/// A call under way; dropping it counts it out.
+pub struct Entered(Arc<Books>);
+
+impl Drop for Entered {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Calls a tool and reads its whole answer.
+struct Whole<'r, 'a> {
+    run: &'r Run<'a>,
+}
+
+impl Carry for Whole<'_, '_> {
+    type Answer = crate::upstream::Answer;
+
+    async fn carry(&self, instance: &Arc<Instance>) -> Result<Self::Answer, SendError> {
+        instance.peer.call_tool(&self.run.permitted, &self.run.times).await
     }
 }
 

@@ -1,15 +1,11 @@
 //! From an answer to a response: the result's bytes with a head before them.
 
-use std::convert::Infallible;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
-use http_body::{Body, Frame, SizeHint};
 
 use super::account::Done;
+use crate::body::ReplyBody;
 use crate::mcp::envelope::put_string;
 use crate::mesh::ids::CallId;
 use crate::policy::Source;
@@ -17,47 +13,6 @@ use crate::problem::Problem;
 
 /// Results up to this size are copied behind their head, so that both leave in one write.
 const COPY_BYTES_MAX: usize = 16 << 10;
-
-/// A body of up to three chunks, none of them copied.
-#[derive(Debug, Default)]
-pub struct ReplyBody {
-    chunks: [Bytes; 3],
-    next: usize,
-}
-
-impl From<Bytes> for ReplyBody {
-    fn from(bytes: Bytes) -> Self {
-        Self { chunks: [bytes, Bytes::new(), Bytes::new()], next: 0 }
-    }
-}
-
-impl Body for ReplyBody {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        while self.next < self.chunks.len() {
-            let at = self.next;
-            self.next += 1;
-            let chunk = std::mem::take(&mut self.chunks[at]);
-            if !chunk.is_empty() {
-                return Poll::Ready(Some(Ok(Frame::data(chunk))));
-            }
-        }
-        Poll::Ready(None)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.chunks[self.next..].iter().all(Bytes::is_empty)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.chunks[self.next..].iter().map(|chunk| chunk.len() as u64).sum())
-    }
-}
 
 /// `name version #generation`.
 pub(super) fn source(source: &Source) -> String {
@@ -85,7 +40,7 @@ pub(super) fn success(id: CallId, done: &Done) -> Response<ReplyBody> {
 }
 
 /// 200 with JSON of three parts, the middle one copied only when it is small.
-pub(super) fn framed(mut head: BytesMut, middle: &Bytes, end: &'static [u8]) -> Response<ReplyBody> {
+pub fn framed(mut head: BytesMut, middle: &Bytes, end: &'static [u8]) -> Response<ReplyBody> {
     let chunks = if middle.len() <= COPY_BYTES_MAX {
         head.put_slice(middle);
         head.put_slice(end);
@@ -93,17 +48,17 @@ pub(super) fn framed(mut head: BytesMut, middle: &Bytes, end: &'static [u8]) -> 
     } else {
         [head.freeze(), middle.clone(), Bytes::from_static(end)]
     };
-    json(StatusCode::OK, ReplyBody { chunks, next: 0 })
+    json(StatusCode::OK, ReplyBody::from(chunks))
 }
 
-pub(super) fn json(status: StatusCode, body: impl Into<ReplyBody>) -> Response<ReplyBody> {
+pub fn json(status: StatusCode, body: impl Into<ReplyBody>) -> Response<ReplyBody> {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
-pub(super) fn problem(problem: &Problem<'_>) -> Response<ReplyBody> {
+pub fn problem(problem: &Problem<'_>) -> Response<ReplyBody> {
     let mut response = Response::new(ReplyBody::from(problem.body()));
     *response.status_mut() = problem.status();
     *response.headers_mut() = problem.headers();

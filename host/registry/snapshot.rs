@@ -86,6 +86,16 @@ impl Snapshot {
         self.services.get(name)
     }
 
+    /// The instance of that name.
+    pub fn instance(&self, name: &str) -> Option<&Arc<Instance>> {
+        self.instances.get(name).map(|(_, instance)| instance)
+    }
+
+    /// The service that the instance of that name belongs to.
+    pub fn service_of(&self, instance: &str) -> Option<&Arc<Service>> {
+        self.instances.get(instance).map(|(service, _)| service)
+    }
+
     /// A service, or else an instance, of that name.
     pub fn find(&self, name: &str) -> Option<Found<'_>> {
         match self.services.get(name) {

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use super::peer::{Answer, Ask, Peer};
+use super::ask::{Answer, Ask};
+use super::peer::Peer;
 use super::{SendError, Times};
+use crate::mcp::answer::METHOD_NOT_FOUND;
 use crate::mcp::declared::{Announced, Page};
 use crate::mcp::envelope;
-use crate::mcp::incoming::METHOD_NOT_FOUND;
 use crate::mesh::offer::{Era, Item, Kind, Offer};
 
 /// Most tools that are kept of one instance; so for prompts, resources and templates.

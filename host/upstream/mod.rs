@@ -1,27 +1,33 @@
-//! Talking to instances: streamable HTTP in both eras.
+//! Talking to instances: streamable HTTP and standard input and output, in both eras.
 //!
-//! An instance's [`Peer`] holds what outlives a call: its idle connections, one pool per worker, and how it is
-//! spoken to. Knows the protocol and takes only permitted calls. Must not know how an instance was chosen, nor
+//! An instance's [`Peer`] holds what outlives a call: its idle connections or its process, and how it is spoken to. Knows the protocol and takes only permitted calls. Must not know how an instance was chosen, nor
 //! what a caller is told.
 
-mod connection;
+mod ask;
 mod handshake;
+mod http;
 mod introspect;
 mod peer;
-mod quiet;
+mod reply;
+mod stdio;
+mod unasked;
+mod wire;
 
 use std::time::Duration;
 
-use http::StatusCode;
+use ::http::StatusCode;
 use thiserror::Error;
 
 use crate::mcp::envelope::AnswerError;
 use crate::mcp::sse::EventTooLarge;
 use crate::mesh::retry::Failure;
 
-pub use connection::Target;
+pub use self::http::Header;
+pub use ask::{Answer, status_error};
 pub use introspect::{ITEMS_MAX, Probe};
-pub use peer::{Answer, Peer, Spoken};
+pub use peer::{Peer, Post, Spoken};
+pub use reply::{Events, Media, Reply, Stream, Whole};
+pub use wire::HeadError;
 
 /// Largest answer that is collected.
 pub const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -46,13 +52,21 @@ pub enum SendError {
     #[error("no connection within {0:?}")]
     ConnectTimeout(Duration),
     #[error("the connection was closed before the request was sent")]
-    NotSent(#[source] hyper::Error),
+    NotSent(#[source] std::io::Error),
+    #[error("cannot start `{program}`")]
+    Start { program: String, source: std::io::Error },
     #[error("the connection broke after the request was sent")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] std::io::Error),
+    #[error("the head of the answer cannot be understood")]
+    Head(#[from] HeadError),
     #[error("no first byte within {0:?}")]
     FirstByteTimeout(Duration),
     #[error("the deadline passed")]
     DeadlinePassed,
+    #[error("the client cancelled the request, or ended its session")]
+    Cancelled,
+    #[error("the instance asked more than {0} times in a row")]
+    TooManyRounds(u32),
     #[error("HTTP status {status}: {detail}")]
     Status { status: StatusCode, detail: String },
     #[error("the session is gone")]
@@ -89,17 +103,23 @@ impl SendError {
     /// How far the call had come (see the retry table).
     pub fn failure(&self) -> Failure {
         match self {
-            Self::Connect(_) | Self::ConnectTimeout(_) | Self::NotSent(_) | Self::Handshake { .. } => {
-                Failure::NotSent
-            }
-            Self::Broken(_) | Self::FirstByteTimeout(_) | Self::DeadlinePassed | Self::StreamEnded => {
-                Failure::Unanswered
-            }
+            Self::Connect(_)
+            | Self::ConnectTimeout(_)
+            | Self::NotSent(_)
+            | Self::Start { .. }
+            | Self::Handshake { .. } => Failure::NotSent,
+            Self::Broken(_)
+            | Self::FirstByteTimeout(_)
+            | Self::DeadlinePassed
+            | Self::Cancelled
+            | Self::StreamEnded => Failure::Unanswered,
             Self::Status { status, .. } => match *status {
                 StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Failure::Unanswered,
                 _ => Failure::Answered,
             },
             Self::SessionGone
+            | Self::Head(_)
+            | Self::TooManyRounds(_)
             | Self::TooLarge(_)
             | Self::Event(_)
             | Self::ContentType(_)
@@ -112,6 +132,7 @@ impl SendError {
             Self::Status { status, .. } if *status == StatusCode::TOO_MANY_REQUESTS => Blame::Load,
             Self::Status { status, .. } if status.is_client_error() => Blame::Caller,
             Self::TooLarge(_) | Self::Event(_) => Blame::Caller,
+            Self::Cancelled => Blame::Nobody,
             _ => Blame::Instance,
         }
     }

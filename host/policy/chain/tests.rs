@@ -48,7 +48,7 @@ fn reject() -> Verdict {
     Verdict::Reject(Refusal { reason: "no".to_owned(), retry_after: None })
 }
 
-fn reviewed(routers: &[Arc<dyn Router>]) -> Result<Permitted<ToolCall<'static>>, Refused> {
+fn reviewed(routers: &[Arc<dyn Router>]) -> Result<Permitted<Call<'static>>, Refused> {
     let facts = CallFacts {
         id: CallId(1),
         arrived: Wall::from_millis(0),
@@ -61,7 +61,7 @@ fn reviewed(routers: &[Arc<dyn Router>]) -> Result<Permitted<ToolCall<'static>>,
         size: 0,
         time_left: Duration::from_secs(1),
     };
-    review(routers, &Arc::default(), ToolCall { facts, arguments: b"{}" }, |service| {
+    review(routers, &Arc::default(), Call { facts, arguments: b"{}" }, |service| {
         service.as_str() != "nowhere"
     })
 }

@@ -1,0 +1,263 @@
+//! A client's call, from what it wants to its answer.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use tokio_util::sync::CancellationToken;
+
+use super::courier::{Carried, Client, Courier};
+use super::lane::{Lane, is_lost};
+use super::relay::{Relay, Side};
+use super::session::{Session, UnderWay};
+use super::wanted::{self, NotThere, Wanted};
+use super::{Endpoint, Received, failed, json, refuse};
+use crate::body::Body;
+use crate::clock;
+use crate::mcp::answer;
+use crate::mcp::era::Era;
+use crate::mcp::message::Message;
+use crate::mcp::own::{OwnCall, OwnTool};
+use crate::mcp::turn;
+use crate::proxy::{Account, Asked, Attempt, CallFailure, Run};
+
+/// What a request without arguments asks with.
+const NO_ARGUMENTS: &[u8] = b"{}";
+
+impl Endpoint {
+    /// A request that goes to an instance. `session` is that of a legacy client.
+    pub(super) async fn call(
+        self: &Arc<Self>,
+        received: &Received<'_>,
+        message: &Message<'_>,
+        session: Option<&Arc<Session>>,
+    ) -> Response<Body> {
+        let era = if session.is_some() { Era::Legacy } else { Era::Modern };
+        let id = message.id().unwrap_or("null");
+        let Some(view) = received.scope.view(received.snapshot) else {
+            return super::problem(&received.scope.missing());
+        };
+        let wanted = match Wanted::read(received.scope, view, received.snapshot, message) {
+            Ok(Wanted::Call(call)) => call,
+            Ok(Wanted::Own(tool)) => return self.own(received, message, session, era, tool).await,
+            // What is not there is an answer, not an error of the transport.
+            Err(NotThere(code, text)) => {
+                return json(StatusCode::OK, answer::error(Some(id), code, &text, None));
+            }
+        };
+        let entered = match self.proxy.enter() {
+            Ok(entered) => entered,
+            Err(failure) => return failure.respond(received.id).map(Body::Ready),
+        };
+        let side = Side::new(received, message, session.cloned());
+        match self.begin(received, message, session, &wanted).await {
+            Ok(begun) => Relay::answer_with(self, begun, side, entered).await,
+            Err(CallFailure::Upstream { error: crate::upstream::SendError::SessionGone, .. })
+                if received.scope.is_service() && session.is_some() =>
+            {
+                self.gone(session)
+            }
+            Err(failure) if received.scope.is_service() && session.is_some() && is_lost(&failure) => {
+                self.gone(session)
+            }
+            Err(failure) => json(StatusCode::OK, failed(received.id, id, &failure)),
+        }
+    }
+
+    /// The client's session cannot go on: it is told to begin anew.
+    pub(super) fn gone(self: &Arc<Self>, session: Option<&Arc<Session>>) -> Response<Body> {
+        if let Some(session) = session.and_then(|session| self.sessions.remove(&session.id)) {
+            tracing::info!(session = %session.id, "session ended with its instance, the client begins anew");
+            self.close(session);
+        }
+        unknown_session()
+    }
+
+    /// Brings a call to an instance, and waits until its answer begins.
+    async fn begin<'a>(
+        self: &Arc<Self>,
+        received: &Received<'a>,
+        message: &Message<'a>,
+        session: Option<&Arc<Session>>,
+        call: &wanted::Call,
+    ) -> Result<Begun, CallFailure> {
+        let client = match session {
+            Some(session) => session.client.to_string(),
+            None => client_name(message),
+        };
+        let arguments = message.params().and_then(|params| params.arguments);
+        let asked = Asked {
+            id: received.id,
+            arrived: clock::mono(),
+            target: call.bound.as_ref().unwrap_or(&call.service).as_str(),
+            tool: &call.tool,
+            method: message.method(),
+            client: &client,
+            affinity: session.map(|session| session.affinity()),
+            size: received.body.len(),
+            timeout: None,
+            arguments: arguments.map_or(NO_ARGUMENTS, |arguments| arguments.get().as_bytes()),
+        };
+        let (run, mut account) = self.proxy.permit(received.snapshot, &asked)?;
+        let begun = match session {
+            None => {
+                let client = modern_client(message);
+                let (permitted, times, headers) = (Some(&run.permitted), run.times, received.headers);
+                let courier = Courier { permitted, times, call, message, headers, client, more: &[] };
+                run.to_the_end(&mut account, &courier)
+                    .await
+                    .map(|(attempt, carried)| (attempt, carried, None))
+            }
+            Some(session) => {
+                let legacy = Legacy { endpoint: self, received, message, session, call };
+                let begun = legacy.begin(&run, &mut account).await;
+                begun.map(|(attempt, carried, lane)| (attempt, carried, Some(lane)))
+            }
+        };
+        match begun {
+            Ok((attempt, carried, lane)) => {
+                let deadline = run.times.deadline;
+                Ok(Begun {
+                    attempt: Some(attempt),
+                    carried,
+                    lane,
+                    account: Some(account),
+                    deadline,
+                    impatient: run.impatient,
+                })
+            }
+            Err(failure) => {
+                account.fail(&failure);
+                Err(failure)
+            }
+        }
+    }
+
+    /// One of the proxy's own tools.
+    async fn own(
+        &self,
+        received: &Received<'_>,
+        message: &Message<'_>,
+        session: Option<&Arc<Session>>,
+        era: Era,
+        tool: OwnTool,
+    ) -> Response<Body> {
+        let Some(id) = message.id() else {
+            return refuse(era, None, answer::INVALID_REQUEST, "a call needs an `id`");
+        };
+        let _entered = match self.proxy.enter() {
+            Ok(entered) => entered,
+            Err(failure) => return failure.respond(received.id).map(Body::Ready),
+        };
+        let arguments = message.params().and_then(|params| params.arguments);
+        let arguments = arguments.map_or(NO_ARGUMENTS, |arguments| arguments.get().as_bytes());
+        let client = session.map_or_else(|| client_name(message), |session| session.client.to_string());
+        let call = OwnCall {
+            tool,
+            arguments: Bytes::copy_from_slice(arguments),
+            profile: received.scope.profile(),
+            client,
+        };
+        let result = (self.own)(call).await;
+        let answer = answer::result(id, &result);
+        let answer = if era == Era::Modern { turn::to_modern(&answer, message.method()) } else { answer };
+        json(StatusCode::OK, answer)
+    }
+}
+
+/// A call whose answer has begun.
+pub(super) struct Begun {
+    /// `None` of what no policy decides and nobody counts.
+    pub attempt: Option<Attempt>,
+    pub carried: Carried,
+    /// Of a legacy client.
+    pub lane: Option<Arc<Lane>>,
+    pub account: Option<Account>,
+    pub deadline: tokio::time::Instant,
+    pub impatient: bool,
+}
+
+impl Begun {
+    /// What was passed on without a policy's word.
+    pub fn passed(carried: Carried, lane: Option<Arc<Lane>>, deadline: tokio::time::Instant) -> Self {
+        Self { attempt: None, carried, lane, account: None, deadline, impatient: false }
+    }
+}
+
+/// A legacy client's call: it goes where the client's session is.
+struct Legacy<'r, 'a> {
+    endpoint: &'r Arc<Endpoint>,
+    received: &'r Received<'a>,
+    message: &'r Message<'a>,
+    session: &'r Arc<Session>,
+    call: &'r wanted::Call,
+}
+
+impl Legacy<'_, '_> {
+    /// A lane that turns out to be lost is opened anew once, where the client does not know of it: nothing was done.
+    async fn begin(
+        &self,
+        run: &Run<'_>,
+        account: &mut Account,
+    ) -> Result<(Attempt, Carried, Arc<Lane>), CallFailure> {
+        let service = &run.target.service().name;
+        let mut again = !self.received.scope.is_service();
+        loop {
+            let lane = self
+                .endpoint
+                .lane(self.session, self.received.snapshot, service, run.permitted.tag())
+                .await?;
+            let client = Client::Legacy { session: self.session, lane: &lane };
+            let (call, message, headers) = (self.call, self.message, self.received.headers);
+            let (permitted, times) = (Some(&run.permitted), run.times);
+            let courier = Courier { permitted, times, call, message, headers, client, more: &[] };
+            match run.to_instance(&lane.instance, account, &courier).await {
+                Ok((attempt, carried)) => return Ok((attempt, carried, lane)),
+                Err(failure) if is_lost(&failure) => {
+                    self.endpoint.lose(self.session, &lane).await;
+                    if !std::mem::take(&mut again) {
+                        return Err(failure);
+                    }
+                    tracing::info!(service = %service, instance = %lane.instance.name(), "session with the instance is gone, another is opened");
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+}
+
+/// Lists a legacy client's call while it is under way.
+pub(super) fn under_way(lane: &Arc<Lane>, id: String, cancel: CancellationToken) -> UnderWay {
+    UnderWay { lane: Arc::clone(lane), id, cancel }
+}
+
+/// The answer that makes a client begin anew.
+pub(super) fn unknown_session() -> Response<Body> {
+    let text = "the session is not known here; begin anew with `initialize`";
+    json(StatusCode::NOT_FOUND, answer::error(None, answer::SESSION_NOT_FOUND, text, None))
+}
+
+/// What a modern request says that its client can do, JSON text.
+pub(super) fn capabilities<'a>(message: &Message<'a>) -> &'a str {
+    let said = message.meta().and_then(|meta| meta.client_capabilities);
+    said.map_or("{}", |said| said.get())
+}
+
+pub(super) fn modern_client<'a>(message: &Message<'a>) -> Client<'a> {
+    let log_level = message.meta().and_then(|meta| meta.log_level).map(|level| level.get());
+    Client::Modern { capabilities: capabilities(message), log_level }
+}
+
+/// Who a modern request says it is from.
+fn client_name(message: &Message<'_>) -> String {
+    let info = message.meta().and_then(|meta| meta.client_info);
+    info.map(|info| name_in(info.get())).unwrap_or_default()
+}
+
+/// The `name` of a `clientInfo`.
+pub(super) fn name_in(info: &str) -> String {
+    turn::Members::of(info)
+        .and_then(|info| info.get("name"))
+        .and_then(|name| serde_json::from_str(name).ok())
+        .unwrap_or_default()
+}

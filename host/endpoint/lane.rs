@@ -1,0 +1,168 @@
+//! A legacy client's way to an instance: opened when it is first needed, kept for as long as both are there.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Endpoint;
+use super::session::Session;
+use crate::mcp::envelope;
+use crate::mcp::era::Era;
+use crate::mesh::ids::Name;
+use crate::proxy::{CallFailure, Carry};
+use crate::registry::{Instance, Snapshot};
+use crate::upstream::{Answer, Post, SendError, Spoken, Times};
+
+pub(super) struct Lane {
+    pub service: Name,
+    pub instance: Arc<Instance>,
+    pub spoken: Arc<Spoken>,
+}
+
+impl Lane {
+    /// Whether ids of clients may meet there: then the proxy uses its own.
+    pub fn is_shared(&self) -> bool {
+        self.instance.peer.is_process() && !self.instance.peer.starts_one_for_each()
+    }
+
+    /// Whether the session of this lane is the client's alone.
+    pub fn is_own(&self) -> bool {
+        self.spoken.era == Era::Legacy && !self.is_shared()
+    }
+
+    fn is_there(&self, snapshot: &Snapshot) -> bool {
+        let present = snapshot.instance(self.instance.name().as_str());
+        !self.spoken.is_gone()
+            && present.is_some_and(|present| Arc::ptr_eq(&present.peer, &self.instance.peer))
+    }
+}
+
+/// A lane, and what the instance answered to `initialize` if it was opened with the client's own.
+pub(super) struct Opened {
+    pub lane: Arc<Lane>,
+    pub initialized: Option<Answer>,
+}
+
+struct Opening<'a> {
+    params: &'a str,
+    service: &'a Name,
+    times: Times,
+}
+
+impl Carry for Opening<'_> {
+    type Answer = Opened;
+
+    async fn carry(&self, instance: &Arc<Instance>) -> Result<Opened, SendError> {
+        let peer = &instance.peer;
+        let shared = if peer.starts_one_for_each() { None } else { Some(peer.ready(&self.times).await?) };
+        let bridged = shared.as_ref().filter(|spoken| spoken.era == Era::Modern || peer.is_process());
+        let (spoken, initialized) = match bridged {
+            // An instance that speaks both eras is spoken to in the client's.
+            Some(spoken) if peer.is_process() || !spoken.legacy_too => (Arc::clone(spoken), None),
+            bridged => match (peer.open(self.params, &self.times).await, bridged) {
+                (Ok((_, Answer::Error(_))) | Err(_), Some(spoken)) => (Arc::clone(spoken), None),
+                (opened, _) => {
+                    let (spoken, answer) = opened?;
+                    (Arc::new(spoken), Some(answer))
+                }
+            },
+        };
+        let lane = Lane { service: self.service.clone(), instance: Arc::clone(instance), spoken };
+        Ok(Opened { lane: Arc::new(lane), initialized })
+    }
+}
+
+impl Endpoint {
+    /// The client's lane to a service: the one that there is, or a new one.
+    pub(super) async fn lane(
+        &self,
+        session: &Arc<Session>,
+        snapshot: &Snapshot,
+        service: &Name,
+        tag: Option<&Name>,
+    ) -> Result<Arc<Lane>, CallFailure> {
+        let mut lanes = session.lanes.lock().await;
+        let key = (service.clone(), tag.cloned());
+        if let Some(lane) = lanes.get(&key).filter(|lane| lane.is_there(snapshot)) {
+            return Ok(Arc::clone(lane));
+        }
+        let opened = self.open(session, snapshot, service, tag).await?;
+        if opened.initialized.is_some() {
+            self.greet(session, &opened.lane).await;
+        }
+        lanes.insert(key, Arc::clone(&opened.lane));
+        session.lanes_changed.notify_waiters();
+        Ok(opened.lane)
+    }
+
+    /// Opens a lane to the instance that the balancers pick; another one when it cannot be spoken to.
+    pub(super) async fn open(
+        &self,
+        session: &Session,
+        snapshot: &Snapshot,
+        service: &Name,
+        tag: Option<&Name>,
+    ) -> Result<Opened, CallFailure> {
+        let opening = Opening { params: &session.params, service, times: self.control_times() };
+        self.proxy.bring(snapshot, service.as_str(), tag, session.affinity(), &opening).await
+    }
+
+    /// Says for the client what it said to the proxy alone.
+    async fn greet(&self, session: &Session, lane: &Lane) {
+        let mut messages: Vec<Bytes> = vec![envelope::notification("notifications/initialized")];
+        if let Some(level) = session.log_level() {
+            messages.push(Bytes::from(format!(
+                r#"{{"jsonrpc":"2.0","id":{},"method":"logging/setLevel","params":{{"level":{level}}}}}"#,
+                lane.instance.peer.next_id()
+            )));
+        }
+        for message in messages {
+            let post = Post { id: None, token: None, headers: &[], body: &[&message] };
+            if let Err(error) = lane.instance.peer.post(&lane.spoken, &post, &self.control_times()).await {
+                tracing::debug!(instance = %lane.instance.name(), error = crate::upstream::chain(&error), "instance not greeted");
+            }
+        }
+    }
+
+    /// Forgets a lane whose session is gone.
+    pub(super) async fn lose(&self, session: &Session, lane: &Arc<Lane>) {
+        session.lanes.lock().await.retain(|_, kept| !Arc::ptr_eq(kept, lane));
+        if !lane.is_own() {
+            lane.instance.peer.forget(&lane.spoken);
+        }
+    }
+
+    /// Ends a session, and those that were opened for it.
+    pub(super) fn close(self: &Arc<Self>, session: Arc<Session>) {
+        session.ended.cancel();
+        let endpoint = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let lanes: Vec<Arc<Lane>> = session.lanes.lock().await.drain().map(|(_, lane)| lane).collect();
+            for lane in lanes.into_iter().filter(|lane| lane.is_own()) {
+                lane.instance.peer.end(&lane.spoken, &endpoint.control_times()).await;
+            }
+        });
+    }
+
+    /// How long what is no call may take.
+    pub(super) fn control_times(&self) -> Times {
+        let times = self.proxy.times();
+        let deadline = tokio::time::Instant::now() + times.first_byte;
+        Times { connect: times.connect, first_byte: times.first_byte, deadline }
+    }
+}
+
+/// Whether a call's failure says that the client's session with the instance is no more, and that nothing was done.
+pub(super) fn is_lost(failure: &CallFailure) -> bool {
+    match failure {
+        CallFailure::Upstream { error, unsure: false, .. } => matches!(
+            error,
+            SendError::SessionGone
+                | SendError::Connect(_)
+                | SendError::ConnectTimeout(_)
+                | SendError::NotSent(_)
+                | SendError::Start { .. }
+        ),
+        _ => false,
+    }
+}

@@ -1,0 +1,101 @@
+//! Requests that no policy decides, passed to a service as they are: listings, and methods that the proxy does not
+//! know.
+
+use std::sync::Arc;
+
+use http::{Response, StatusCode};
+
+use super::call::{Begun, modern_client};
+use super::courier::{Client, Courier};
+use super::lane::{Lane, is_lost};
+use super::relay::{Relay, Side};
+use super::session::Session;
+use super::wanted::Call;
+use super::{Endpoint, Received, Scope, failed, json};
+use crate::body::Body;
+use crate::mcp::message::Message;
+use crate::proxy::{CallFailure, Carry};
+
+impl Endpoint {
+    /// Passes a request on and its answer back. `None` when there is nobody to ask and `known` says that the answer
+    /// is known without asking.
+    pub(super) async fn pass(
+        self: &Arc<Self>,
+        received: &Received<'_>,
+        message: &Message<'_>,
+        session: Option<&Arc<Session>>,
+        known: bool,
+    ) -> Option<Response<Body>> {
+        let Scope::Service(service) = received.scope else { return None };
+        let call = Call::plain(service);
+        let id = message.id().unwrap_or("null");
+        let passed = match session {
+            None => self.pass_modern(received, message, &call).await,
+            Some(session) => match self.lane(session, received.snapshot, service, None).await {
+                Ok(lane) => {
+                    let passed = self.pass_legacy(received, message, session, &lane, &call).await;
+                    if passed.as_ref().is_err_and(is_lost) {
+                        return Some(self.gone(Some(session)));
+                    }
+                    passed
+                }
+                Err(failure) => Err(failure),
+            },
+        };
+        match passed {
+            Ok(response) => Some(response),
+            Err(_) if known => None,
+            Err(failure) => Some(json(StatusCode::OK, failed(received.id, id, &failure))),
+        }
+    }
+
+    async fn pass_modern(
+        self: &Arc<Self>,
+        received: &Received<'_>,
+        message: &Message<'_>,
+        call: &Call,
+    ) -> Result<Response<Body>, CallFailure> {
+        let client = modern_client(message);
+        let (headers, times) = (received.headers, self.control_times());
+        let courier = Courier { permitted: None, times, call, message, headers, client, more: &[] };
+        let affinity = fastrand::u64(..);
+        let carried =
+            self.proxy.bring(received.snapshot, call.service.as_str(), None, affinity, &courier).await?;
+        let begun = Begun::passed(carried, None, courier.times.deadline);
+        let entered = self.proxy.enter()?;
+        Ok(Relay::answer_with(self, begun, Side::new(received, message, None), entered).await)
+    }
+
+    async fn pass_legacy(
+        self: &Arc<Self>,
+        received: &Received<'_>,
+        message: &Message<'_>,
+        session: &Arc<Session>,
+        lane: &Arc<Lane>,
+        call: &Call,
+    ) -> Result<Response<Body>, CallFailure> {
+        let client = Client::Legacy { session, lane };
+        let (headers, times) = (received.headers, self.control_times());
+        let courier = Courier { permitted: None, times, call, message, headers, client, more: &[] };
+        let carried =
+            courier.carry(&lane.instance).await.map_err(|error| CallFailure::of(&lane.instance, error))?;
+        let begun = Begun::passed(carried, Some(Arc::clone(lane)), courier.times.deadline);
+        let entered = self.proxy.enter()?;
+        let side = Side::new(received, message, Some(Arc::clone(session)));
+        Ok(Relay::answer_with(self, begun, side, entered).await)
+    }
+
+    /// Passes a session's request on to one of its lanes.
+    pub(super) async fn forward(
+        self: &Arc<Self>,
+        received: &Received<'_>,
+        message: &Message<'_>,
+        session: &Arc<Session>,
+        lane: &Arc<Lane>,
+        call: &Call,
+    ) -> Response<Body> {
+        let id = message.id().unwrap_or("null");
+        let passed = self.pass_legacy(received, message, session, lane, call).await;
+        passed.unwrap_or_else(|failure| json(StatusCode::OK, failed(received.id, id, &failure)))
+    }
+}

@@ -1,0 +1,315 @@
+//! Instances that are processes: one message a line on standard input and output.
+//!
+//! A process may be shared by many clients: whoever sends a request has given it an id that nobody else uses, and
+//! gets what is said to that id. What nobody asked for goes to all who listen.
+
+use std::collections::HashMap;
+use std::process::Stdio as Pipe;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::sync::{broadcast, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::reply::{Events, Messages};
+use super::{SendError, Times};
+use crate::mcp::envelope;
+use crate::mcp::message::{self, Shape};
+use crate::mesh::endpoint;
+
+/// Longest line that a process may write.
+const LINE_BYTES_MAX: usize = 16 << 20;
+/// Messages that may wait to be written.
+const INPUT: usize = 256;
+/// Messages of one request that may wait to be read; a reader that is slower holds the process up.
+const OUTPUT: usize = 256;
+/// Notifications that may wait for the slowest listener.
+const UNASKED: usize = 256;
+/// Lines of standard error that are logged at once.
+const ERROR_LINE_MAX: usize = 4 << 10;
+/// How long a process has to end when its input is closed, and again when it was asked to end.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Starts processes of one command.
+#[derive(Debug)]
+pub(super) struct Stdio {
+    pub command: Arc<endpoint::Command>,
+}
+
+impl Stdio {
+    /// # Errors
+    /// The program cannot be started; nothing was sent.
+    pub(super) fn start(&self) -> Result<Arc<Process>, SendError> {
+        let command = &self.command;
+        let failed = |source| SendError::Start { program: command.program.to_string(), source };
+        let mut child = Command::new(&*command.program);
+        child.args(command.args.iter().map(|arg| &**arg)).envs(&command.env);
+        if let Some(folder) = &command.cwd {
+            child.current_dir(folder);
+        }
+        child.stdin(Pipe::piped()).stdout(Pipe::piped()).stderr(Pipe::piped());
+        // A group of its own: what it starts ends with it, and the terminal's Ctrl-C is ours alone.
+        child.process_group(0).kill_on_drop(true);
+        let mut child = child.spawn().map_err(failed)?;
+        let (Some(input), Some(output), Some(errors)) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            return Err(failed(std::io::ErrorKind::BrokenPipe.into()));
+        };
+        let (lines, queue) = mpsc::channel(INPUT);
+        let desk = Arc::new(Desk {
+            waiting: Mutex::default(),
+            unasked: broadcast::Sender::new(UNASKED),
+            gone: CancellationToken::new(),
+        });
+        let group = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        tracing::info!(program = %command.program, pid = child.id(), "process started");
+        let mut tasks = JoinSet::new();
+        tasks.spawn(write(input, queue));
+        tasks.spawn(log_errors(errors, Arc::clone(&command.program)));
+        tasks.spawn(read(output, Arc::clone(&desk), lines.clone()));
+        tasks.spawn(wait(child, Arc::clone(&desk), Arc::clone(&command.program)));
+        Ok(Arc::new(Process { desk, group, lines: Mutex::new(Some(lines)), _tasks: tasks }))
+    }
+}
+
+/// Who waits for what.
+#[derive(Debug)]
+struct Desk {
+    /// By request id, its JSON text.
+    waiting: Mutex<HashMap<Box<str>, Waiting>>,
+    unasked: broadcast::Sender<Bytes>,
+    /// The process has ended, or closed its output.
+    gone: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    messages: Messages,
+    /// The JSON text of the request's progress token.
+    token: Option<Box<str>>,
+}
+
+/// A running process. Its group is killed when this is dropped.
+#[derive(Debug)]
+pub struct Process {
+    desk: Arc<Desk>,
+    group: Option<Pid>,
+    lines: Mutex<Option<mpsc::Sender<Bytes>>>,
+    _tasks: JoinSet<()>,
+}
+
+/// A request under way: its messages, the answer the last. Dropping it forgets the request.
+#[derive(Debug)]
+pub(super) struct Call {
+    id: Box<str>,
+    desk: Arc<Desk>,
+    messages: mpsc::Receiver<Bytes>,
+}
+
+impl Call {
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        self.messages.poll_recv(cx)
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.desk.waiting().remove(&self.id);
+    }
+}
+
+impl Desk {
+    fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<Box<str>, Waiting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where a message belongs: with the request that it answers or is about.
+    fn owner(&self, shape: &Shape<'_>) -> Option<Messages> {
+        let mut waiting = self.waiting();
+        match shape {
+            // The answer is the last message: whoever waits sees the end behind it.
+            Shape::Answer { id } => waiting.remove(*id).map(|found| found.messages),
+            // A process does not say which request makes it ask: with one under way there is no doubt.
+            Shape::Request { .. } if waiting.len() == 1 => {
+                waiting.values().next().map(|found| found.messages.clone())
+            }
+            Shape::Request { .. } => None,
+            Shape::Notification { progress_token: Some(token) } => waiting
+                .values()
+                .find(|waiting| waiting.token.as_deref() == Some(*token))
+                .map(|found| found.messages.clone()),
+            Shape::Notification { .. } => None,
+        }
+    }
+}
+
+impl Process {
+    pub(super) fn is_gone(&self) -> bool {
+        self.desk.gone.is_cancelled()
+    }
+
+    /// Sends a request with this id and progress token, both JSON text.
+    pub(super) async fn request(
+        &self,
+        id: &str,
+        token: Option<&str>,
+        message: &[&[u8]],
+        times: &Times,
+    ) -> Result<Events, SendError> {
+        let (messages, queue) = mpsc::channel(OUTPUT);
+        let call = Call { id: id.into(), desk: Arc::clone(&self.desk), messages: queue };
+        let before =
+            self.desk.waiting().insert(id.into(), Waiting { messages, token: token.map(Into::into) });
+        if before.is_some() {
+            tracing::debug!(id, "a request id was used twice at once");
+        }
+        self.send(message, times).await?;
+        if self.is_gone() {
+            return Err(SendError::StreamEnded);
+        }
+        Ok(Events::call(call))
+    }
+
+    /// Sends what is not answered.
+    pub(super) async fn send(&self, message: &[&[u8]], times: &Times) -> Result<(), SendError> {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let gone = || SendError::NotSent(std::io::ErrorKind::BrokenPipe.into());
+        let lines = lines.filter(|_| !self.is_gone()).ok_or_else(gone)?;
+        let sent = tokio::time::timeout_at(times.deadline, lines.send(line(message))).await;
+        sent.map_err(|_| SendError::DeadlinePassed)?.map_err(|_| gone())
+    }
+
+    /// What it says unasked, from now on.
+    pub(super) fn unasked(&self) -> Events {
+        Events::unasked(self.desk.unasked.subscribe())
+    }
+
+    /// Closes its input, then asks its group to end; what is still there when this value is dropped is killed.
+    pub async fn stop(&self) {
+        drop(self.lines.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if tokio::time::timeout(PATIENCE, self.desk.gone.cancelled()).await.is_ok() {
+            return;
+        }
+        self.signal(Signal::TERM);
+        tokio::time::timeout(PATIENCE, self.desk.gone.cancelled()).await.ok();
+    }
+
+    fn signal(&self, signal: Signal) {
+        // A group that is gone already needs no signal.
+        if let Some(group) = self.group {
+            kill_process_group(group, signal).ok();
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+    }
+}
+
+/// One message as one line: line ends between its tokens become blanks; inside strings JSON has none.
+fn line(message: &[&[u8]]) -> Bytes {
+    let size: usize = message.iter().map(|piece| piece.len()).sum();
+    let mut line = BytesMut::with_capacity(size + 1);
+    message.iter().for_each(|piece| line.put_slice(piece));
+    for byte in line.iter_mut() {
+        if matches!(*byte, b'\n' | b'\r') {
+            *byte = b' ';
+        }
+    }
+    line.put_u8(b'\n');
+    line.freeze()
+}
+
+async fn write(mut input: ChildStdin, mut queue: mpsc::Receiver<Bytes>) {
+    while let Some(line) = queue.recv().await {
+        if let Err(error) = input.write_all(&line).await {
+            tracing::debug!(error = %error, "process takes no more input");
+            return;
+        }
+    }
+}
+
+async fn read(output: impl AsyncRead + Unpin, desk: Arc<Desk>, lines: mpsc::Sender<Bytes>) {
+    // Held only to answer it: closing its input must not wait for its output.
+    let lines = lines.downgrade();
+    let mut output = BufReader::with_capacity(64 << 10, output);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let limit = LINE_BYTES_MAX as u64 + 1;
+        match (&mut output).take(limit).read_until(b'\n', &mut line).await {
+            Ok(0) | Err(_) => break,
+            Ok(_) if line.len() > LINE_BYTES_MAX => {
+                tracing::warn!(
+                    "process wrote a line of more than {LINE_BYTES_MAX} bytes, its output is given up"
+                );
+                break;
+            }
+            Ok(_) => {}
+        }
+        let text = line.trim_ascii();
+        if text.is_empty() {
+            continue;
+        }
+        let Some(shape) = message::shape(text) else {
+            let shown: String = String::from_utf8_lossy(text).chars().take(200).collect();
+            tracing::debug!(line = shown, "process wrote what is not JSON-RPC");
+            continue;
+        };
+        let message = Bytes::copy_from_slice(text);
+        match (desk.owner(&shape), &shape) {
+            // Whoever went away meanwhile needs it no more.
+            (Some(owner), _) => drop(owner.send(message).await),
+            (None, Shape::Answer { .. }) => {}
+            (None, Shape::Request { id, method })
+                if desk.unasked.receiver_count() == 0 || *method == "ping" =>
+            {
+                let answer = if *method == "ping" { envelope::pong_to(id) } else { envelope::refusal_to(id) };
+                if let Some(lines) = lines.upgrade() {
+                    drop(lines.send(self::line(&[&answer])).await);
+                }
+            }
+            // Nobody listens: nobody is told.
+            (None, _) => drop(desk.unasked.send(message)),
+        }
+    }
+    end(&desk);
+}
+
+async fn wait(mut child: Child, desk: Arc<Desk>, program: Arc<str>) {
+    match child.wait().await {
+        Ok(status) => tracing::info!(program = %program, status = %status, "process ended"),
+        Err(error) => tracing::warn!(program = %program, error = %error, "process cannot be waited for"),
+    }
+    end(&desk);
+}
+
+/// All who wait see the end.
+fn end(desk: &Desk) {
+    desk.gone.cancel();
+    desk.waiting().clear();
+}
+
+async fn log_errors(errors: impl AsyncRead + Unpin, program: Arc<str>) {
+    let mut errors = BufReader::new(errors);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match (&mut errors).take(ERROR_LINE_MAX as u64).read_until(b'\n', &mut line).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {
+                let text = String::from_utf8_lossy(&line);
+                tracing::debug!(program = %program, "{}", text.trim_end());
+            }
+        }
+    }
+}
