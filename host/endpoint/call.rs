@@ -6,10 +6,10 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use tokio_util::sync::CancellationToken;
 
-use super::courier::{Carried, Client, Courier};
+use super::courier::{Carried, Client, Courier, Names};
 use super::lane::{Lane, is_lost};
 use super::relay::{Relay, Side};
-use super::session::{Session, UnderWay};
+use super::session::{Listed, Session, UnderWay};
 use super::wanted::{self, NotThere, Wanted};
 use super::{Endpoint, Received, failed, json, refuse};
 use crate::body::Body;
@@ -19,7 +19,8 @@ use crate::mcp::era::Era;
 use crate::mcp::message::Message;
 use crate::mcp::own::{OwnCall, OwnTool};
 use crate::mcp::turn;
-use crate::proxy::{Account, Asked, Attempt, CallFailure, Run};
+use crate::proxy::{Account, Asked, Attempt, CallFailure, Ending, Run};
+use crate::upstream::{Reply, SendError};
 
 /// What a request without arguments asks with.
 const NO_ARGUMENTS: &[u8] = b"{}";
@@ -49,10 +50,15 @@ impl Endpoint {
             Ok(entered) => entered,
             Err(failure) => return failure.respond(received.id).map(Body::Ready),
         };
-        let side = Side::new(received, message, session.cloned());
         match self.begin(received, message, session, &wanted).await {
-            Ok(begun) => Relay::answer_with(self, begun, side, entered).await,
-            Err(CallFailure::Upstream { error: crate::upstream::SendError::SessionGone, .. })
+            Ok(begun) => match begun.at_once() {
+                Ok(response) => response,
+                Err(begun) => {
+                    let side = Side::new(received, message, session.cloned());
+                    Relay::answer_with(self, *begun, side, entered).await
+                }
+            },
+            Err(CallFailure::Upstream { error: SendError::SessionGone, .. })
                 if received.scope.is_service() && session.is_some() =>
             {
                 self.gone(session)
@@ -103,7 +109,18 @@ impl Endpoint {
             None => {
                 let client = modern_client(message);
                 let (permitted, times, headers) = (Some(&run.permitted), run.times, received.headers);
-                let courier = Courier { permitted, times, call, message, headers, client, more: &[] };
+                let names = Names::default();
+                let courier = Courier {
+                    endpoint: self,
+                    permitted,
+                    times,
+                    call,
+                    message,
+                    headers,
+                    client,
+                    names,
+                    more: &[],
+                };
                 run.to_the_end(&mut account, &courier)
                     .await
                     .map(|(attempt, carried)| (attempt, carried, None))
@@ -111,16 +128,16 @@ impl Endpoint {
             Some(session) => {
                 let legacy = Legacy { endpoint: self, received, message, session, call };
                 let begun = legacy.begin(&run, &mut account).await;
-                begun.map(|(attempt, carried, lane)| (attempt, carried, Some(lane)))
+                begun.map(|(attempt, carried, tie)| (attempt, carried, Some(tie)))
             }
         };
         match begun {
-            Ok((attempt, carried, lane)) => {
+            Ok((attempt, carried, tie)) => {
                 let deadline = run.times.deadline;
                 Ok(Begun {
                     attempt: Some(attempt),
                     carried,
-                    lane,
+                    tie,
                     account: Some(account),
                     deadline,
                     impatient: run.impatient,
@@ -171,16 +188,53 @@ pub(super) struct Begun {
     pub attempt: Option<Attempt>,
     pub carried: Carried,
     /// Of a legacy client.
-    pub lane: Option<Arc<Lane>>,
+    pub tie: Option<Tie>,
     pub account: Option<Account>,
     pub deadline: tokio::time::Instant,
     pub impatient: bool,
 }
 
+/// A legacy client's call, tied to its session: where it is done, and how it is cancelled.
+pub(super) struct Tie {
+    pub lane: Arc<Lane>,
+    /// Ends what is done for the call here.
+    pub cancel: CancellationToken,
+    _listed: Listed,
+}
+
+impl Tie {
+    /// Lists a call before it is sent, under the id that it has there.
+    pub fn new(session: &Arc<Session>, lane: &Arc<Lane>, id: &str, inner: &str) -> Self {
+        let cancel = CancellationToken::new();
+        let under_way = UnderWay { lane: Arc::clone(lane), id: inner.to_owned(), cancel: cancel.clone() };
+        Self { lane: Arc::clone(lane), cancel, _listed: session.list(id, under_way) }
+    }
+}
+
 impl Begun {
     /// What was passed on without a policy's word.
-    pub fn passed(carried: Carried, lane: Option<Arc<Lane>>, deadline: tokio::time::Instant) -> Self {
-        Self { attempt: None, carried, lane, account: None, deadline, impatient: false }
+    pub fn passed(carried: Carried, tie: Option<Tie>, deadline: tokio::time::Instant) -> Self {
+        Self { attempt: None, carried, tie, account: None, deadline, impatient: false }
+    }
+
+    /// The response, when the answer is whole already and both sides write it alike: the way of most calls.
+    fn at_once(mut self) -> Result<Response<Body>, Box<Self>> {
+        let carried = &self.carried;
+        let alike = carried.names.id.is_none() && self.tie.is_none() && carried.spoken.era == Era::Modern;
+        let Reply::Whole(whole) = &carried.reply else { return Err(Box::new(self)) };
+        if !alike || !whole.is_json() {
+            return Err(Box::new(self));
+        }
+        let failure = turn::is_failure(&whole.body);
+        let body = turn::bound_to(&whole.body, carried.instance.name().as_str());
+        let body = body.unwrap_or_else(|| whole.body.clone());
+        if let Some(attempt) = self.attempt.take() {
+            attempt.succeed(failure);
+        }
+        if let Some(account) = self.account.take() {
+            account.settle(if failure { Ending::ToolError } else { Ending::Ok }, whole.status, body.len());
+        }
+        Ok(json(whole.status, body))
     }
 }
 
@@ -199,7 +253,7 @@ impl Legacy<'_, '_> {
         &self,
         run: &Run<'_>,
         account: &mut Account,
-    ) -> Result<(Attempt, Carried, Arc<Lane>), CallFailure> {
+    ) -> Result<(Attempt, Carried, Tie), CallFailure> {
         let service = &run.target.service().name;
         let mut again = !self.received.scope.is_service();
         loop {
@@ -210,9 +264,18 @@ impl Legacy<'_, '_> {
             let client = Client::Legacy { session: self.session, lane: &lane };
             let (call, message, headers) = (self.call, self.message, self.received.headers);
             let (permitted, times) = (Some(&run.permitted), run.times);
-            let courier = Courier { permitted, times, call, message, headers, client, more: &[] };
-            match run.to_instance(&lane.instance, account, &courier).await {
-                Ok((attempt, carried)) => return Ok((attempt, carried, lane)),
+            let names = Names::at(&lane, message);
+            let id = message.id().unwrap_or("null");
+            let tie = Tie::new(self.session, &lane, id, names.id.as_deref().unwrap_or(id));
+            let endpoint = self.endpoint;
+            let courier =
+                Courier { endpoint, permitted, times, call, message, headers, client, names, more: &[] };
+            let brought = tokio::select! {
+                brought = run.to_instance(&lane.instance, account, &courier) => brought,
+                () = tie.cancel.cancelled() => Err(CallFailure::of(&lane.instance, SendError::Cancelled)),
+            };
+            match brought {
+                Ok((attempt, carried)) => return Ok((attempt, carried, tie)),
                 Err(failure) if is_lost(&failure) => {
                     self.endpoint.lose(self.session, &lane).await;
                     if !std::mem::take(&mut again) {
@@ -224,11 +287,6 @@ impl Legacy<'_, '_> {
             }
         }
     }
-}
-
-/// Lists a legacy client's call while it is under way.
-pub(super) fn under_way(lane: &Arc<Lane>, id: String, cancel: CancellationToken) -> UnderWay {
-    UnderWay { lane: Arc::clone(lane), id, cancel }
 }
 
 /// The answer that makes a client begin anew.

@@ -4,18 +4,20 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
+use super::Endpoint;
 use super::lane::Lane;
 use super::session::Session;
 use super::wanted;
 use crate::mcp::answer::VERSIONS;
-use crate::mcp::envelope::CLIENT_INFO;
+use crate::mcp::envelope::{self, CLIENT_INFO};
 use crate::mcp::era::{Era, METHOD, NAME, header_name};
 use crate::mcp::message::{Message, Splice, string};
-use crate::mcp::turn;
+use crate::mcp::{mirrored, turn};
+use crate::mesh::offer::Kind;
 use crate::policy::chain::{self as policy, Permitted};
 use crate::proxy::Carry;
 use crate::registry::Instance;
-use crate::upstream::{Header, Post, Reply, SendError, Spoken, Times, status_error};
+use crate::upstream::{Header, Peer, Post, Reply, SendError, Spoken, Times, status_error};
 
 /// Who the request is from.
 pub(super) enum Client<'a> {
@@ -40,6 +42,7 @@ impl Client<'_> {
 }
 
 pub(super) struct Courier<'r, 'a> {
+    pub endpoint: &'r Arc<Endpoint>,
     /// The routers' word; `None` for what they are not asked about.
     pub permitted: Option<&'r Permitted<policy::Call<'a>>>,
     pub times: Times,
@@ -47,6 +50,8 @@ pub(super) struct Courier<'r, 'a> {
     pub message: &'r Message<'a>,
     pub headers: &'r HeaderMap,
     pub client: Client<'r>,
+    /// Under which names the request is sent, where that is known before.
+    pub names: Names,
     /// Members of `params` that take the place of the client's own: JSON text by key.
     pub more: &'r [(&'r str, &'r str)],
 }
@@ -66,6 +71,52 @@ pub(super) struct Names {
     pub token: Option<String>,
     /// The tool that was called: a router may have chosen another one.
     pub tool: String,
+}
+
+impl Names {
+    pub fn new(number: u64, message: &Message<'_>) -> Self {
+        let number = number.to_string();
+        let token = message.progress_token().map(|_| number.clone());
+        Self { id: Some(number), token, tool: String::new() }
+    }
+
+    /// Names of a request at a client's lane: the client's own where nobody else's can be there.
+    pub fn at(lane: &Lane, message: &Message<'_>) -> Self {
+        if lane.is_shared() { Self::new(lane.instance.peer.next_id(), message) } else { Self::default() }
+    }
+}
+
+/// Tells an instance that a request is no longer wanted, unless it was disarmed before it is dropped.
+pub(super) struct Recall {
+    endpoint: Arc<Endpoint>,
+    peer: Arc<Peer>,
+    spoken: Arc<Spoken>,
+    id: Option<String>,
+}
+
+impl Recall {
+    pub fn new(endpoint: &Arc<Endpoint>, peer: &Arc<Peer>, spoken: &Arc<Spoken>, id: Option<String>) -> Self {
+        Self { endpoint: Arc::clone(endpoint), peer: Arc::clone(peer), spoken: Arc::clone(spoken), id }
+    }
+
+    pub fn disarm(mut self) {
+        self.id = None;
+    }
+}
+
+impl Drop for Recall {
+    fn drop(&mut self) {
+        let Some(id) = self.id.take() else { return };
+        let (endpoint, peer, spoken) =
+            (Arc::clone(&self.endpoint), Arc::clone(&self.peer), Arc::clone(&self.spoken));
+        self.endpoint.tasks.spawn(async move {
+            let message = envelope::cancelled(&id);
+            let post = Post { id: None, token: None, headers: &[], body: &[&message] };
+            if let Err(error) = peer.post(&spoken, &post, &endpoint.control_times()).await {
+                tracing::debug!(error = crate::upstream::chain(&error), "cancellation not passed on");
+            }
+        });
+    }
 }
 
 impl Carry for Courier<'_, '_> {
@@ -97,11 +148,12 @@ impl Courier<'_, '_> {
         let bridged = self.client.era() != spoken.era;
         let shared = peer.is_process() && !peer.starts_one_for_each();
         let renames = shared || (bridged && spoken.era == Era::Legacy);
-        let mut names = Names { tool: self.tool().to_owned(), ..Names::default() };
-        if renames {
-            let number = peer.next_id().to_string();
-            names.token = self.message.progress_token().map(|_| number.clone());
-            names.id = Some(number);
+        let mut names = self.names.clone();
+        if renames && names.id.is_none() {
+            names = Names::new(peer.next_id(), self.message);
+        }
+        if bridged {
+            self.tool().clone_into(&mut names.tool);
         }
         let mut splice = Splice::new(self.message.text);
         for (span, new) in &self.call.edits {
@@ -120,14 +172,23 @@ impl Courier<'_, '_> {
             None => splice.pieces(),
         };
         let name = self.header_name();
-        let headers = self.headers(spoken.era, name.as_deref());
+        let mut headers = self.headers(spoken.era, name.as_deref());
+        let mirrored = if bridged && spoken.era == Era::Modern { self.mirrored() } else { Vec::new() };
+        headers.extend(mirrored.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
         let id = names.id.as_deref().or_else(|| self.message.id());
         let token = names.token.as_deref().or_else(|| self.message.progress_token().map(|token| token.get()));
         let post = Post { id, token, headers: &headers, body: &pieces };
+        // Whoever goes away before the answer begins must be heard of there.
+        let recall = (names.id.is_some() && self.client.era() == Era::Modern)
+            .then(|| Recall::new(self.endpoint, peer, spoken, names.id.clone()));
         let reply = match self.permitted {
-            Some(permitted) => peer.call(permitted, spoken, &post, &self.times).await?,
-            None => peer.post(spoken, &post, &self.times).await?,
+            Some(permitted) => peer.call(permitted, spoken, &post, &self.times).await,
+            None => peer.post(spoken, &post, &self.times).await,
         };
+        if let Some(recall) = recall {
+            recall.disarm();
+        }
+        let reply = reply?;
         if let Reply::Whole(whole) = &reply
             && !(whole.status.is_success() || whole.is_json() && speaks(&whole.body))
         {
@@ -166,6 +227,18 @@ impl Courier<'_, '_> {
         let mut more = self.more.to_vec();
         more.extend(meta.as_deref().map(|meta| ("_meta", meta)));
         turn::with_params(&text, &more)
+    }
+
+    /// What a modern instance wants repeated in headers, of a request that was not made for it.
+    fn mirrored(&self) -> Vec<(String, String)> {
+        let snapshot = self.endpoint.registry.peek();
+        let service = snapshot.service(self.call.service.as_str());
+        let tool = service.and_then(|service| service.offer.get(Kind::Tool, self.tool()));
+        let arguments = self.message.params().and_then(|params| params.arguments);
+        match (tool, arguments) {
+            (Some(tool), Some(arguments)) => mirrored::headers(&tool.json, arguments.get()),
+            _ => Vec::new(),
+        }
     }
 
     fn header_name(&self) -> Option<String> {

@@ -152,12 +152,8 @@ impl Endpoint {
             _ => return wrong_method(modern),
         }
         let (head, body) = request.into_parts();
-        let body = match proxy::read_body(
-            Request::from_parts(head.clone(), body),
-            self.proxy.body_bytes_max(),
-        )
-        .await
-        {
+        let limit = self.proxy.body_bytes_max();
+        let body = match proxy::read_body(&head.headers, body, limit).await {
             Ok(body) => body,
             Err(failure) => return failure.respond(id).map(Body::Ready),
         };

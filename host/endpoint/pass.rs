@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use http::{Response, StatusCode};
 
-use super::call::{Begun, modern_client};
-use super::courier::{Client, Courier};
+use super::call::{Begun, Tie, modern_client};
+use super::courier::{Client, Courier, Names};
 use super::lane::{Lane, is_lost};
 use super::relay::{Relay, Side};
 use super::session::Session;
@@ -57,7 +57,18 @@ impl Endpoint {
     ) -> Result<Response<Body>, CallFailure> {
         let client = modern_client(message);
         let (headers, times) = (received.headers, self.control_times());
-        let courier = Courier { permitted: None, times, call, message, headers, client, more: &[] };
+        let names = Names::default();
+        let courier = Courier {
+            endpoint: self,
+            permitted: None,
+            times,
+            call,
+            message,
+            headers,
+            client,
+            names,
+            more: &[],
+        };
         let affinity = fastrand::u64(..);
         let carried =
             self.proxy.bring(received.snapshot, call.service.as_str(), None, affinity, &courier).await?;
@@ -76,10 +87,23 @@ impl Endpoint {
     ) -> Result<Response<Body>, CallFailure> {
         let client = Client::Legacy { session, lane };
         let (headers, times) = (received.headers, self.control_times());
-        let courier = Courier { permitted: None, times, call, message, headers, client, more: &[] };
+        let names = Names::at(lane, message);
+        let id = message.id().unwrap_or("null");
+        let tie = Tie::new(session, lane, id, names.id.as_deref().unwrap_or(id));
+        let courier = Courier {
+            endpoint: self,
+            permitted: None,
+            times,
+            call,
+            message,
+            headers,
+            client,
+            names,
+            more: &[],
+        };
         let carried =
             courier.carry(&lane.instance).await.map_err(|error| CallFailure::of(&lane.instance, error))?;
-        let begun = Begun::passed(carried, Some(Arc::clone(lane)), courier.times.deadline);
+        let begun = Begun::passed(carried, Some(tie), courier.times.deadline);
         let entered = self.proxy.enter()?;
         let side = Side::new(received, message, Some(Arc::clone(session)));
         Ok(Relay::answer_with(self, begun, side, entered).await)

@@ -7,13 +7,12 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Response, StatusCode};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-use super::call::{Begun, capabilities, under_way};
-use super::courier::{Client, Courier, Names, passes};
+use super::call::{Begun, Tie, capabilities};
+use super::courier::{Client, Courier, Names, Recall, passes};
 use super::held::PATIENCE;
 use super::lane::Lane;
-use super::session::{Busy, Listed, Question, Session};
+use super::session::{Busy, Question, Session};
 use super::wanted::{Call, Wanted};
 use super::{Endpoint, Received, Scope, failed, json, stream};
 use crate::body::{Body, Out};
@@ -75,15 +74,13 @@ pub(super) struct Relay {
     endpoint: Arc<Endpoint>,
     side: Side,
     spoken: Arc<Spoken>,
-    lane: Option<Arc<Lane>>,
+    tie: Option<Tie>,
     names: Names,
     instance: Arc<Instance>,
     attempt: Option<Attempt>,
     account: Option<Account>,
     deadline: Instant,
     impatient: bool,
-    cancel: CancellationToken,
-    _listed: Option<Listed>,
     _entered: Entered,
 }
 
@@ -118,28 +115,25 @@ impl Relay {
         side: Side,
         entered: Entered,
     ) -> Response<Body> {
-        let Begun { attempt, carried, lane, account, deadline, impatient } = begun;
-        let cancel = CancellationToken::new();
-        let inner = carried.names.id.clone().unwrap_or_else(|| side.id.clone());
-        let listed = side.session.as_ref().zip(lane.as_ref());
-        let listed =
-            listed.map(|(session, lane)| session.list(&side.id, under_way(lane, inner, cancel.clone())));
+        let Begun { attempt, carried, tie, account, deadline, impatient } = begun;
         let relay = Self {
             endpoint: Arc::clone(endpoint),
             side,
             spoken: carried.spoken,
-            lane,
+            tie,
             names: carried.names,
             instance: carried.instance,
             attempt,
             account,
             deadline,
             impatient,
-            cancel,
-            _listed: listed,
             _entered: entered,
         };
         relay.respond(carried.reply).await
+    }
+
+    fn lane(&self) -> Option<&Arc<Lane>> {
+        self.tie.as_ref().map(|tie| &tie.lane)
     }
 
     /// Whether messages pass as they are, events and all: client and instance share one legacy session.
@@ -272,9 +266,7 @@ impl Relay {
                     let data = event.data.clone().unwrap_or_default();
                     out.put(event.raw).await;
                     match message::shape(&data) {
-                        Some(Shape::Answer { id }) if id == self.side.id => {
-                            drop(self.close(&data, StatusCode::OK))
-                        }
+                        Some(Shape::Answer { id }) if id == self.side.id => self.close(&data, StatusCode::OK),
                         // A person may have to answer.
                         Some(Shape::Request { .. }) => {
                             self.deadline = self.deadline.max(Instant::now() + PATIENCE)
@@ -312,9 +304,15 @@ impl Relay {
                 None => std::future::pending().await,
             }
         };
+        let cancelled = async {
+            match &self.tie {
+                Some(tie) => tie.cancel.cancelled().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = ended => {}
-            () = self.cancel.cancelled() => {}
+            () = cancelled => {}
         }
     }
 
@@ -379,7 +377,7 @@ impl Relay {
 
     /// The id of an event of one of the instances behind a client's session.
     fn event_id(&self, id: &[u8]) -> Bytes {
-        match &self.lane {
+        match self.lane() {
             Some(lane) if !self.side.scope.is_service() => {
                 [lane.service.as_str().as_bytes(), b"/", id].concat().into()
             }
@@ -399,7 +397,7 @@ impl Relay {
             self.reply(envelope::pong_to(id)).await;
             return Ok(None);
         }
-        match (&self.side.session, &self.lane) {
+        match (&self.side.session, self.lane()) {
             (Some(session), Some(lane)) => {
                 let id = session.ask(Question::Lane { lane: Arc::clone(lane), id: id.to_owned() });
                 self.deadline = self.deadline.max(Instant::now() + PATIENCE);
@@ -487,7 +485,7 @@ impl Relay {
 
     /// Sends the request once more, with the client's answers.
     async fn again(&mut self, answers: &str, state: Option<&str>) -> Result<Source, SendError> {
-        let (Some(session), Some(lane)) = (&self.side.session, &self.lane) else {
+        let (Some(session), Some(lane)) = (&self.side.session, self.lane()) else {
             return Err(SendError::StreamEnded);
         };
         let snapshot = self.endpoint.registry.snapshot();
@@ -517,7 +515,9 @@ impl Relay {
         let times = Times { deadline: self.deadline, ..self.endpoint.control_times() };
         let client = Client::Legacy { session, lane };
         let headers = &self.side.headers;
-        let courier = Courier { permitted: None, times, call, message, headers, client, more };
+        let (endpoint, names) = (&self.endpoint, self.names.clone());
+        let courier =
+            Courier { endpoint, permitted: None, times, call, message, headers, client, names, more };
         courier.carry(&lane.instance).await.map(|carried| carried.reply)
     }
 
@@ -541,7 +541,7 @@ impl Relay {
     }
 
     /// Closes the call with its answer.
-    fn close(&mut self, answer: &[u8], status: StatusCode) -> bool {
+    fn close(&mut self, answer: &[u8], status: StatusCode) {
         let failure = turn::is_failure(answer);
         if let Some(attempt) = self.attempt.take() {
             attempt.succeed(failure);
@@ -549,7 +549,6 @@ impl Relay {
         if let Some(account) = self.account.take() {
             account.settle(if failure { Ending::ToolError } else { Ending::Ok }, status, answer.len());
         }
-        failure
     }
 
     fn settle(&mut self, answer: Bytes, status: StatusCode) -> Bytes {
@@ -589,18 +588,8 @@ impl Drop for Relay {
         if self.attempt.take().is_none() {
             return;
         }
-        let bridged = self.side.era == Era::Modern && self.spoken.era == Era::Legacy;
-        let cancelled = bridged || self.cancel.is_cancelled() && self.names.id.is_some();
-        if let (true, Some(id)) = (cancelled, self.names.id.clone()) {
-            let (endpoint, spoken) = (Arc::clone(&self.endpoint), Arc::clone(&self.spoken));
-            let peer = Arc::clone(&self.instance.peer);
-            self.endpoint.tasks.spawn(async move {
-                let message = envelope::cancelled(&id);
-                let post = Post { id: None, token: None, headers: &[], body: &[&message] };
-                if let Err(error) = peer.post(&spoken, &post, &endpoint.control_times()).await {
-                    tracing::debug!(error = crate::upstream::chain(&error), "cancellation not passed on");
-                }
-            });
+        if let (Some(id), true) = (self.names.id.take(), self.side.era == Era::Modern) {
+            drop(Recall::new(&self.endpoint, &self.instance.peer, &self.spoken, Some(id)));
         }
     }
 }

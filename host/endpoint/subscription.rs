@@ -57,7 +57,10 @@ impl Endpoint {
         let wish = match Wish::read(id, received.scope, view, message) {
             Ok(wish) => wish,
             Err(text) => {
-                return json(StatusCode::OK, answer::error(message.id(), answer::INVALID_PARAMS, &text, None));
+                return json(
+                    StatusCode::OK,
+                    answer::error(message.id(), answer::INVALID_PARAMS, &text, None),
+                );
             }
         };
         let (endpoint, scope) = (Arc::clone(self), received.scope.clone());

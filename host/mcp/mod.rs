@@ -9,6 +9,7 @@ pub mod declared;
 pub mod envelope;
 pub mod era;
 pub mod message;
+pub mod mirrored;
 mod object;
 pub mod own;
 pub mod sse;

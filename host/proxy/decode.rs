@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, Request};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde::Deserialize;
@@ -89,13 +89,15 @@ impl<'a> CallBody<'a> {
 }
 
 /// Collects the body of a JSON request.
-pub async fn read_body(request: Request<Incoming>, bytes_max: usize) -> Result<Bytes, CallFailure> {
-    if !is_json(request.headers()) {
+pub async fn read_body(
+    headers: &HeaderMap,
+    mut body: Incoming,
+    bytes_max: usize,
+) -> Result<Bytes, CallFailure> {
+    if !is_json(headers) {
         return Err(CallFailure::MediaType);
     }
-    let announced =
-        request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
-    let mut body = request.into_body();
+    let announced = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
     if announced.is_some_and(|length: u64| length > bytes_max as u64) {
         discard(&mut body).await;
         return Err(CallFailure::BodyTooLarge(bytes_max));

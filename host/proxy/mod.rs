@@ -112,7 +112,8 @@ impl Proxy {
         arrived: Mono,
         request: Request<Incoming>,
     ) -> Result<Response<ReplyBody>, CallFailure> {
-        let body = decode::read_body(request, self.body_bytes_max).await?;
+        let (head, body) = request.into_parts();
+        let body = decode::read_body(&head.headers, body, self.body_bytes_max).await?;
         self.answer_body(id, arrived, &body, "").await
     }
 
@@ -294,7 +295,9 @@ impl Carry for Whole<'_, '_> {
     type Answer = crate::upstream::Answer;
 
     async fn carry(&self, instance: &Arc<Instance>) -> Result<Self::Answer, SendError> {
-        instance.peer.call_tool(&self.run.permitted, &self.run.times).await
+        let tool = self.run.target.service().offer.get(Kind::Tool, self.run.permitted.tool());
+        let declaration = tool.map(|tool| &*tool.json);
+        instance.peer.call_tool(&self.run.permitted, declaration, &self.run.times).await
     }
 }
 

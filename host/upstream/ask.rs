@@ -9,6 +9,7 @@ use super::reply::{Media, Reply, Whole};
 use super::{SendError, Times};
 use crate::mcp::envelope::{self, AnswerError, Message};
 use crate::mcp::era::{Era, METHOD, NAME, header_name};
+use crate::mcp::mirrored;
 use crate::policy::chain::{Call, Permitted};
 
 /// An instance's answer to a request: bytes as they came.
@@ -26,19 +27,32 @@ pub(super) struct Ask<'a> {
     pub name: Option<&'a str>,
     /// Members of `params`, JSON text without braces.
     pub members: &'a [&'a [u8]],
+    /// Headers that repeat arguments.
+    pub mirrored: &'a [(String, String)],
 }
 
 impl Peer {
-    /// Calls a tool and reads the answer. Arguments are those of the call.
+    /// Calls a tool and reads the answer. Arguments are those of the call; `declaration` is the tool's, JSON text, when
+    /// it is known: it may say that arguments are repeated in headers.
     ///
     /// # Errors
     /// See [`SendError::failure`] for how far the call had come.
-    pub async fn call_tool(&self, call: &Permitted<Call<'_>>, times: &Times) -> Result<Answer, SendError> {
+    pub async fn call_tool(
+        &self,
+        call: &Permitted<Call<'_>>,
+        declaration: Option<&str>,
+        times: &Times,
+    ) -> Result<Answer, SendError> {
         let mut quoted = bytes::BytesMut::with_capacity(call.tool().len() + 16);
         quoted.extend_from_slice(b"\"name\":");
         envelope::put_string(&mut quoted, call.tool());
         let members: [&[u8]; 3] = [&quoted, b",\"arguments\":", call.arguments()];
-        self.ask(&Ask { method: "tools/call", name: Some(call.tool()), members: &members }, times).await
+        let arguments = std::str::from_utf8(call.arguments()).unwrap_or("{}");
+        let mirrored = declaration.map(|declaration| mirrored::headers(declaration, arguments));
+        let mirrored = mirrored.unwrap_or_default();
+        let ask =
+            Ask { method: "tools/call", name: Some(call.tool()), members: &members, mirrored: &mirrored };
+        self.ask(&ask, times).await
     }
 
     /// Asks, and once more after a new handshake when the instance has forgotten the session: such a request was
@@ -76,6 +90,7 @@ impl Peer {
         if spoken.era == Era::Modern {
             headers.push((METHOD, ask.method.as_bytes()));
             headers.extend(name.as_deref().map(|name| (NAME, name.as_bytes())));
+            headers.extend(ask.mirrored.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
         }
         let text = id.to_string();
         let post = Post { id: Some(&text), token: None, headers: &headers, body: &[&body] };

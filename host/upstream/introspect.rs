@@ -49,7 +49,7 @@ impl Peer {
             Era::Modern => "server/discover",
         };
         // Any answer in the protocol is a sign of life, an error too: some servers do not know `ping`.
-        self.ask(&Ask { method, name: None, members: &[] }, times).await.map(drop)
+        self.ask(&Ask { method, name: None, members: &[], mirrored: &[] }, times).await.map(drop)
     }
 
     /// Everything that the instance offers, as it declares it. `declared` are the tools that it gave when it
@@ -87,7 +87,7 @@ impl Peer {
                 Some(quoted) => &[quoted],
                 None => &[],
             };
-            let ask = Ask { method: kind.list_method(), name: None, members };
+            let ask = Ask { method: kind.list_method(), name: None, members, mirrored: &[] };
             let result = match self.ask(&ask, times).await? {
                 Answer::Result(result) => result,
                 // A server that announces resources may have no templates, and so not know the method. One that
