@@ -259,7 +259,7 @@ impl Legacy<'_, '_> {
         loop {
             let lane = self
                 .endpoint
-                .lane(self.session, self.received.snapshot, service, run.permitted.tag())
+                .lane(self.session, self.received.snapshot, service, run.permitted.tag(), run.times)
                 .await?;
             let client = Client::Legacy { session: self.session, lane: &lane };
             let (call, message, headers) = (self.call, self.message, self.received.headers);
@@ -277,7 +277,7 @@ impl Legacy<'_, '_> {
             match brought {
                 Ok((attempt, carried)) => return Ok((attempt, carried, tie)),
                 Err(failure) if is_lost(&failure) => {
-                    self.endpoint.lose(self.session, &lane).await;
+                    self.endpoint.lose(self.session, &lane);
                     if !std::mem::take(&mut again) {
                         return Err(failure);
                     }

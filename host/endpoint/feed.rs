@@ -37,7 +37,7 @@ impl Endpoint {
         };
         let last = headers.get(LAST_EVENT_ID).map(|id| id.as_bytes().to_vec());
         if let Scope::Service(service) = scope {
-            return match self.lane(&session, snapshot, service, None).await {
+            return match self.lane(&session, snapshot, service, None, self.control_times()).await {
                 Ok(lane) if lane.is_own() && !lane.instance.peer.is_process() => {
                     self.take_up(&session, &lane, last.as_deref(), None).await
                 }
@@ -50,9 +50,7 @@ impl Endpoint {
             Some((std::str::from_utf8(&last[..at]).ok()?, &last[at + 1..]))
         });
         let Some((service, id)) = last else { return self.open_feed(session) };
-        let lanes = session.lanes.lock().await;
-        let lane = lanes.values().find(|lane| lane.service.as_str() == service).cloned();
-        drop(lanes);
+        let lane = session.lanes().into_iter().find(|lane| lane.service.as_str() == service);
         match lane {
             Some(lane) => self.take_up(&session, &lane, Some(id), Some(service)).await,
             None => self.open_feed(session),
@@ -123,18 +121,19 @@ impl Endpoint {
         let mut revisions = Revisions::default();
         let mut ears = Ears::default();
         let mut heard: HashSet<(usize, usize)> = HashSet::new();
+        let mut ended: HashSet<usize> = HashSet::new();
         let mut ticks = tokio::time::interval(KEEP_ALIVE);
         loop {
             let changed = session.lanes_changed.notified();
-            for lane in session.lanes.lock().await.values() {
+            for lane in session.lanes() {
                 // Subscriptions are part of what is listened for: with others, the stream is another.
                 let subscribed = session.subscribed();
                 let key = (
-                    Arc::as_ptr(lane) as usize,
+                    Arc::as_ptr(&lane) as usize,
                     if lane.spoken.era == Era::Modern { subscribed.len() } else { 0 },
                 );
                 if heard.insert(key) {
-                    let interest = interest(session, lane);
+                    let interest = interest(session, &lane);
                     ears.open(&lane.instance, &lane.spoken, &interest, self.control_times());
                 }
             }
@@ -148,18 +147,26 @@ impl Endpoint {
             tokio::select! {
                 () = changed => {}
                 changed = generations.changed() => if changed.is_err() { return },
-                _ = ticks.tick() => out.put(Bytes::from_static(b": keep-alive\n\n")).await,
-                (instance, Heard::Event(event)) = ears.next() => {
-                    let Some(data) = event.data.filter(|data| !data.is_empty()) else { continue };
-                    let lanes = session.lanes.lock().await;
-                    let lane = lanes.values().find(|lane| Arc::ptr_eq(&lane.instance.peer, &instance.peer)).cloned();
-                    drop(lanes);
-                    let Some(lane) = lane else { continue };
-                    if passes(session, &data) {
-                        put_event(out, None, &asked_through(session, &lane, data)).await;
+                _ = ticks.tick() => {
+                    out.put(Bytes::from_static(b": keep-alive\n\n")).await;
+                    // Streams that ended are opened again, but not at once.
+                    heard.retain(|key| !ended.contains(&key.0));
+                    ended.clear();
+                }
+                (instance, heard) = ears.next() => {
+                    let mut lanes = session.lanes().into_iter();
+                    let lane = lanes.find(|lane| Arc::ptr_eq(&lane.instance.peer, &instance.peer));
+                    match (lane, heard) {
+                        (Some(lane), Heard::Event(event)) => {
+                            let data = event.data.filter(|data| !data.is_empty() && passes(session, data));
+                            if let Some(data) = data {
+                                put_event(out, None, &asked_through(session, &lane, data)).await;
+                            }
+                        }
+                        (Some(lane), Heard::Ended) => drop(ended.insert(Arc::as_ptr(&lane) as usize)),
+                        (_, _) => {}
                     }
                 }
-                else => {}
             }
         }
     }

@@ -1,6 +1,7 @@
 //! A legacy client's way to an instance: opened when it is first needed, kept for as long as both are there.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -12,6 +13,9 @@ use crate::mesh::ids::Name;
 use crate::proxy::{CallFailure, Carry};
 use crate::registry::{Instance, Snapshot};
 use crate::upstream::{Answer, Post, SendError, Spoken, Times};
+
+/// How long an instance is waited for when its answer is known without it.
+const KNOWN_PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) struct Lane {
     pub service: Name,
@@ -80,17 +84,22 @@ impl Endpoint {
         snapshot: &Snapshot,
         service: &Name,
         tag: Option<&Name>,
+        times: Times,
     ) -> Result<Arc<Lane>, CallFailure> {
-        let mut lanes = session.lanes.lock().await;
-        let key = (service.clone(), tag.cloned());
-        if let Some(lane) = lanes.get(&key).filter(|lane| lane.is_there(snapshot)) {
-            return Ok(Arc::clone(lane));
+        let berth = session.berth(service, tag);
+        let there = || berth.lane.load_full().filter(|lane| lane.is_there(snapshot));
+        if let Some(lane) = there() {
+            return Ok(lane);
         }
-        let opened = self.open(session, snapshot, service, tag).await?;
+        let _opening = berth.opening.lock().await;
+        if let Some(lane) = there() {
+            return Ok(lane);
+        }
+        let opened = self.open(session, snapshot, service, tag, times).await?;
         if opened.initialized.is_some() {
             self.greet(session, &opened.lane).await;
         }
-        lanes.insert(key, Arc::clone(&opened.lane));
+        berth.lane.store(Some(Arc::clone(&opened.lane)));
         session.lanes_changed.notify_waiters();
         Ok(opened.lane)
     }
@@ -102,8 +111,9 @@ impl Endpoint {
         snapshot: &Snapshot,
         service: &Name,
         tag: Option<&Name>,
+        times: Times,
     ) -> Result<Opened, CallFailure> {
-        let opening = Opening { params: &session.params, service, times: self.control_times() };
+        let opening = Opening { params: &session.params, service, times };
         self.proxy.bring(snapshot, service.as_str(), tag, session.affinity(), &opening).await
     }
 
@@ -125,8 +135,8 @@ impl Endpoint {
     }
 
     /// Forgets a lane whose session is gone.
-    pub(super) async fn lose(&self, session: &Session, lane: &Arc<Lane>) {
-        session.lanes.lock().await.retain(|_, kept| !Arc::ptr_eq(kept, lane));
+    pub(super) fn lose(&self, session: &Session, lane: &Arc<Lane>) {
+        session.clear_lanes(Some(lane));
         if !lane.is_own() {
             lane.instance.peer.forget(&lane.spoken);
         }
@@ -137,7 +147,7 @@ impl Endpoint {
         session.ended.cancel();
         let endpoint = Arc::clone(self);
         self.tasks.spawn(async move {
-            let lanes: Vec<Arc<Lane>> = session.lanes.lock().await.drain().map(|(_, lane)| lane).collect();
+            let lanes = session.clear_lanes(None);
             for lane in lanes.into_iter().filter(|lane| lane.is_own()) {
                 lane.instance.peer.end(&lane.spoken, &endpoint.control_times()).await;
             }
@@ -146,8 +156,17 @@ impl Endpoint {
 
     /// How long what is no call may take.
     pub(super) fn control_times(&self) -> Times {
+        self.times_within(self.proxy.times().first_byte)
+    }
+
+    /// How long an instance is waited for; only briefly when what it says is known from before.
+    pub(super) fn times_when(&self, known: bool) -> Times {
+        self.times_within(if known { KNOWN_PATIENCE } else { self.proxy.times().first_byte })
+    }
+
+    fn times_within(&self, limit: Duration) -> Times {
         let times = self.proxy.times();
-        let deadline = tokio::time::Instant::now() + times.first_byte;
+        let deadline = tokio::time::Instant::now() + limit;
         Times { connect: times.connect, first_byte: times.first_byte, deadline }
     }
 }

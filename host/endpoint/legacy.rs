@@ -82,25 +82,29 @@ impl Endpoint {
         let client = said.and_then(|params| params.client_info).map(|info| name_in(info.get()));
         let session = Session::new(received.scope.clone(), params, capabilities, &client.unwrap_or_default());
         let session = Arc::new(session);
+        let about = received.scope.view(received.snapshot).and_then(|view| view.about());
+        let times = self.times_when(about.is_some());
         let result = match received.scope {
-            Scope::Service(service) => match self.open(&session, received.snapshot, service, None).await {
-                Ok(Opened { initialized: Some(Answer::Error(error)), .. }) => {
-                    return json(StatusCode::OK, answer::raw_error(id, &error));
+            Scope::Service(service) => {
+                match self.open(&session, received.snapshot, service, None, times).await {
+                    Ok(Opened { initialized: Some(Answer::Error(error)), .. }) => {
+                        return json(StatusCode::OK, answer::raw_error(id, &error));
+                    }
+                    Ok(Opened { lane, initialized }) => {
+                        let result = match initialized {
+                            Some(Answer::Result(result)) => result,
+                            _ => listing::initialized(asked, Some(&lane.spoken.about)).into(),
+                        };
+                        session.berth(service, None).lane.store(Some(lane));
+                        result
+                    }
+                    // Whoever is down now is known from before: the client need not wait for it.
+                    Err(failure) => match about {
+                        Some(about) => listing::initialized(asked, Some(about)).into(),
+                        None => return json(StatusCode::OK, failed(received.id, id, &failure)),
+                    },
                 }
-                Ok(Opened { lane, initialized }) => {
-                    let result = match initialized {
-                        Some(Answer::Result(result)) => result,
-                        _ => listing::initialized(asked, Some(&lane.spoken.about)).into(),
-                    };
-                    session.lanes.lock().await.insert((service.clone(), None), lane);
-                    result
-                }
-                // Whoever is down now is known from before: the client need not wait for it.
-                Err(failure) => match received.scope.view(received.snapshot).and_then(|view| view.about()) {
-                    Some(about) => listing::initialized(asked, Some(about)).into(),
-                    None => return json(StatusCode::OK, failed(received.id, id, &failure)),
-                },
-            },
+            }
             Scope::Merged | Scope::Profile(_) => Bytes::from(listing::initialized(asked, None)),
         };
         if let Some(evicted) = self.sessions.add(&session) {
@@ -131,7 +135,7 @@ impl Endpoint {
         let kind = listing::kind_of(method);
         let passes = received.scope.is_service() && (kind.is_none() || !view.is_filtered());
         if passes
-            && !self.is_kept_here(session, method).await
+            && !self.is_kept_here(session, method)
             && let Some(response) = self.pass(received, message, Some(session), kind.is_some()).await
         {
             return response;
@@ -148,9 +152,9 @@ impl Endpoint {
     }
 
     /// Whether a method is the session's own matter, because the instance's era has no such method.
-    async fn is_kept_here(&self, session: &Session, method: &str) -> bool {
+    fn is_kept_here(&self, session: &Session, method: &str) -> bool {
         let stateful = method == "logging/setLevel" || wanted::is_subscription(method);
-        stateful && session.lanes.lock().await.values().any(|lane| lane.spoken.era == Era::Modern)
+        stateful && session.lanes().iter().any(|lane| lane.spoken.era == Era::Modern)
     }
 
     /// The level holds for all instances behind the session, those that are reached later too.
@@ -159,7 +163,7 @@ impl Endpoint {
             return refuse(Era::Legacy, Some(id), answer::INVALID_PARAMS, "`level` is missing");
         };
         session.set_log_level(level.get());
-        for lane in own_lanes(session).await {
+        for lane in own_lanes(session) {
             self.tell(&lane, message, Some(&lane.instance.peer.next_id().to_string())).await;
         }
         json(StatusCode::OK, answer::result(id, b"{}"))
@@ -183,10 +187,11 @@ impl Endpoint {
                 return json(StatusCode::OK, answer::error(Some(id), code, &text, None));
             }
         };
-        let lane = match self.lane(session, received.snapshot, &call.service, None).await {
-            Ok(lane) => lane,
-            Err(failure) => return json(StatusCode::OK, failed(received.id, id, &failure)),
-        };
+        let lane =
+            match self.lane(session, received.snapshot, &call.service, None, self.control_times()).await {
+                Ok(lane) => lane,
+                Err(failure) => return json(StatusCode::OK, failed(received.id, id, &failure)),
+            };
         let uri = call.name.clone().unwrap_or_default();
         let begins = message.method() == "resources/subscribe";
         session.subscribe(&uri, Some(&call.service).filter(|_| begins));
@@ -209,7 +214,7 @@ impl Endpoint {
                 drop(waiting.send(Bytes::copy_from_slice(message.text.as_bytes())))
             }
             None if session.scope.is_service() => {
-                for lane in own_lanes(session).await {
+                for lane in own_lanes(session) {
                     self.send(&lane, &Splice::new(message.text)).await;
                 }
             }
@@ -224,7 +229,7 @@ impl Endpoint {
             // To those that were greeted with the client's own words, its word that it is ready goes on too.
             "notifications/initialized" if !session.scope.is_service() => {}
             _ => {
-                for lane in own_lanes(session).await {
+                for lane in own_lanes(session) {
                     self.send(&lane, &Splice::new(message.text)).await;
                 }
             }
@@ -265,6 +270,6 @@ impl Endpoint {
 }
 
 /// The lanes whose sessions are the client's own.
-async fn own_lanes(session: &Session) -> Vec<Arc<Lane>> {
-    session.lanes.lock().await.values().filter(|lane| lane.is_own()).cloned().collect()
+fn own_lanes(session: &Session) -> Vec<Arc<Lane>> {
+    session.lanes().into_iter().filter(|lane| lane.is_own()).collect()
 }

@@ -15,6 +15,7 @@ use super::{Endpoint, Received, Scope, failed, json};
 use crate::body::Body;
 use crate::mcp::message::Message;
 use crate::proxy::{CallFailure, Carry};
+use crate::upstream::Times;
 
 impl Endpoint {
     /// Passes a request on and its answer back. `None` when there is nobody to ask and `known` says that the answer
@@ -29,11 +30,12 @@ impl Endpoint {
         let Scope::Service(service) = received.scope else { return None };
         let call = Call::plain(service);
         let id = message.id().unwrap_or("null");
+        let times = self.times_when(known);
         let passed = match session {
-            None => self.pass_modern(received, message, &call).await,
-            Some(session) => match self.lane(session, received.snapshot, service, None).await {
+            None => self.pass_modern(received, message, &call, known).await,
+            Some(session) => match self.lane(session, received.snapshot, service, None, times).await {
                 Ok(lane) => {
-                    let passed = self.pass_legacy(received, message, session, &lane, &call).await;
+                    let passed = self.pass_legacy(received, message, session, &lane, &call, times).await;
                     if passed.as_ref().is_err_and(is_lost) {
                         return Some(self.gone(Some(session)));
                     }
@@ -54,9 +56,10 @@ impl Endpoint {
         received: &Received<'_>,
         message: &Message<'_>,
         call: &Call,
+        known: bool,
     ) -> Result<Response<Body>, CallFailure> {
         let client = modern_client(message);
-        let (headers, times) = (received.headers, self.control_times());
+        let (headers, times) = (received.headers, self.times_when(known));
         let names = Names::default();
         let courier = Courier {
             endpoint: self,
@@ -84,9 +87,10 @@ impl Endpoint {
         session: &Arc<Session>,
         lane: &Arc<Lane>,
         call: &Call,
+        times: Times,
     ) -> Result<Response<Body>, CallFailure> {
         let client = Client::Legacy { session, lane };
-        let (headers, times) = (received.headers, self.control_times());
+        let headers = received.headers;
         let names = Names::at(lane, message);
         let id = message.id().unwrap_or("null");
         let tie = Tie::new(session, lane, id, names.id.as_deref().unwrap_or(id));
@@ -119,7 +123,7 @@ impl Endpoint {
         call: &Call,
     ) -> Response<Body> {
         let id = message.id().unwrap_or("null");
-        let passed = self.pass_legacy(received, message, session, lane, call).await;
+        let passed = self.pass_legacy(received, message, session, lane, call, self.control_times()).await;
         passed.unwrap_or_else(|failure| json(StatusCode::OK, failed(received.id, id, &failure)))
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -31,8 +32,8 @@ pub(super) struct Session {
     pub capabilities: Box<str>,
     /// Who it says it is; empty when it does not.
     pub client: Box<str>,
-    /// By service and tag. The lock is held while a lane is opened: one client has one session with an instance.
-    pub lanes: tokio::sync::Mutex<HashMap<(Name, Option<Name>), Arc<Lane>>>,
+    /// By service and tag.
+    berths: Mutex<HashMap<(Name, Option<Name>), Arc<Berth>>>,
     /// A lane was opened or lost.
     pub lanes_changed: Notify,
     /// What instances asked the client, by the id that the client knows.
@@ -50,6 +51,14 @@ pub(super) struct Session {
     /// Requests and streams under way: a session with one is not idle.
     busy: AtomicUsize,
     next_question: AtomicU64,
+}
+
+/// The place of a lane. Whoever opens it holds its lock: one client has one session with an instance, and nobody who
+/// wants another lane waits.
+#[derive(Default)]
+pub(super) struct Berth {
+    pub opening: tokio::sync::Mutex<()>,
+    pub lane: ArcSwapOption<Lane>,
 }
 
 /// A question of an instance that waits for the client's answer.
@@ -107,7 +116,7 @@ impl Session {
             params: params.into(),
             capabilities: capabilities.into(),
             client: client.into(),
-            lanes: tokio::sync::Mutex::default(),
+            berths: Mutex::default(),
             lanes_changed: Notify::new(),
             asked: Mutex::default(),
             under_way: Mutex::default(),
@@ -119,6 +128,23 @@ impl Session {
             busy: AtomicUsize::new(0),
             next_question: AtomicU64::new(1),
         }
+    }
+
+    pub fn berth(&self, service: &Name, tag: Option<&Name>) -> Arc<Berth> {
+        Arc::clone(lock(&self.berths).entry((service.clone(), tag.cloned())).or_default())
+    }
+
+    /// The lanes that are open.
+    pub fn lanes(&self) -> Vec<Arc<Lane>> {
+        lock(&self.berths).values().filter_map(|berth| berth.lane.load_full()).collect()
+    }
+
+    /// Takes a lane out, or all of them.
+    pub fn clear_lanes(&self, lost: Option<&Arc<Lane>>) -> Vec<Arc<Lane>> {
+        let berths = lock(&self.berths);
+        let gone = |lane: &Arc<Lane>| lost.is_none_or(|lost| Arc::ptr_eq(lane, lost));
+        let taken = berths.values().filter(|berth| berth.lane.load().as_ref().is_some_and(gone));
+        taken.filter_map(|berth| berth.lane.swap(None)).collect()
     }
 
     /// What keeps the calls of one session together.

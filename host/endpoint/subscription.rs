@@ -21,6 +21,8 @@ use crate::registry::{Instance, Service, Snapshot};
 use crate::upstream::{Post, Spoken};
 
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How long an acknowledgement waits for slow instances.
+const SETTLE: Duration = Duration::from_millis(500);
 const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
 /// Resources that one client may be told of.
 const RESOURCES_MAX: usize = 1000;
@@ -65,7 +67,6 @@ impl Endpoint {
         };
         let (endpoint, scope) = (Arc::clone(self), received.scope.clone());
         stream(move |out| async move {
-            put_event(&out, None, &wish.acknowledgement()).await;
             tokio::select! {
                 () = endpoint.watch_for(&scope, &wish, &out) => {}
                 () = endpoint.stop.cancelled() => put_event(&out, None, &wish.end()).await,
@@ -76,48 +77,58 @@ impl Endpoint {
     async fn watch_for(&self, scope: &Scope, wish: &Wish, out: &Out) {
         let mut generations = self.registry.generations();
         let mut revisions = Revisions::default();
-        let mut ears = Ears::default();
-        let mut open: Vec<Arc<Instance>> = Vec::new();
+        let mut listening = Listening::default();
         let mut ticks = tokio::time::interval(KEEP_ALIVE);
-        // The first tick comes at once, and would only say what the acknowledgement has said.
+        // The first tick comes at once, and would only say what the acknowledgement says.
         ticks.tick().await;
+        self.listen_to_all(&mut listening, scope, wish).await;
+        // What happens behind the acknowledgement is told, so it waits until the instances listen, for a moment.
+        let early = listening.settle(wish, scope).await;
+        put_event(out, None, &wish.acknowledgement()).await;
+        for told in early {
+            put_event(out, None, &told).await;
+        }
         loop {
-            let snapshot = self.registry.snapshot();
-            if let Some(view) = scope.view(&snapshot).filter(|_| !scope.is_service()) {
+            if let Some(view) = scope.view(&self.registry.snapshot()).filter(|_| !scope.is_service()) {
                 for method in revisions.changes(view) {
                     if changed_list(method).is_some_and(|list| wish.lists.contains(&list)) {
                         put_event(out, None, &wish.notification(method)).await;
                     }
                 }
             }
-            open.retain(|instance| {
-                snapshot
-                    .instance(instance.name().as_str())
-                    .is_some_and(|now| Arc::ptr_eq(&now.peer, &instance.peer))
-            });
-            for instance in instances(&snapshot, scope, wish) {
-                if open.iter().any(|known| Arc::ptr_eq(&known.peer, &instance.peer)) {
-                    continue;
+            tokio::select! {
+                changed = generations.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.listen_to_all(&mut listening, scope, wish).await;
                 }
-                open.push(Arc::clone(instance));
-                if let Some(spoken) = self.prepare(instance, wish).await {
-                    ears.open(instance, &spoken, &wish.interest(instance, scope), self.control_times());
+                _ = ticks.tick() => {
+                    out.put(Bytes::from_static(b": keep-alive\n\n")).await;
+                    listening.resting.clear();
+                    self.listen_to_all(&mut listening, scope, wish).await;
+                }
+                told = listening.next(wish, scope) => {
+                    if let Some(told) = told {
+                        put_event(out, None, &told).await;
+                    }
                 }
             }
-            tokio::select! {
-                changed = generations.changed() => if changed.is_err() { return },
-                _ = ticks.tick() => out.put(Bytes::from_static(b": keep-alive\n\n")).await,
-                (instance, heard) = ears.next() => match heard {
-                    Heard::Event(event) => {
-                        let told = event.data.filter(|data| !data.is_empty()).and_then(|data| wish.told(&data, &instance, scope));
-                        if let Some(told) = told {
-                            put_event(out, None, &told).await;
-                        }
-                    }
-                    Heard::Opened => {}
-                    // Opened again with the next change of the mesh.
-                    Heard::Ended => open.retain(|known| !Arc::ptr_eq(&known.peer, &instance.peer)),
-                },
+        }
+    }
+
+    /// Listens to the instances that have to do with the wish and are not listened to yet.
+    async fn listen_to_all(&self, listening: &mut Listening, scope: &Scope, wish: &Wish) {
+        let snapshot = self.registry.snapshot();
+        listening.forget_absent(&snapshot);
+        for instance in instances(&snapshot, scope, wish) {
+            if listening.knows(instance) {
+                continue;
+            }
+            listening.open.push((Arc::clone(instance), false));
+            if let Some(spoken) = self.prepare(instance, wish).await {
+                let interest = wish.interest(instance, scope);
+                listening.ears.open(instance, &spoken, &interest, self.control_times());
             }
         }
     }
@@ -143,6 +154,69 @@ impl Endpoint {
             }
         }
         Some(spoken)
+    }
+}
+
+/// The instances that are listened to.
+#[derive(Default)]
+struct Listening {
+    ears: Ears,
+    /// And whether each of them is known to tell.
+    open: Vec<(Arc<Instance>, bool)>,
+    /// Those whose streams ended: they are opened again, but not at once.
+    resting: Vec<Arc<Instance>>,
+}
+
+impl Listening {
+    fn knows(&self, instance: &Instance) -> bool {
+        let same = |known: &Arc<Instance>| Arc::ptr_eq(&known.peer, &instance.peer);
+        self.open.iter().any(|(known, _)| same(known)) || self.resting.iter().any(same)
+    }
+
+    fn forget_absent(&mut self, snapshot: &Snapshot) {
+        self.open.retain(|(instance, _)| {
+            let present = snapshot.instance(instance.name().as_str());
+            present.is_some_and(|now| Arc::ptr_eq(&now.peer, &instance.peer))
+        });
+    }
+
+    /// Waits until all tell, or a moment has passed, and gives back what was told meanwhile.
+    async fn settle(&mut self, wish: &Wish, scope: &Scope) -> Vec<Bytes> {
+        let mut early = Vec::new();
+        let settled = async {
+            while self.open.iter().any(|(_, tells)| !tells) {
+                early.extend(self.next(wish, scope).await);
+            }
+        };
+        // Whoever is slower is heard from when it comes.
+        tokio::time::timeout(SETTLE, settled).await.ok();
+        early
+    }
+
+    /// What is told next; `None` when it was nothing for this client.
+    async fn next(&mut self, wish: &Wish, scope: &Scope) -> Option<Bytes> {
+        let (instance, heard) = self.ears.next().await;
+        let same = |known: &Arc<Instance>| Arc::ptr_eq(&known.peer, &instance.peer);
+        let legacy = instance.peer.spoken().is_some_and(|spoken| spoken.era == Era::Legacy);
+        let tells = match &heard {
+            Heard::Opened => legacy,
+            Heard::Event(_) => true,
+            Heard::Ended => {
+                self.open.retain(|(known, _)| !same(known));
+                self.resting.push(instance);
+                return None;
+            }
+        };
+        for (known, told) in &mut self.open {
+            *told |= tells && same(known);
+        }
+        match heard {
+            Heard::Event(event) => {
+                let data = event.data.filter(|data| !data.is_empty())?;
+                wish.told(&data, &instance, scope)
+            }
+            Heard::Opened | Heard::Ended => None,
+        }
     }
 }
 
