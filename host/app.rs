@@ -151,7 +151,12 @@ async fn run(config: Config) -> anyhow::Result<()> {
         ends.last_request.clone(),
     ));
     tracker.spawn(Arc::clone(&endpoint).sweep(stop.clone()));
-    let edge = Arc::new(Edge { guard, proxy: Arc::clone(&proxy), endpoint, surface: surface(pages) });
+    let edge = Arc::new(Edge {
+        guard,
+        proxy: Arc::clone(&proxy),
+        endpoint: Arc::clone(&endpoint),
+        surface: surface(pages),
+    });
     let workers = Workers::start(config.workers, &edge, &ends, plugin::set_worker)
         .context("cannot start the workers")?;
     let workers = Arc::new(workers);
@@ -177,6 +182,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
             tracing::warn!("some workers did not end in time");
         }
     }
+    endpoint.close_all();
+    stop_processes(&registry).await;
     stop.cancel();
     drop(watcher);
     tracker.close();
@@ -189,6 +196,13 @@ async fn run(config: Config) -> anyhow::Result<()> {
     store.stop().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Ends the instances that are processes, all at once.
+async fn stop_processes(registry: &Registry) {
+    let snapshot = registry.snapshot();
+    let peers = snapshot.instances().map(|instance| Arc::clone(&instance.peer));
+    futures_util::future::join_all(peers.map(|peer| async move { peer.stop().await })).await;
 }
 
 fn open_plugins(

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{CallTimes, ProbeTimes};
 use crate::mesh::lease::LeasePhase;
 use crate::registry::{Instance, Registry};
-use crate::upstream::{Probe, Times, chain};
+use crate::upstream::{Events, Probe, Times, chain};
 
 /// Probes under way at once.
 const PARALLEL: usize = 256;
@@ -22,6 +22,8 @@ const PARALLEL: usize = 256;
 const LISTING: Duration = Duration::from_secs(10);
 /// It is listed again with every so many probes.
 const LIST_EVERY: u32 = 6;
+/// How long after a change an instance is left alone before it is asked what has changed.
+const SETTLE: Duration = Duration::from_millis(20);
 /// Pause after the first failure of a new instance; doubles up to the usual distance.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 
@@ -80,6 +82,21 @@ impl Prober {
     }
 }
 
+/// Waits for the instance to say something; says whether it is that a list changed. The stream is gone after its end.
+async fn told(changes: &mut Option<Events>) -> bool {
+    let Some(events) = changes else { return std::future::pending().await };
+    match events.next().await {
+        Ok(Some(event)) => {
+            let data = event.data.unwrap_or_default();
+            memchr::memmem::find(&data, b"/list_changed\"").is_some()
+        }
+        Ok(None) | Err(_) => {
+            *changes = None;
+            false
+        }
+    }
+}
+
 struct Watch {
     registry: Registry,
     instance: Arc<Instance>,
@@ -94,6 +111,7 @@ impl Watch {
         let mut proved = self.instance.phase != LeasePhase::Restored;
         let mut round: u32 = 0;
         let mut retry = FIRST_RETRY;
+        let mut changes: Option<Events> = None;
         loop {
             let probe = self.probe().await;
             let good = probe == Probe::Good;
@@ -115,7 +133,21 @@ impl Watch {
                 retry = (retry * 2).min(self.probes.every);
                 retry
             };
-            tokio::time::sleep(pause.mul_f64(0.8 + 0.4 * fastrand::f64())).await;
+            if listed && changes.is_none() {
+                changes = self.instance.peer.changes(&self.times(self.probes.timeout)).await;
+            }
+            let pause = tokio::time::sleep(pause.mul_f64(0.8 + 0.4 * fastrand::f64()));
+            tokio::pin!(pause);
+            loop {
+                tokio::select! {
+                    () = &mut pause => break,
+                    told = told(&mut changes) => if told {
+                        // Several lists often change together.
+                        tokio::time::sleep(SETTLE).await;
+                        listed = self.list().await;
+                    }
+                }
+            }
         }
     }
 

@@ -8,11 +8,9 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
-use crate::mcp::envelope;
-use crate::mcp::era::{Era, METHOD};
 use crate::mcp::sse::Event;
 use crate::registry::Instance;
-use crate::upstream::{Events, Post, Reply, SendError, Spoken, Times};
+use crate::upstream::{Events, Reply, Spoken, Times};
 
 type Next = Pin<Box<dyn Future<Output = (Arc<Instance>, Heard, Option<Events>)> + Send>>;
 
@@ -41,7 +39,7 @@ impl Ears {
     pub fn open(&self, instance: &Arc<Instance>, spoken: &Arc<Spoken>, interest: &Interest, times: Times) {
         let (instance, spoken, interest) = (Arc::clone(instance), Arc::clone(spoken), interest.clone());
         self.0.push(Box::pin(async move {
-            match open(&instance, &spoken, &interest, &times).await {
+            match instance.peer.listen_for(&spoken, &interest.notifications, &times).await {
                 Ok(Reply::Stream(stream)) => (instance, Heard::Opened, Some(stream.events)),
                 // Servers need not offer one.
                 Ok(Reply::Whole(_)) => (instance, Heard::Ended, None),
@@ -76,22 +74,6 @@ async fn hear(instance: Arc<Instance>, mut events: Events) -> (Arc<Instance>, He
             (instance, Heard::Ended, None)
         }
     }
-}
-
-async fn open(
-    instance: &Instance,
-    spoken: &Spoken,
-    interest: &Interest,
-    times: &Times,
-) -> Result<Reply, SendError> {
-    if spoken.era == Era::Legacy {
-        return instance.peer.listen(spoken, None, times).await;
-    }
-    let id = instance.peer.next_id().to_string();
-    let body = envelope::listen(&id, &interest.notifications);
-    let headers = [(METHOD, &b"subscriptions/listen"[..])];
-    let post = Post { id: Some(&id), token: None, headers: &headers, body: &[&body] };
-    instance.peer.post(spoken, &post, times).await
 }
 
 /// The list whose change a notification tells.

@@ -182,6 +182,13 @@ impl Endpoint {
         }
     }
 
+    /// Ends all sessions.
+    pub fn close_all(self: &Arc<Self>) {
+        for session in self.sessions.take_all() {
+            self.close(session);
+        }
+    }
+
     /// Sessions of clients now.
     pub fn session_count(&self) -> usize {
         self.sessions.count()

@@ -279,6 +279,11 @@ impl Sessions {
         over
     }
 
+    pub fn take_all(&self) -> Vec<Arc<Session>> {
+        let all = self.shards.iter().flat_map(|shard| std::mem::take(&mut *lock(shard)).into_values());
+        all.collect()
+    }
+
     pub fn sweep_every(&self) -> Duration {
         (self.limits.idle_timeout / 4).clamp(Duration::from_millis(100), Duration::from_secs(10))
     }

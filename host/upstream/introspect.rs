@@ -5,17 +5,22 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::ask::{Answer, Ask};
-use super::peer::Peer;
+use super::peer::{Peer, Post, Spoken};
+use super::reply::{Events, Reply};
 use super::{SendError, Times};
 use crate::mcp::answer::METHOD_NOT_FOUND;
 use crate::mcp::declared::{Announced, Page};
 use crate::mcp::envelope;
+use crate::mcp::era::METHOD;
 use crate::mesh::offer::{Era, Item, Kind, Offer};
 
 /// Most tools that are kept of one instance; so for prompts, resources and templates.
 pub const ITEMS_MAX: usize = 1000;
 /// Most pages of one listing that are asked for.
 const PAGES_MAX: usize = 100;
+
+/// Interest in all lists.
+const ALL_LISTS: &str = r#"{"toolsListChanged":true,"promptsListChanged":true,"resourcesListChanged":true}"#;
 
 /// What a probe found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +55,41 @@ impl Peer {
         };
         // Any answer in the protocol is a sign of life, an error too: some servers do not know `ping`.
         self.ask(&Ask { method, name: None, members: &[], mirrored: &[] }, times).await.map(drop)
+    }
+
+    /// Opens a stream of what the instance says unasked. A modern one is told what is listened for: the
+    /// `notifications` of `subscriptions/listen`, JSON text.
+    ///
+    /// # Errors
+    /// The instance could not be asked.
+    pub async fn listen_for(
+        &self,
+        spoken: &Spoken,
+        notifications: &str,
+        times: &Times,
+    ) -> Result<Reply, SendError> {
+        if spoken.era == Era::Legacy {
+            return self.listen(spoken, None, times).await;
+        }
+        let id = self.next_id().to_string();
+        let body = envelope::listen(&id, notifications);
+        let headers = [(METHOD, &b"subscriptions/listen"[..])];
+        let post = Post { id: Some(&id), token: None, headers: &headers, body: &[&body] };
+        self.post(spoken, &post, times).await
+    }
+
+    /// A stream that tells when what is offered changes; `None` where the instance has none.
+    pub async fn changes(&self, times: &Times) -> Option<Events> {
+        let spoken = self.ready(times).await.ok()?;
+        let says = spoken.about.capabilities.as_deref().is_some_and(|said| said.contains("listChanged"));
+        if !says {
+            return None;
+        }
+        match self.listen_for(&spoken, ALL_LISTS, times).await {
+            Ok(Reply::Stream(stream)) => Some(stream.events),
+            // Servers need not offer one; what changes is then seen at the next listing.
+            Ok(Reply::Whole(_)) | Err(_) => None,
+        }
     }
 
     /// Everything that the instance offers, as it declares it. `declared` are the tools that it gave when it

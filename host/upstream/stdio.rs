@@ -66,6 +66,7 @@ impl Stdio {
         let desk = Arc::new(Desk {
             waiting: Mutex::default(),
             unasked: broadcast::Sender::new(UNASKED),
+            is_own: command.per_session,
             gone: CancellationToken::new(),
         });
         let group = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
@@ -85,8 +86,17 @@ struct Desk {
     /// By request id, its JSON text.
     waiting: Mutex<HashMap<Box<str>, Waiting>>,
     unasked: broadcast::Sender<Bytes>,
+    /// The process is one client's: what it asks unasked can be led to that client.
+    is_own: bool,
     /// The process has ended, or closed its output.
     gone: CancellationToken,
+}
+
+impl Desk {
+    /// Whether a question that belongs to no request has somebody to answer it.
+    fn has_listener(&self) -> bool {
+        self.is_own && self.unasked.receiver_count() > 0
+    }
 }
 
 #[derive(Debug)]
@@ -270,9 +280,7 @@ async fn read(output: impl AsyncRead + Unpin, desk: Arc<Desk>, lines: mpsc::Send
             // Whoever went away meanwhile needs it no more.
             (Some(owner), _) => drop(owner.send(message).await),
             (None, Shape::Answer { .. }) => {}
-            (None, Shape::Request { id, method })
-                if desk.unasked.receiver_count() == 0 || *method == "ping" =>
-            {
+            (None, Shape::Request { id, method }) if !desk.has_listener() || *method == "ping" => {
                 let answer = if *method == "ping" { envelope::pong_to(id) } else { envelope::refusal_to(id) };
                 if let Some(lines) = lines.upgrade() {
                     drop(lines.send(self::line(&[&answer])).await);
