@@ -1,9 +1,11 @@
 //! A client's call, from what it wants to its answer.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
+use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use super::courier::{Carried, Client, Courier, Names};
@@ -16,7 +18,7 @@ use crate::body::Body;
 use crate::clock;
 use crate::mcp::answer;
 use crate::mcp::era::Era;
-use crate::mcp::message::Message;
+use crate::mcp::message::{Message, Text};
 use crate::mcp::own::{OwnCall, OwnTool};
 use crate::mcp::turn;
 use crate::proxy::{Account, Asked, Attempt, CallFailure, Ending, Run};
@@ -40,7 +42,7 @@ impl Endpoint {
         };
         let wanted = match Wanted::read(received.scope, view, received.snapshot, message) {
             Ok(Wanted::Call(call)) => call,
-            Ok(Wanted::Own(tool)) => return self.own(received, message, session, era, tool).await,
+            Ok(Wanted::Own(tool)) => return Box::pin(self.own(received, message, session, era, tool)).await,
             // What is not there is an answer, not an error of the transport.
             Err(NotThere(code, text)) => {
                 return json(StatusCode::OK, answer::error(Some(id), code, &text, None));
@@ -55,7 +57,7 @@ impl Endpoint {
                 Ok(response) => response,
                 Err(begun) => {
                     let side = Side::new(received, message, session.cloned());
-                    Relay::answer_with(self, *begun, side, entered).await
+                    Box::pin(Relay::answer_with(self, *begun, side, entered)).await
                 }
             },
             Err(CallFailure::Upstream { error: SendError::SessionGone, .. })
@@ -85,10 +87,10 @@ impl Endpoint {
         received: &Received<'a>,
         message: &Message<'a>,
         session: Option<&Arc<Session>>,
-        call: &wanted::Call,
+        call: &wanted::Call<'_>,
     ) -> Result<Begun, CallFailure> {
         let client = match session {
-            Some(session) => session.client.to_string(),
+            Some(session) => Cow::Borrowed(&*session.client),
             None => client_name(message),
         };
         let arguments = message.params().and_then(|params| params.arguments);
@@ -127,7 +129,7 @@ impl Endpoint {
             }
             Some(session) => {
                 let legacy = Legacy { endpoint: self, received, message, session, call };
-                let begun = legacy.begin(&run, &mut account).await;
+                let begun = Box::pin(legacy.begin(&run, &mut account)).await;
                 begun.map(|(attempt, carried, tie)| (attempt, carried, Some(tie)))
             }
         };
@@ -168,12 +170,12 @@ impl Endpoint {
         };
         let arguments = message.params().and_then(|params| params.arguments);
         let arguments = arguments.map_or(NO_ARGUMENTS, |arguments| arguments.get().as_bytes());
-        let client = session.map_or_else(|| client_name(message), |session| session.client.to_string());
+        let client = session.map_or_else(|| client_name(message), |session| Cow::Borrowed(&*session.client));
         let call = OwnCall {
             tool,
             arguments: Bytes::copy_from_slice(arguments),
             profile: received.scope.profile(),
-            client,
+            client: client.into_owned(),
         };
         let result = (self.own)(call).await;
         let answer = answer::result(id, &result);
@@ -244,7 +246,7 @@ struct Legacy<'r, 'a> {
     received: &'r Received<'a>,
     message: &'r Message<'a>,
     session: &'r Arc<Session>,
-    call: &'r wanted::Call,
+    call: &'r wanted::Call<'r>,
 }
 
 impl Legacy<'_, '_> {
@@ -307,15 +309,21 @@ pub(super) fn modern_client<'a>(message: &Message<'a>) -> Client<'a> {
 }
 
 /// Who a modern request says it is from.
-fn client_name(message: &Message<'_>) -> String {
+fn client_name<'a>(message: &Message<'a>) -> Cow<'a, str> {
     let info = message.meta().and_then(|meta| meta.client_info);
     info.map(|info| name_in(info.get())).unwrap_or_default()
 }
 
 /// The `name` of a `clientInfo`.
-pub(super) fn name_in(info: &str) -> String {
-    turn::Members::of(info)
-        .and_then(|info| info.get("name"))
-        .and_then(|name| serde_json::from_str(name).ok())
+pub(super) fn name_in(info: &str) -> Cow<'_, str> {
+    #[derive(Deserialize)]
+    struct Info<'a> {
+        #[serde(borrow, default)]
+        name: Option<Text<'a>>,
+    }
+    serde_json::from_str::<Info<'_>>(info)
+        .ok()
+        .and_then(|info| info.name)
+        .map(|name| name.0)
         .unwrap_or_default()
 }

@@ -1,5 +1,6 @@
 //! Bringing a client's request to an instance, in the words of the instance's era.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::HeaderMap;
@@ -46,7 +47,7 @@ pub(super) struct Courier<'r, 'a> {
     /// The routers' word; `None` for what they are not asked about.
     pub permitted: Option<&'r Permitted<policy::Call<'a>>>,
     pub times: Times,
-    pub call: &'r wanted::Call,
+    pub call: &'r wanted::Call<'r>,
     pub message: &'r Message<'a>,
     pub headers: &'r HeaderMap,
     pub client: Client<'r>,
@@ -241,7 +242,7 @@ impl Courier<'_, '_> {
         }
     }
 
-    fn header_name(&self) -> Option<String> {
+    fn header_name(&self) -> Option<Cow<'_, str>> {
         match self.message.method() {
             "tools/call" => Some(header_name(self.tool())),
             "completion/complete" => None,

@@ -192,9 +192,9 @@ impl Endpoint {
                 Ok(lane) => lane,
                 Err(failure) => return json(StatusCode::OK, failed(received.id, id, &failure)),
             };
-        let uri = call.name.clone().unwrap_or_default();
+        let uri = call.name.as_deref().unwrap_or_default();
         let begins = message.method() == "resources/subscribe";
-        session.subscribe(&uri, Some(&call.service).filter(|_| begins));
+        session.subscribe(uri, Some(&call.service).filter(|_| begins));
         if lane.spoken.era == Era::Legacy {
             return self.forward(received, message, session, &lane, &call).await;
         }

@@ -147,8 +147,10 @@ impl Endpoint {
         let modern = request.headers().get(PROTOCOL_VERSION).is_some_and(|version| version == MODERN_VERSION);
         match *request.method() {
             Method::POST => {}
-            Method::GET if !modern => return self.listen(request.headers(), &scope, &snapshot).await,
-            Method::DELETE if !modern => return self.end(request.headers(), &scope).await,
+            Method::GET if !modern => {
+                return Box::pin(self.listen(request.headers(), &scope, &snapshot)).await;
+            }
+            Method::DELETE if !modern => return Box::pin(self.end(request.headers(), &scope)).await,
             _ => return wrong_method(modern),
         }
         let (head, body) = request.into_parts();
@@ -161,7 +163,7 @@ impl Endpoint {
             Received { id, scope: &scope, headers: &head.headers, body: &body, snapshot: &snapshot };
         match Message::read(&body) {
             Ok(message) if is_modern(&message, &head.headers) => self.modern(&received, &message).await,
-            Ok(message) => self.legacy(&received, &message).await,
+            Ok(message) => Box::pin(self.legacy(&received, &message)).await,
             Err(error) => malformed(&error),
         }
     }

@@ -38,12 +38,12 @@ impl Endpoint {
             return super::problem(&received.scope.missing());
         };
         if method == "subscriptions/listen" {
-            return self.subscribe(received, message).await;
+            return Box::pin(self.subscribe(received, message)).await;
         }
         if wanted::is_call(method) {
             return match self.held(message) {
                 None => self.call(received, message, None).await,
-                Some(Ok((waiting, input))) => waiting.resume(received, message, &input).await,
+                Some(Ok((waiting, input))) => Box::pin(waiting.resume(received, message, &input)).await,
                 Some(Err(text)) => {
                     json(StatusCode::OK, answer::error(Some(id), answer::INVALID_PARAMS, &text, None))
                 }
@@ -58,7 +58,7 @@ impl Endpoint {
                 (_, Some(_)) => !view.is_filtered(),
                 _ => true,
             };
-        if asks && let Some(response) = self.pass(received, message, None, kind.is_some()).await {
+        if asks && let Some(response) = Box::pin(self.pass(received, message, None, kind.is_some())).await {
             return response;
         }
         match (method, kind) {

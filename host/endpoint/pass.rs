@@ -55,7 +55,7 @@ impl Endpoint {
         self: &Arc<Self>,
         received: &Received<'_>,
         message: &Message<'_>,
-        call: &Call,
+        call: &Call<'_>,
         known: bool,
     ) -> Result<Response<Body>, CallFailure> {
         let client = modern_client(message);
@@ -86,7 +86,7 @@ impl Endpoint {
         message: &Message<'_>,
         session: &Arc<Session>,
         lane: &Arc<Lane>,
-        call: &Call,
+        call: &Call<'_>,
         times: Times,
     ) -> Result<Response<Body>, CallFailure> {
         let client = Client::Legacy { session, lane };
@@ -120,7 +120,7 @@ impl Endpoint {
         message: &Message<'_>,
         session: &Arc<Session>,
         lane: &Arc<Lane>,
-        call: &Call,
+        call: &Call<'_>,
     ) -> Response<Body> {
         let id = message.id().unwrap_or("null");
         let passed = self.pass_legacy(received, message, session, lane, call, self.control_times()).await;

@@ -1,5 +1,6 @@
 //! From an instance's answer to the client's: message by message, each in the words of the client's era.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -494,7 +495,7 @@ impl Relay {
         let Ok(Wanted::Call(mut call)) = Wanted::read(&self.side.scope, view, &snapshot, &message) else {
             return Err(SendError::StreamEnded);
         };
-        call.tool.clone_from(&self.names.tool);
+        call.tool = Cow::Borrowed(&self.names.tool);
         let mut more = vec![("inputResponses", answers)];
         more.extend(state.map(|state| ("requestState", state)));
         let reply = self.resend(session, lane, &message, &call, &more).await?;
@@ -509,7 +510,7 @@ impl Relay {
         session: &Arc<Session>,
         lane: &Arc<Lane>,
         message: &Message<'_>,
-        call: &Call,
+        call: &Call<'_>,
         more: &[(&str, &str)],
     ) -> Result<Reply, SendError> {
         let times = Times { deadline: self.deadline, ..self.endpoint.control_times() };

@@ -15,20 +15,20 @@ use crate::mesh::offer::Kind;
 use crate::registry::Snapshot;
 
 /// What a request wants.
-pub(super) enum Wanted {
+pub(super) enum Wanted<'m> {
     /// Something that an instance does.
-    Call(Call),
+    Call(Call<'m>),
     /// One of the proxy's own tools.
     Own(OwnTool),
 }
 
 /// A request for an instance.
-pub(super) struct Call {
+pub(super) struct Call<'m> {
     pub service: Name,
     /// The tool's own name; empty for other methods.
-    pub tool: String,
+    pub tool: Cow<'m, str>,
     /// What stands in the `Mcp-Name` header, as the instance knows it.
-    pub name: Option<String>,
+    pub name: Option<Cow<'m, str>>,
     /// Spans of the message and the JSON text that takes their place. The tool's name is not among them: a router
     /// may still change it.
     pub edits: Vec<(Range<usize>, String)>,
@@ -59,12 +59,12 @@ pub(super) fn is_subscription(method: &str) -> bool {
     matches!(method, "resources/subscribe" | "resources/unsubscribe")
 }
 
-impl Wanted {
+impl<'m> Wanted<'m> {
     pub fn read(
         scope: &Scope,
         view: &View,
         snapshot: &Snapshot,
-        message: &Message<'_>,
+        message: &Message<'m>,
     ) -> Result<Self, NotThere> {
         // Replaced below by the service that the request is found to be for.
         let mut call = Call::plain(view.services().first().ok_or_else(nothing)?);
@@ -93,12 +93,9 @@ impl Wanted {
                     return Err(unknown(kind, text));
                 }
                 if kind == Some(Kind::Tool) {
-                    call.tool = text
-                        .as_deref()
-                        .map(str::to_owned)
-                        .ok_or_else(|| invalid("`name` must be a string"))?;
+                    call.tool = text.clone().ok_or_else(|| invalid("`name` must be a string"))?;
                 }
-                call.name = text.as_deref().map(str::to_owned);
+                call.name = text.clone();
             }
             (_, Some(kind), Some(text)) => {
                 let found = view.find(kind, text).ok_or_else(|| unknown(kind, text))?;
@@ -107,11 +104,11 @@ impl Wanted {
                 }
                 call.service = found.service;
                 if kind == Kind::Tool {
-                    call.tool = found.key.to_string();
+                    call.tool = Cow::Owned(found.key.to_string());
                 } else if let Some(raw) = raw.filter(|_| found.key[..] != text[..]) {
                     call.edits.push((message.span(raw.get()), turn::quoted(&found.key)));
                 }
-                call.name = Some(found.key.to_string());
+                call.name = Some(Cow::Owned(found.key.to_string()));
             }
             (_, Some(_), None) => return Err(invalid("`name`, `uri` or `ref` must name what is wanted")),
             (_, None, _) => {}
@@ -121,10 +118,10 @@ impl Wanted {
     }
 }
 
-impl Call {
+impl Call<'_> {
     /// A request to a service that is passed on as it is.
     pub fn plain(service: &Name) -> Self {
-        Self { service: service.clone(), tool: String::new(), name: None, edits: Vec::new(), bound: None }
+        Self { service: service.clone(), tool: Cow::Borrowed(""), name: None, edits: Vec::new(), bound: None }
     }
 
     /// Takes the marks off what the proxy has marked with an instance's name.
@@ -143,7 +140,7 @@ impl Call {
             let home = snapshot.service_of(instance.as_str()).ok_or_else(gone)?;
             service = Some(home.name.clone());
             if is_task {
-                self.name = serde_json::from_str::<Cow<'_, str>>(&value).ok().map(Cow::into_owned);
+                self.name = serde_json::from_str::<String>(&value).ok().map(Cow::Owned);
             }
             self.edits.push((message.span(raw.get()), value));
             self.bound = Some(instance);

@@ -1,5 +1,7 @@
 //! The two families of protocol revisions, and the headers that tell them apart.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use http::HeaderMap;
 
@@ -19,16 +21,16 @@ pub const LAST_EVENT_ID: &str = "last-event-id";
 
 /// A tool's name as the `Mcp-Name` header carries it: as it is when it is plain visible ASCII without a leading
 /// `=?base64?`, otherwise wrapped in `=?base64?…?=` (SEP-2243).
-pub fn header_name(name: &str) -> String {
+pub fn header_name(name: &str) -> Cow<'_, str> {
     let plain = !name.is_empty()
         && name.bytes().all(|b| (0x20..0x7f).contains(&b))
         && !name.starts_with(' ')
         && !name.ends_with(' ')
         && !name.starts_with("=?base64?");
     if plain {
-        name.to_owned()
+        Cow::Borrowed(name)
     } else {
-        format!("=?base64?{}?=", base64::engine::general_purpose::STANDARD.encode(name))
+        Cow::Owned(format!("=?base64?{}?=", base64::engine::general_purpose::STANDARD.encode(name)))
     }
 }
 
@@ -36,17 +38,17 @@ pub fn header_name(name: &str) -> String {
 ///
 /// # Errors
 /// It is there twice, or is not what it claims to be.
-pub fn header_value(headers: &HeaderMap, name: &str) -> Result<Option<String>, ()> {
+pub fn header_value<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<Cow<'h, str>>, ()> {
     let mut values = headers.get_all(name).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
         return if headers.contains_key(name) { Err(()) } else { Ok(None) };
     };
     let text = std::str::from_utf8(value.as_bytes()).map_err(drop)?.trim_matches([' ', '\t']);
     let Some(wrapped) = text.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) else {
-        return Ok(Some(text.to_owned()));
+        return Ok(Some(Cow::Borrowed(text)));
     };
     let bytes = base64::engine::general_purpose::STANDARD.decode(wrapped).map_err(drop)?;
-    String::from_utf8(bytes).map(Some).map_err(drop)
+    String::from_utf8(bytes).map(|text| Some(Cow::Owned(text))).map_err(drop)
 }
 
 #[cfg(test)]

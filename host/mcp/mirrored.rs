@@ -28,7 +28,7 @@ fn look(schema: &str, arguments: &str, depth: usize, found: &mut Vec<(String, St
         let Some(members) = Members::of(property.get()) else { continue };
         if let Some(name) = members.get(MARK).and_then(|name| serde_json::from_str::<String>(name).ok()) {
             let text = serde_json::from_str::<String>(value).unwrap_or_else(|_| value.to_owned());
-            found.push((format!("mcp-param-{}", name.to_ascii_lowercase()), header_name(&text)));
+            found.push((format!("mcp-param-{}", name.to_ascii_lowercase()), header_name(&text).into_owned()));
         }
         if depth > 0 {
             look(property.get(), value, depth - 1, found);

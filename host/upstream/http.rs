@@ -50,11 +50,11 @@ impl Http {
             Some(connection) => connection,
             None => Connection::open(&self.target, times).await?,
         };
-        let head = self.head(verb, spoken, headers, body);
+        self.put_head(&mut connection.write, verb, spoken, headers, body);
         let now = tokio::time::Instant::now();
         let first_byte = times.deadline.min(now + times.first_byte);
         let sent = async {
-            connection.send(head, body).await?;
+            connection.send(body).await?;
             connection.head().await
         };
         let head = match tokio::time::timeout_at(first_byte, sent).await {
@@ -77,10 +77,18 @@ impl Http {
         Ok(Reply::Whole(Whole { status, media, session, body }))
     }
 
-    fn head(&self, verb: Verb, spoken: Option<&Spoken>, headers: &[Header<'_>], body: &[&[u8]]) -> BytesMut {
+    fn put_head(
+        &self,
+        out: &mut BytesMut,
+        verb: Verb,
+        spoken: Option<&Spoken>,
+        headers: &[Header<'_>],
+        body: &[&[u8]],
+    ) {
         let size: usize = body.iter().map(|piece| piece.len()).sum();
         let more: usize = headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
-        let mut out = BytesMut::with_capacity(self.target.constant.len() + more + 320 + size.min(16 << 10));
+        out.clear();
+        out.reserve(self.target.constant.len() + more + 320 + size.min(16 << 10));
         out.put_slice(match verb {
             Verb::Post => b"POST",
             Verb::Get => b"GET",
@@ -97,21 +105,20 @@ impl Http {
             Verb::Delete => {}
         }
         if let Some(spoken) = spoken {
-            put_header(&mut out, "mcp-protocol-version", spoken.version.as_bytes());
+            put_header(out, "mcp-protocol-version", spoken.version.as_bytes());
             if let (Era::Legacy, Some(session)) = (spoken.era, &spoken.session) {
-                put_header(&mut out, "mcp-session-id", session.as_bytes());
+                put_header(out, "mcp-session-id", session.as_bytes());
             }
         }
         for (name, value) in headers {
-            put_header(&mut out, name, value);
+            put_header(out, name, value);
         }
         if verb == Verb::Post {
             out.put_slice(b"content-length: ");
-            put_number(&mut out, size as u64);
+            put_number(out, size as u64);
             out.put_slice(b"\r\n");
         }
         out.put_slice(b"\r\n");
-        out
     }
 }
 

@@ -87,6 +87,9 @@ impl Pool {
         if connection.read.capacity() > IDLE_ROOM_MAX {
             connection.read = BytesMut::new();
         }
+        if connection.write.capacity() > IDLE_ROOM_MAX {
+            connection.write = BytesMut::new();
+        }
         let mut part = part.lock().unwrap_or_else(PoisonError::into_inner);
         if part.len() < IDLE_PER_WORKER_MAX {
             part.push(connection);
@@ -106,6 +109,8 @@ pub struct Connection {
     stream: TcpStream,
     /// Bytes that were read and not used yet.
     pub(super) read: BytesMut,
+    /// The head of the request that is being sent, and a small body behind it.
+    pub(in crate::upstream) write: BytesMut,
     idle_since: Instant,
 }
 
@@ -117,7 +122,7 @@ impl Connection {
             .map_err(|_| SendError::ConnectTimeout(limit))?
             .map_err(SendError::Connect)?;
         stream.set_nodelay(true).map_err(SendError::Connect)?;
-        Ok(Self { stream, read: BytesMut::new(), idle_since: Instant::now() })
+        Ok(Self { stream, read: BytesMut::new(), write: BytesMut::new(), idle_since: Instant::now() })
     }
 
     /// Whether the connection may carry another request: bytes that nobody asked for, or the other side's closing,
@@ -132,22 +137,19 @@ impl Connection {
         self.idle_since.elapsed() <= IDLE_REUSE_MAX
     }
 
-    /// Writes a request. `head` ends with the empty line and has the length of all of `body`.
-    pub(in crate::upstream) async fn send(
-        &mut self,
-        mut head: BytesMut,
-        body: &[&[u8]],
-    ) -> Result<(), SendError> {
+    /// Writes a request. Its head is in `write`; it ends with the empty line and has the length of all of `body`.
+    pub(in crate::upstream) async fn send(&mut self, body: &[&[u8]]) -> Result<(), SendError> {
+        let Self { stream, write: head, .. } = self;
         let size: usize = body.iter().map(|piece| piece.len()).sum();
         let mut sent = 0;
         let written = if size <= COPY_BYTES_MAX {
             body.iter().for_each(|piece| head.extend_from_slice(piece));
-            write_all(&mut self.stream, &mut [IoSlice::new(&head)], &mut sent).await
+            write_one(stream, head, &mut sent).await
         } else {
             let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(body.len() + 1);
-            slices.push(IoSlice::new(&head));
+            slices.push(IoSlice::new(head));
             slices.extend(body.iter().map(|piece| IoSlice::new(piece)));
-            write_all(&mut self.stream, &mut slices, &mut sent).await
+            write_all(stream, &mut slices, &mut sent).await
         };
         written.map_err(|error| if sent == 0 { SendError::NotSent(error) } else { SendError::Broken(error) })
     }
@@ -182,6 +184,18 @@ impl Connection {
     pub(in crate::upstream) fn into_body(self, head: &Head, home: &Arc<Pool>) -> Incoming {
         Incoming::new(self, head.framing, head.keeps_alive, Arc::clone(home))
     }
+}
+
+async fn write_one(stream: &mut TcpStream, mut bytes: &[u8], sent: &mut usize) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = stream.write(bytes).await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        *sent += written;
+        bytes = &bytes[written..];
+    }
+    Ok(())
 }
 
 async fn write_all(
