@@ -6,12 +6,7 @@ use support::*;
 
 /// Sends one request to `/mcp` and gives back its result, or its error.
 async fn rpc(mesh: &Mesh, method: &str, params: Value) -> Result<Value, Value> {
-    let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
-    let request =
-        reqwest::Client::new().post(&mesh.mcp).header("accept", "application/json, text/event-stream");
-    let answer = request.json(&body).send().await.expect("the proxy answers");
-    let mut answer: Value = answer.json().await.expect("JSON");
-    if answer["error"].is_null() { Ok(answer["result"].take()) } else { Err(answer["error"].take()) }
+    Client::modern(&mesh.mcp).ask(method, params).await
 }
 
 async fn listed(mesh: &Mesh) -> Vec<String> {

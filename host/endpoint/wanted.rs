@@ -66,8 +66,6 @@ impl<'m> Wanted<'m> {
         snapshot: &Snapshot,
         message: &Message<'m>,
     ) -> Result<Self, NotThere> {
-        // Replaced below by the service that the request is found to be for.
-        let mut call = Call::plain(view.services().first().ok_or_else(nothing)?);
         let invalid = |text: &str| NotThere(answer::INVALID_PARAMS, text.to_owned());
         let params = message.params().ok_or_else(|| invalid("there are no `params`"))?;
         let (kind, key, raw) = match message.method() {
@@ -84,6 +82,18 @@ impl<'m> Wanted<'m> {
             _ => (None, params.task_id, None),
         };
         let text = key.and_then(string);
+        let found = match (scope.is_service(), kind, &text) {
+            (false, Some(kind), Some(text)) => {
+                Some(view.find(kind, text).ok_or_else(|| unknown(kind, text))?)
+            }
+            _ => None,
+        };
+        // The proxy's own tools are there before any service is.
+        if let Some(own) = found.as_ref().and_then(|found| found.own) {
+            return Ok(Self::Own(own));
+        }
+        // Replaced below by the service that the request is found to be for.
+        let mut call = Call::plain(view.services().first().ok_or_else(nothing)?);
         match (scope, kind, &text) {
             (Scope::Service(service), kind, text) => {
                 call.service = service.clone();
@@ -98,10 +108,7 @@ impl<'m> Wanted<'m> {
                 call.name = text.clone();
             }
             (_, Some(kind), Some(text)) => {
-                let found = view.find(kind, text).ok_or_else(|| unknown(kind, text))?;
-                if let Some(own) = found.own {
-                    return Ok(Self::Own(own));
-                }
+                let found = found.ok_or_else(|| unknown(kind, text))?;
                 call.service = found.service;
                 if kind == Kind::Tool {
                     call.tool = Cow::Owned(found.key.to_string());

@@ -38,6 +38,10 @@ pub enum How {
     /// Reads the request, then closes without a byte.
     Reset,
     Hang,
+    /// Begins an event stream, says something, and never answers.
+    HangAfterFirst,
+    /// Also what is asked beside calls is left unanswered.
+    HangAll,
     /// 200, `application/json`, and a body that is not JSON.
     Garbage,
     /// Bytes that are not HTTP.
@@ -119,6 +123,8 @@ struct State {
     session_next: AtomicU64,
     /// Status of an answer to a session that is not known.
     gone: AtomicU16,
+    /// Requests whose connection was closed before their answer was whole.
+    abandoned: AtomicU64,
 }
 
 pub struct RawUpstream {
@@ -172,6 +178,7 @@ impl RawUpstream {
             sessions: Mutex::default(),
             session_next: AtomicU64::new(1),
             gone: AtomicU16::new(404),
+            abandoned: AtomicU64::new(0),
         });
         let serving = Arc::clone(&state);
         let accepting = tokio::spawn(async move {
@@ -199,6 +206,16 @@ impl RawUpstream {
     pub fn forget_sessions_as(&self, status: u16) {
         self.state.gone.store(status, Ordering::Relaxed);
         self.forget_sessions();
+    }
+
+    /// Sessions that were begun and not ended.
+    pub fn session_count(&self) -> usize {
+        lock(&self.state.sessions).len()
+    }
+
+    /// How many requests were given up by closing their connection.
+    pub fn abandoned(&self) -> u64 {
+        self.state.abandoned.load(Ordering::Relaxed)
     }
 
     pub fn seen(&self, method: &str) -> Vec<Seen> {
@@ -238,14 +255,39 @@ async fn connection(stream: TcpStream, state: &State) {
     let mut stream = BufReader::new(stream);
     while let Some(seen) = read_request(&mut stream).await {
         lock(&state.seen).push(seen.clone());
-        let Some(bytes) = answer(&seen, state).await else { return };
+        let answered = answer(&seen, state);
+        let bytes = tokio::select! {
+            bytes = answered => bytes,
+            () = closed(&mut stream) => {
+                state.abandoned.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+        };
+        let Some(bytes) = bytes else { return };
         let ragged = state.options.form == Form::RaggedSse && seen.method == "tools/call";
         let sent = if ragged { drip(&mut stream, &bytes.0).await } else { stream.write_all(&bytes.0).await };
+        if bytes.0.ends_with(UNFINISHED) {
+            closed(&mut stream).await;
+            state.abandoned.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
         if sent.is_err() || bytes.1 {
             return;
         }
     }
 }
+
+/// Waits until the other side has closed the connection.
+async fn closed(stream: &mut BufReader<TcpStream>) {
+    match stream.fill_buf().await {
+        // It has sent its next request already.
+        Ok(bytes) if !bytes.is_empty() => std::future::pending().await,
+        Ok(_) | Err(_) => {}
+    }
+}
+
+/// What stands behind a stream that has begun and goes no further.
+const UNFINISHED: &[u8] = b": unfinished\n\n\r\n";
 
 async fn drip(stream: &mut BufReader<TcpStream>, bytes: &[u8]) -> std::io::Result<()> {
     for packet in bytes.chunks(3) {
@@ -306,6 +348,10 @@ async fn answer(seen: &Seen, state: &State) -> Option<(Vec<u8>, bool)> {
     let envelope: Envelope<'_> = serde_json::from_str(&seen.body).expect("a client posts JSON-RPC");
     complain(seen, &envelope, state);
     let Some(id) = envelope.id else { return keep(http(202, &[], "")) };
+    let hangs = *lock(&state.how) == How::HangAll;
+    if hangs {
+        std::future::pending::<()>().await;
+    }
     let id = id.get();
     match state.options.era {
         Era::Legacy => legacy(seen, &envelope, id, state).await,
@@ -392,7 +438,14 @@ async fn call(envelope: &Envelope<'_>, id: &str, state: &State) -> Option<(Vec<u
         How::Answer => {}
         How::AnswerAfter(pause) => tokio::time::sleep(pause).await,
         How::Reset => return None,
-        How::Hang => std::future::pending().await,
+        How::Hang | How::HangAll => std::future::pending().await,
+        How::HangAfterFirst => {
+            let head =
+                "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+            let log = json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "on it"}});
+            let event = format!("event: message\nid: 1\ndata: {log}\n\n: unfinished\n\n");
+            return Some((format!("{head}{:x}\r\n{event}\r\n", event.len()).into(), true));
+        }
         How::Garbage => return keep(http(200, JSON, "<html>what?</html>")),
         How::NotHttp => return Some((b"\x00\x01\x02 definitely not HTTP\r\n\r\n".to_vec(), true)),
         How::NotRpc => return keep(http(200, JSON, "{\"hello\":\"world\"}")),
