@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
@@ -24,7 +24,7 @@ use crate::mcp::message::{self, Shape};
 use crate::mesh::endpoint;
 
 /// Longest line that a process may write.
-const LINE_BYTES_MAX: usize = 16 << 20;
+const LINE_BYTES_MAX: usize = 4 << 20;
 /// Messages that may wait to be written.
 const INPUT: usize = 256;
 /// Messages of one request that may wait to be read; a reader that is slower holds the process up.
@@ -248,23 +248,51 @@ async fn write(mut input: ChildStdin, mut queue: mpsc::Receiver<Bytes>) {
     }
 }
 
+/// What was read of a process's output.
+enum Line {
+    Whole,
+    TooLong,
+    End,
+}
+
+/// Reads a line; of one that is too long nothing is kept.
+async fn next_line(output: &mut (impl AsyncBufRead + Unpin), line: &mut Vec<u8>) -> std::io::Result<Line> {
+    line.clear();
+    let mut too_long = false;
+    loop {
+        let available = output.fill_buf().await?;
+        if available.is_empty() {
+            return Ok(if line.is_empty() || too_long { Line::End } else { Line::Whole });
+        }
+        let end = memchr::memchr(b'\n', available);
+        let used = end.map_or(available.len(), |at| at + 1);
+        if line.len() + used > LINE_BYTES_MAX {
+            too_long = true;
+            line.clear();
+        }
+        if !too_long {
+            line.extend_from_slice(&available[..used]);
+        }
+        output.consume(used);
+        if end.is_some() {
+            return Ok(if too_long { Line::TooLong } else { Line::Whole });
+        }
+    }
+}
+
 async fn read(output: impl AsyncRead + Unpin, desk: Arc<Desk>, lines: mpsc::Sender<Bytes>) {
     // Held only to answer it: closing its input must not wait for its output.
     let lines = lines.downgrade();
     let mut output = BufReader::with_capacity(64 << 10, output);
     let mut line = Vec::new();
     loop {
-        line.clear();
-        let limit = LINE_BYTES_MAX as u64 + 1;
-        match (&mut output).take(limit).read_until(b'\n', &mut line).await {
-            Ok(0) | Err(_) => break,
-            Ok(_) if line.len() > LINE_BYTES_MAX => {
-                tracing::warn!(
-                    "process wrote a line of more than {LINE_BYTES_MAX} bytes, its output is given up"
-                );
-                break;
+        match next_line(&mut output, &mut line).await {
+            Ok(Line::Whole) => {}
+            Ok(Line::TooLong) => {
+                tracing::warn!("process wrote a line of more than {LINE_BYTES_MAX} bytes, passed over");
+                continue;
             }
-            Ok(_) => {}
+            Ok(Line::End) | Err(_) => break,
         }
         let text = line.trim_ascii();
         if text.is_empty() {
@@ -319,5 +347,32 @@ async fn log_errors(errors: impl AsyncRead + Unpin, program: Arc<str>) {
                 tracing::debug!(program = %program, "{}", text.trim_end());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_line_that_is_too_long_costs_itself_alone() {
+        let long = "x".repeat(LINE_BYTES_MAX + 1);
+        let text = format!("first\n{long}\nlast");
+        let mut output = BufReader::with_capacity(1000, text.as_bytes());
+        let (mut line, mut seen) = (Vec::new(), Vec::new());
+        loop {
+            match next_line(&mut output, &mut line).await.expect("memory can be read") {
+                Line::Whole => seen.push(String::from_utf8_lossy(&line).trim_end().to_owned()),
+                Line::TooLong => seen.push("too long".to_owned()),
+                Line::End => break,
+            }
+        }
+        assert_eq!(seen, ["first", "too long", "last"]);
+    }
+
+    #[test]
+    fn messages_become_lines() {
+        let message: [&[u8]; 2] = [b"{\"a\":\r\n", b"1}"];
+        assert_eq!(line(&message), &b"{\"a\":  1}\n"[..]);
     }
 }
