@@ -1,29 +1,28 @@
 //! From an instance's answer to the client's: message by message, each in the words of the client's era.
 
-use std::borrow::Cow;
+mod ending;
+mod questions;
+
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Response, StatusCode};
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::call::{Begun, Tie, capabilities};
-use super::courier::{Client, Courier, Names, Recall, passes};
+use super::courier::{Names, passes};
 use super::held::PATIENCE;
 use super::lane::Lane;
-use super::session::{Busy, Question, Session};
-use super::wanted::{Call, Wanted};
-use super::{Endpoint, Received, Scope, failed, json, stream};
+use super::session::{Busy, Session};
+use super::{Endpoint, Received, Scope, json, stream};
 use crate::body::{Body, Out};
 use crate::mcp::era::Era;
 use crate::mcp::message::{self, Message, Shape};
-use crate::mcp::{answer, envelope, sse, turn};
+use crate::mcp::{answer, sse, turn};
 use crate::mesh::ids::CallId;
-use crate::proxy::{Account, Attempt, CallFailure, Carry, Ending, Entered};
+use crate::proxy::{Account, Attempt, Ending, Entered};
 use crate::registry::Instance;
-use crate::upstream::{Events, Post, Reply, SendError, Spoken, Times};
+use crate::upstream::{Events, Reply, SendError, Spoken};
 
 /// Questions in a row that an instance may have before it answers.
 const ROUNDS_MAX: u32 = 16;
@@ -385,189 +384,6 @@ impl Relay {
             _ => Bytes::copy_from_slice(id),
         }
     }
-
-    /// An instance asks its client something while it works.
-    async fn asked(
-        &mut self,
-        data: &Bytes,
-        id: &str,
-        method: &str,
-        event_id: Option<Bytes>,
-    ) -> Result<Option<Step>, Stopped> {
-        if method == "ping" {
-            self.reply(envelope::pong_to(id)).await;
-            return Ok(None);
-        }
-        match (&self.side.session, self.lane()) {
-            (Some(session), Some(lane)) => {
-                let id = session.ask(Question::Lane { lane: Arc::clone(lane), id: id.to_owned() });
-                self.deadline = self.deadline.max(Instant::now() + PATIENCE);
-                Ok(Some(Step::Message(event_id.map(|id| self.event_id(&id)), turn::with_id(data, &id))))
-            }
-            _ if self.spoken.era == Era::Legacy && self.can(method) => {
-                let message = std::str::from_utf8(data).ok().and_then(turn::Members::of);
-                let params = message.and_then(|message| message.get("params")).unwrap_or("{}").to_owned();
-                Err(Stopped::Held(id.to_owned(), method.to_owned(), params))
-            }
-            _ => {
-                self.reply(envelope::refusal_to(id)).await;
-                Ok(None)
-            }
-        }
-    }
-
-    /// Whether the modern client said that it can be asked this.
-    fn can(&self, method: &str) -> bool {
-        let capability = match method {
-            "elicitation/create" => "elicitation",
-            "sampling/createMessage" => "sampling",
-            "roots/list" => "roots",
-            _ => return false,
-        };
-        turn::Members::of(&self.side.capabilities).is_some_and(|can| can.get(capability).is_some())
-    }
-
-    /// Sends the instance what it waits for.
-    async fn reply(&self, message: Bytes) {
-        let post = Post { id: None, token: None, headers: &[], body: &[&message] };
-        let times = self.endpoint.control_times();
-        if let Err(error) = self.instance.peer.post(&self.spoken, &post, &times).await {
-            tracing::debug!(error = crate::upstream::chain(&error), "question of the instance not answered");
-        }
-    }
-
-    /// Keeps the call until its modern client comes back with the answer to a legacy instance's question.
-    fn hold(self, question: String, method: &str, params: &str, events: Events) -> Bytes {
-        let (id, endpoint) = (self.side.id.clone(), Arc::clone(&self.endpoint));
-        let state = endpoint.held.put(Waiting { relay: self, events, question });
-        turn::ask_for_input(&id, method, params, &state)
-    }
-
-    /// Asks the legacy client what the modern instance wants to know, and tells the instance.
-    async fn round(&mut self, input: turn::InputRequired, out: &Out) -> Result<Source, Bytes> {
-        let Some(session) = self.side.session.clone() else { return Err(self.fail(SendError::StreamEnded)) };
-        self.deadline = self.deadline.max(Instant::now() + PATIENCE);
-        let mut asked = Vec::new();
-        for (key, method, params) in &input.questions {
-            let (sender, answer) = oneshot::channel();
-            let id = session.ask(Question::Here(sender));
-            let method = turn::quoted(method);
-            let question = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{method},"params":{params}}}"#);
-            put_event(out, None, question.as_bytes()).await;
-            asked.push((key.clone(), answer));
-        }
-        if asked.is_empty() {
-            // It only wants to be asked again, later.
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
-        let mut answers = Vec::new();
-        for (key, answer) in asked {
-            let answer = tokio::select! {
-                answer = answer => answer.ok(),
-                () = tokio::time::sleep_until(self.deadline) => return Err(self.fail(SendError::DeadlinePassed)),
-                () = self.ended() => return Err(self.fail(SendError::Cancelled)),
-            };
-            let answer = answer.unwrap_or_default();
-            let members = std::str::from_utf8(&answer).ok().and_then(turn::Members::of);
-            match members.as_ref().and_then(|members| members.get("result")) {
-                Some(result) => answers.push((key, result.to_owned())),
-                None => {
-                    let error = members.and_then(|members| members.get("error")).unwrap_or("null");
-                    let text = "the client did not answer what the instance asked";
-                    let answer =
-                        answer::error(Some(&self.side.id), answer::REFUSED, text, Some(error.as_bytes()));
-                    return Err(self.settle(answer, StatusCode::OK));
-                }
-            }
-        }
-        let answers = turn::object(answers.iter().map(|(key, value)| (key.as_str(), value.as_str())));
-        self.again(&answers, input.state.as_deref()).await.map_err(|error| self.fail(error))
-    }
-
-    /// Sends the request once more, with the client's answers.
-    async fn again(&mut self, answers: &str, state: Option<&str>) -> Result<Source, SendError> {
-        let (Some(session), Some(lane)) = (&self.side.session, self.lane()) else {
-            return Err(SendError::StreamEnded);
-        };
-        let snapshot = self.endpoint.registry.snapshot();
-        let message = Message::read(&self.side.body).map_err(|_| SendError::StreamEnded)?;
-        let view = self.side.scope.view(&snapshot).ok_or(SendError::StreamEnded)?;
-        let Ok(Wanted::Call(mut call)) = Wanted::read(&self.side.scope, view, &snapshot, &message) else {
-            return Err(SendError::StreamEnded);
-        };
-        call.tool = Cow::Borrowed(&self.names.tool);
-        let mut more = vec![("inputResponses", answers)];
-        more.extend(state.map(|state| ("requestState", state)));
-        let reply = self.resend(session, lane, &message, &call, &more).await?;
-        Ok(match reply {
-            Reply::Stream(stream) => Source::Events(stream.events),
-            Reply::Whole(whole) => Source::One(Some(whole.body)),
-        })
-    }
-
-    async fn resend(
-        &self,
-        session: &Arc<Session>,
-        lane: &Arc<Lane>,
-        message: &Message<'_>,
-        call: &Call<'_>,
-        more: &[(&str, &str)],
-    ) -> Result<Reply, SendError> {
-        let times = Times { deadline: self.deadline, ..self.endpoint.control_times() };
-        let client = Client::Legacy { session, lane };
-        let headers = &self.side.headers;
-        let (endpoint, names) = (&self.endpoint, self.names.clone());
-        let courier =
-            Courier { endpoint, permitted: None, times, call, message, headers, client, names, more };
-        courier.carry(&lane.instance).await.map(|carried| carried.reply)
-    }
-
-    /// The instance's answer in the client's words.
-    fn answer(&self, data: &Bytes) -> Bytes {
-        let mut answer = match &self.names.id {
-            Some(_) => turn::with_id(data, &self.side.id),
-            None => data.clone(),
-        };
-        match (self.side.era, self.spoken.era) {
-            (Era::Modern, Era::Legacy) => answer = turn::to_modern(&answer, &self.side.method),
-            (Era::Legacy, Era::Modern) => answer = turn::to_legacy(&answer),
-            (Era::Modern, Era::Modern) | (Era::Legacy, Era::Legacy) => {}
-        }
-        // A legacy session stays with its instance; everybody else is led back by a mark.
-        if self.spoken.era == Era::Modern {
-            turn::bound_to(&answer, self.instance.name().as_str()).unwrap_or(answer)
-        } else {
-            answer
-        }
-    }
-
-    /// Closes the call with its answer.
-    fn close(&mut self, answer: &[u8], status: StatusCode) {
-        let failure = turn::is_failure(answer);
-        if let Some(attempt) = self.attempt.take() {
-            attempt.succeed(failure);
-        }
-        if let Some(account) = self.account.take() {
-            account.settle(if failure { Ending::ToolError } else { Ending::Ok }, status, answer.len());
-        }
-    }
-
-    fn settle(&mut self, answer: Bytes, status: StatusCode) -> Bytes {
-        self.close(&answer, status);
-        answer
-    }
-
-    /// Closes the call with what kept its answer from coming, and says so to the client.
-    fn fail(&mut self, error: SendError) -> Bytes {
-        if let Some(attempt) = self.attempt.take() {
-            attempt.fail(&error, self.impatient);
-        }
-        let failure = CallFailure::of(&self.instance, error);
-        if let Some(account) = self.account.take() {
-            account.fail(&failure);
-        }
-        failed(self.side.call, &self.side.id, &failure)
-    }
 }
 
 /// Why no message is next.
@@ -580,38 +396,6 @@ enum Stopped {
 impl From<SendError> for Stopped {
     fn from(error: SendError) -> Self {
         Self::Failed(error)
-    }
-}
-
-impl Drop for Relay {
-    /// A modern client that goes away cancels its request; a legacy instance has to be told.
-    fn drop(&mut self) {
-        if self.attempt.take().is_none() {
-            return;
-        }
-        if let (Some(id), true) = (self.names.id.take(), self.side.era == Era::Modern) {
-            drop(Recall::new(&self.endpoint, &self.instance.peer, &self.spoken, Some(id)));
-        }
-    }
-}
-
-impl Waiting {
-    /// Goes on with the client's answer, JSON text, and the id of the request that brought it.
-    pub async fn resume(self, received: &Received<'_>, message: &Message<'_>, input: &str) -> Response<Body> {
-        let Self { mut relay, events, question } = self;
-        relay.side.id = message.id().unwrap_or("null").to_owned();
-        relay.side.call = received.id;
-        relay.side.token = message.progress_token().map(|token| token.get().to_owned());
-        relay.deadline = Instant::now() + relay.endpoint.proxy.times().whole;
-        relay.reply(envelope::result_to(&question, input)).await;
-        let stream = crate::upstream::Stream { session: None, events };
-        Box::pin(relay.respond(Reply::Stream(stream))).await
-    }
-
-    /// Asks again: the client came back without an answer.
-    pub fn is_answered_by<'m>(&self, message: &Message<'m>) -> Option<&'m str> {
-        let responses = message.params().and_then(|params| params.input_responses)?;
-        turn::Members::of(responses.get()).and_then(|responses| responses.get(turn::QUESTION))
     }
 }
 
