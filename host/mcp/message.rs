@@ -271,7 +271,8 @@ fn check_limits(bytes: &[u8]) -> Result<(), MessageError> {
                     }
                     break;
                 }
-                if at - begin > STRING_BYTES_MAX {
+                // The closing quote is counted, too.
+                if at - begin > STRING_BYTES_MAX + 1 {
                     return Err(MessageError::StringTooLong);
                 }
                 nodes += 1;
