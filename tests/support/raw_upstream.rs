@@ -545,16 +545,22 @@ fn complain(seen: &Seen, envelope: &Envelope<'_>, state: &State) {
     let probing = matches!(seen.method.as_str(), "initialize" | "server/discover");
     let modern = state.options.era == Era::Modern && seen.method != "initialize";
     if modern {
-        let params: Value = envelope
-            .params
-            .map_or(Value::Null, |params| serde_json::from_str(params.get()).expect("params are JSON"));
-        let meta = &params["_meta"];
+        // Not the arguments: they need not fit into a tree.
+        #[derive(Default, Deserialize)]
+        struct Told {
+            #[serde(default)]
+            name: Value,
+            #[serde(default, rename = "_meta")]
+            meta: Value,
+        }
+        let params = envelope.params.map_or("{}", |params| params.get());
+        let Told { name, meta } = serde_json::from_str(params).expect("params are an object");
         expect(seen.header("mcp-protocol-version") == Some("2026-07-28"), "MCP-Protocol-Version");
         expect(seen.header("mcp-method") == Some(seen.method.as_str()), "Mcp-Method equals the method");
         expect(meta["io.modelcontextprotocol/protocolVersion"] == "2026-07-28", "the version in _meta");
         expect(meta["io.modelcontextprotocol/clientCapabilities"].is_object(), "the capabilities in _meta");
         if seen.method == "tools/call" {
-            expect(seen.header("mcp-name") == params["name"].as_str(), "Mcp-Name equals the tool");
+            expect(seen.header("mcp-name") == name.as_str(), "Mcp-Name equals the tool");
         }
         expect(seen.header("mcp-session-id").is_none(), "no session");
     } else if !probing {
