@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::{repository, target_dir};
@@ -30,6 +31,10 @@ impl Everything {
         let url = url.trim().to_owned();
         let port = url.split([':', '/']).nth(4).and_then(|port| port.parse().ok());
         Self { port: port.unwrap_or_else(|| panic!("no port in {url:?}")), url, child }
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("the server lives");
     }
 
     pub fn kill(&mut self) {
