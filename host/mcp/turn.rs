@@ -63,8 +63,9 @@ pub fn untagged(value: &str) -> Option<(&str, String)> {
 
 static BOUND: LazyLock<[Finder<'static>; 2]> =
     LazyLock::new(|| [Finder::new("\"requestState\""), Finder::new("\"taskId\"")]);
-static SUSPECT: LazyLock<[Finder<'static>; 3]> =
-    LazyLock::new(|| [Finder::new("\"error\""), Finder::new("\"isError\""), Finder::new("\\u")]);
+static SUSPECT: LazyLock<[Finder<'static>; 2]> =
+    LazyLock::new(|| [Finder::new("\"error\""), Finder::new("\\u")]);
+static IS_ERROR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"isError\""));
 
 /// An answer whose continuation only this instance knows, marked with the instance's name; `None` when there is
 /// nothing to mark.
@@ -100,13 +101,24 @@ pub fn is_failure(message: &[u8]) -> bool {
         #[serde(rename = "isError", default)]
         is_error: bool,
     }
-    if SUSPECT.iter().all(|word| word.find(message).is_none()) {
+    // Only an answer without escapes, in which every such key says `false`, is known to be none without being read.
+    let flagged = || {
+        let key = IS_ERROR.needle().len();
+        IS_ERROR.find_iter(message).any(|at| !says_false(&message[at + key..]))
+    };
+    if SUSPECT.iter().all(|word| word.find(message).is_none()) && !flagged() {
         return false;
     }
     let Ok(answer) = serde_json::from_slice::<Answer<'_>>(message) else { return false };
     let failed =
         |result: &RawValue| serde_json::from_str::<Flag>(result.get()).is_ok_and(|flag| flag.is_error);
     answer.error.is_some() || answer.result.is_some_and(failed)
+}
+
+/// Whether what follows a key is `: false`.
+fn says_false(behind: &[u8]) -> bool {
+    let value = behind.trim_ascii_start().strip_prefix(b":");
+    value.is_some_and(|value| value.trim_ascii_start().starts_with(b"false"))
 }
 
 /// A message with another id.

@@ -3,7 +3,9 @@
 use std::error::Error as StdError;
 use std::io;
 use std::num::NonZeroUsize;
-use std::thread;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread::{self, Thread};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -81,17 +83,73 @@ fn config() -> Config {
     config
 }
 
+/// Guests that run now, of all engines of the process.
+static RUNNING: AtomicUsize = AtomicUsize::new(0);
+/// Clocks that sleep until a guest runs.
+static ASLEEP: AtomicUsize = AtomicUsize::new(0);
+static SLEEPERS: Mutex<Vec<Thread>> = Mutex::new(Vec::new());
+/// Ticks without a guest before a clock goes to sleep: a thousand wake-ups a second cost an idle proxy, and the
+/// worker beside it, more than anything else it does.
+const QUIET_TICKS: u32 = 100;
+/// A clock that sleeps looks this often whether its engine is still there.
+const ASLEEP_MAX: Duration = Duration::from_secs(1);
+
+/// A guest runs until this is dropped, and the clocks tick.
+pub struct Running(());
+
+impl Running {
+    pub fn begin() -> Self {
+        RUNNING.fetch_add(1, Ordering::SeqCst);
+        // Either this sees the sleeper, or the sleeper sees the guest: both look after they have said so.
+        if ASLEEP.load(Ordering::SeqCst) > 0 {
+            wake_clocks();
+        }
+        Self(())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        RUNNING.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cold]
+fn wake_clocks() {
+    for clock in &*SLEEPERS.lock().unwrap_or_else(PoisonError::into_inner) {
+        clock.unpark();
+    }
+}
+
 /// Holds the engine weakly: the thread ends with the last user of the engine.
 fn start_clock(engine: &Engine) -> io::Result<()> {
     let engine = engine.weak();
     thread::Builder::new().name("plugin-clock".into()).spawn(move || {
+        let mut quiet = 0;
         loop {
             thread::sleep(TICK);
             match engine.upgrade() {
                 Some(engine) => engine.increment_epoch(),
                 None => return,
             }
+            quiet = if RUNNING.load(Ordering::Relaxed) > 0 { 0 } else { quiet + 1 };
+            if quiet >= QUIET_TICKS {
+                sleep_until_a_guest_runs();
+                quiet = 0;
+            }
         }
     })?;
     Ok(())
+}
+
+fn sleep_until_a_guest_runs() {
+    let me = thread::current();
+    let id = me.id();
+    SLEEPERS.lock().unwrap_or_else(PoisonError::into_inner).push(me);
+    ASLEEP.fetch_add(1, Ordering::SeqCst);
+    if RUNNING.load(Ordering::SeqCst) == 0 {
+        thread::park_timeout(ASLEEP_MAX);
+    }
+    ASLEEP.fetch_sub(1, Ordering::SeqCst);
+    SLEEPERS.lock().unwrap_or_else(PoisonError::into_inner).retain(|thread| thread.id() != id);
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use wasmtime::component::InstancePre;
 use wasmtime::{Store, Trap};
 
+use super::engine::Running;
 use super::fault::Fault;
 use super::host_state::{HostState, Shared, Stopwatch};
 use super::v0_1::{Answer, Guest, Indices, Issue};
@@ -199,6 +200,7 @@ fn guarded<T>(
     budget: Duration,
     call: impl FnOnce(&mut Store<HostState>) -> wasmtime::Result<T>,
 ) -> Result<T, Fault> {
+    let _running = Running::begin();
     store.data_mut().begin(budget);
     store.set_epoch_deadline(Stopwatch::first_ticks(budget));
     // A panic in wasmtime condemns the store like a trap does, so nothing half changed is seen again.
