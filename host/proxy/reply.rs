@@ -77,6 +77,7 @@ fn put_hex(out: &mut BytesMut, number: u64) {
 
 #[cfg(test)]
 mod tests {
+    use http_body::Body;
     use http_body_util::BodyExt;
 
     use super::*;

@@ -217,7 +217,7 @@ mod tests {
     use crate::upstream::Times;
 
     /// What is read of an answer that arrives in the given pieces, and whether the connection can be used again.
-    async fn read(pieces: &'static [&'static str]) -> (Result<String, SendError>, bool) {
+    async fn read(pieces: &[&str]) -> (Result<String, SendError>, bool) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("bound").port();
         let server = async {
@@ -239,17 +239,14 @@ mod tests {
             let mut connection = Connection::open(&target, &times).await.expect("connected");
             let head: Head = connection.head().await?;
             let body = connection.into_body(&head, &pool);
-            let idle = |pool: &Pool| {
-                !format!("{pool:?}").contains("[]") || format!("{pool:?}").contains("Connection")
-            };
             let text = body.collect(1 << 20).await.map(|b| String::from_utf8_lossy(&b).into_owned());
-            Ok::<_, SendError>((text, idle(&pool)))
+            Ok::<_, SendError>((text, pool.len() > 0))
         };
         let ((), read) = tokio::join!(server, client);
         read.unwrap_or_else(|error| (Err(error), false))
     }
 
-    async fn text(pieces: &'static [&'static str]) -> Option<(String, bool)> {
+    async fn text(pieces: &[&str]) -> Option<(String, bool)> {
         let (text, idle) = read(pieces).await;
         text.ok().map(|text| (text, idle))
     }

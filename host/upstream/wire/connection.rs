@@ -96,6 +96,12 @@ impl Pool {
         }
     }
 
+    /// Connections at rest.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.iter().map(|part| part.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
+    }
+
     /// Closes the connections that no call will use again.
     pub fn prune(&self) {
         for part in &self.0 {
