@@ -85,16 +85,21 @@ async fn with_everything_down_all_is_listed_at_once_and_calls_say_what_is_down()
             ] {
                 let url = format!("{}{address}", mesh.http);
                 let client = Client::of(era, &url).await;
-                let error = at_once(&url, client.call(tool, json!({}))).await.expect_err("nobody can answer");
-                let data = &error["data"];
-                assert!(
-                    data["code"] == "no_instance_available" || data["code"] == "upstream_unreachable",
-                    "{era:?} {url}: {error}"
-                );
-                assert_eq!(data["service"], service, "{error}");
-                let detail = data["detail"].as_str().unwrap_or_default();
-                assert!(detail.contains("connect") || detail.contains("refused"), "the reason: {error}");
-                assert!(data["outcome"].is_null(), "nothing was sent: {error}");
+                let why = eventually("the reason is known", SOON, || async {
+                    let error =
+                        at_once(&url, client.call(tool, json!({}))).await.expect_err("nobody can answer");
+                    let data = &error["data"];
+                    let code = data["code"].as_str().unwrap_or_default();
+                    assert!(["no_instance_available", "upstream_unreachable"].contains(&code), "{error}");
+                    assert_eq!(data["service"], service, "{error}");
+                    assert!(data["outcome"].is_null(), "nothing was sent: {error}");
+                    let detail = data["detail"].as_str().unwrap_or_default().to_owned();
+                    assert!(!detail.contains("healthy ("), "nobody knows that: {error}");
+                    let probed = !detail.contains("not probed yet");
+                    probed.then_some(detail)
+                })
+                .await;
+                assert!(why.contains(service) && why.contains("refused"), "{era:?} {url}: {why}");
             }
         }
 

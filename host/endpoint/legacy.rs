@@ -1,6 +1,7 @@
 //! Messages of the legacy era: they belong to a session, which begins with `initialize`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::HeaderName;
@@ -17,6 +18,9 @@ use crate::mcp::era::{Era, PROTOCOL_VERSION, SESSION};
 use crate::mcp::message::{Message, Splice};
 use crate::mcp::turn;
 use crate::upstream::{Answer, Post};
+
+/// How long a client waits while instances are told what it says; whoever takes longer is told without it waiting.
+const TELLING: Duration = Duration::from_millis(250);
 
 impl Endpoint {
     pub(super) async fn legacy(
@@ -158,14 +162,22 @@ impl Endpoint {
     }
 
     /// The level holds for all instances behind the session, those that are reached later too.
-    async fn set_log_level(&self, message: &Message<'_>, session: &Arc<Session>, id: &str) -> Response<Body> {
+    async fn set_log_level(
+        self: &Arc<Self>,
+        message: &Message<'_>,
+        session: &Arc<Session>,
+        id: &str,
+    ) -> Response<Body> {
         let Some(level) = message.params().and_then(|params| params.level) else {
             return refuse(Era::Legacy, Some(id), answer::INVALID_PARAMS, "`level` is missing");
         };
         session.set_log_level(level.get());
-        for lane in own_lanes(session) {
-            self.tell(&lane, message, Some(&lane.instance.peer.next_id().to_string())).await;
-        }
+        let told = own_lanes(session).into_iter().map(|lane| {
+            let mut splice = Splice::new(message.text);
+            splice.replace(message.span(id), lane.instance.peer.next_id().to_string());
+            (lane, splice.to_vec())
+        });
+        self.tell(told).await;
         json(StatusCode::OK, answer::result(id, b"{}"))
     }
 
@@ -202,71 +214,76 @@ impl Endpoint {
     }
 
     /// The client answers what an instance asked.
-    async fn answered(&self, message: &Message<'_>, session: &Arc<Session>, id: &str) -> Response<Body> {
+    async fn answered(
+        self: &Arc<Self>,
+        message: &Message<'_>,
+        session: &Arc<Session>,
+        id: &str,
+    ) -> Response<Body> {
         match session.answered(id) {
             Some(Question::Lane { lane, id: inner }) => {
                 let mut splice = Splice::new(message.text);
                 splice.replace(message.span(id), inner);
-                self.send(&lane, &splice).await;
+                self.tell([(lane, splice.to_vec())]).await;
             }
             // Whoever waited may have gone; there is nobody else to tell.
             Some(Question::Here(waiting)) => {
                 drop(waiting.send(Bytes::copy_from_slice(message.text.as_bytes())))
             }
             None if session.scope.is_service() => {
-                for lane in own_lanes(session) {
-                    self.send(&lane, &Splice::new(message.text)).await;
-                }
+                self.tell(as_it_is(message, session)).await;
             }
             None => tracing::debug!(session = %session.id, id, "answer to nothing that was asked"),
         }
         empty(StatusCode::ACCEPTED)
     }
 
-    async fn notified(&self, message: &Message<'_>, session: &Arc<Session>) -> Response<Body> {
+    async fn notified(self: &Arc<Self>, message: &Message<'_>, session: &Arc<Session>) -> Response<Body> {
         match message.method() {
             "notifications/cancelled" => self.cancelled(message, session).await,
             // To those that were greeted with the client's own words, its word that it is ready goes on too.
             "notifications/initialized" if !session.scope.is_service() => {}
             _ => {
-                for lane in own_lanes(session) {
-                    self.send(&lane, &Splice::new(message.text)).await;
-                }
+                self.tell(as_it_is(message, session)).await;
             }
         }
         empty(StatusCode::ACCEPTED)
     }
 
-    async fn cancelled(&self, message: &Message<'_>, session: &Arc<Session>) {
+    async fn cancelled(self: &Arc<Self>, message: &Message<'_>, session: &Arc<Session>) {
         let Some(raw) = message.params().and_then(|params| params.request_id) else { return };
         let Some(request) = session.under_way(raw.get()) else { return };
         if request.lane.spoken.era == Era::Legacy {
             let mut splice = Splice::new(message.text);
             splice.replace(message.span(raw.get()), request.id.as_str());
-            self.send(&request.lane, &splice).await;
+            self.tell([(request.lane, splice.to_vec())]).await;
         } else {
             // There, the end of the connection is the cancellation.
             request.cancel.cancel();
         }
     }
 
-    /// Sends a message under another id.
-    async fn tell(&self, lane: &Lane, message: &Message<'_>, id: Option<&str>) {
-        let mut splice = Splice::new(message.text);
-        if let (Some(own), Some(id)) = (message.id(), id) {
-            splice.replace(message.span(own), id.to_owned());
-        }
-        self.send(lane, &splice).await;
+    /// Sends what is not answered, to each lane apart: one that hangs keeps neither the others from hearing it nor,
+    /// for long, the client from going on. That an instance cannot be told is its client's loss alone.
+    async fn tell(self: &Arc<Self>, told: impl IntoIterator<Item = (Arc<Lane>, Vec<u8>)>) {
+        let telling = told.into_iter().map(|(lane, message)| {
+            let endpoint = Arc::clone(self);
+            self.tasks.spawn(async move {
+                let post = Post { id: None, token: None, headers: &[], body: &[&message] };
+                let told = lane.instance.peer.post(&lane.spoken, &post, &endpoint.control_times()).await;
+                if let Err(error) = told {
+                    tracing::debug!(instance = %lane.instance.name(), error = crate::upstream::chain(&error), "message not passed on");
+                }
+            })
+        });
+        tokio::time::timeout(TELLING, futures_util::future::join_all(telling)).await.ok();
     }
+}
 
-    /// Sends what is not answered. That an instance cannot be told is its client's loss alone.
-    async fn send(&self, lane: &Lane, splice: &Splice<'_>) {
-        let pieces = splice.pieces();
-        let post = Post { id: None, token: None, headers: &[], body: &pieces };
-        if let Err(error) = lane.instance.peer.post(&lane.spoken, &post, &self.control_times()).await {
-            tracing::debug!(instance = %lane.instance.name(), error = crate::upstream::chain(&error), "message not passed on");
-        }
-    }
+/// A message for all lanes whose sessions are the client's own.
+fn as_it_is(message: &Message<'_>, session: &Session) -> impl Iterator<Item = (Arc<Lane>, Vec<u8>)> {
+    let text = message.text.as_bytes().to_vec();
+    own_lanes(session).into_iter().map(move |lane| (lane, text.clone()))
 }
 
 /// The lanes whose sessions are the client's own.

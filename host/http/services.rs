@@ -15,7 +15,6 @@ use crate::clock;
 use crate::mesh::breaker::BreakerState;
 use crate::mesh::health::HealthState;
 use crate::mesh::ids::Name;
-use crate::mesh::lease::LeasePhase;
 use crate::mesh::offer::Kind;
 use crate::mesh::stats::{CallCounts, LatencyHistogram};
 use crate::mesh::time::Mono;
@@ -208,16 +207,11 @@ impl<'a> From<&'a Instance> for InstanceView<'a> {
         let spec = &instance.spec;
         let heartbeat_at = Mono::from_micros(core.heartbeat_at.load(Ordering::Relaxed));
         let spoken = instance.peer.spoken();
-        let restored = instance.phase == LeasePhase::Restored;
         Self {
             instance_name: spec.name.as_str(),
             instance_id: format!("i-{}", instance.id),
             url: spec.endpoint.to_string(),
-            state: match (restored, instance.configured) {
-                (true, true) => "starting",
-                (true, false) => "restored",
-                (false, _) => instance.health.as_str(),
-            },
+            state: instance.state(),
             reason: &instance.reason,
             since: clock::iso(instance.since),
             lease: if instance.configured { "none" } else { instance.phase.as_str() },

@@ -41,6 +41,15 @@ impl Instance {
         &self.spec.name
     }
 
+    /// Its state in a word: what it was seen to be, or that it has yet to be seen.
+    pub fn state(&self) -> &'static str {
+        match (self.phase == LeasePhase::Restored, self.configured) {
+            (true, true) => "starting",
+            (true, false) => "restored",
+            (false, _) => self.health.as_str(),
+        }
+    }
+
     /// Whether calls may be sent there at all: it has proved to be there, and is not known to be gone.
     pub fn is_routable(&self) -> bool {
         matches!(self.phase, LeasePhase::Active | LeasePhase::Suspect) && self.health != HealthState::Dead

@@ -373,21 +373,37 @@ impl Task {
 /// Feeds a probe to an instance's health; says whether the snapshot must change.
 fn note_probe(record: &mut Record, probe: &Probe, now: Mono, times: &LeaseTimes) -> bool {
     let good = *probe == Probe::Good;
+    let reason = not_seen(probe).filter(|_| record.lease.phase() == LeasePhase::Restored);
+    let changed = reason.as_ref().is_some_and(|reason| *reason != record.reason);
+    if changed {
+        record.reason = reason.unwrap_or_default();
+        record.touch();
+    }
     match probe {
         Probe::Unauthorized => {
             record.health.unprobed();
-            return false;
+            return changed;
         }
         Probe::Good => record.core.refused.store(false, Ordering::Relaxed),
         Probe::Refused | Probe::Bad(_) => {}
     }
     record.health.probe(now, good, *probe == Probe::Refused);
     if !good || record.lease.proved(now).is_none() {
-        return false;
+        return changed;
     }
     judge(record, now, times);
     record.touch();
     true
+}
+
+/// Why an instance that has yet to be seen was not seen this time.
+fn not_seen(probe: &Probe) -> Option<String> {
+    match probe {
+        Probe::Good => None,
+        Probe::Unauthorized => Some("it asks for credentials".to_owned()),
+        Probe::Refused => Some("not seen yet: the connection was refused".to_owned()),
+        Probe::Bad(why) => Some(format!("not seen yet: {why}")),
+    }
 }
 
 /// Judges an instance's health and tells balancers; says whether the state is another one.
