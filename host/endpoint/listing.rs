@@ -25,7 +25,7 @@ pub(super) fn kind_of(method: &str) -> Option<Kind> {
 pub(super) fn page(era: Era, view: &View, kind: Kind, message: &Message<'_>) -> Response<Body> {
     let id = message.id().unwrap_or("null");
     let cursor = message.params().and_then(|params| params.cursor);
-    let page = match cursor.map(|cursor| string(cursor)) {
+    let page = match cursor.map(string) {
         Some(None) => return refuse(era, Some(id), answer::INVALID_PARAMS, "`cursor` must be a string"),
         cursor => match view.page(kind, cursor.flatten().as_deref()) {
             Ok(page) => page,

@@ -93,7 +93,7 @@ fn check(message: &Message<'_>, headers: &HeaderMap) -> Result<(), Response<Body
     let mismatch = |text: &str| refuse(Era::Modern, id, answer::HEADER_MISMATCH, text);
     let revision = message.revision();
     let header = header_value(headers, PROTOCOL_VERSION)
-        .map_err(|()| mismatch("a header is there twice or is malformed"))?;
+        .map_err(|_| mismatch("a header is there twice or is malformed"))?;
     match (&header, &revision) {
         (Some(header), Some(revision)) if header != revision => {
             return Err(mismatch("the header `MCP-Protocol-Version` does not say what `_meta` says"));
@@ -102,7 +102,7 @@ fn check(message: &Message<'_>, headers: &HeaderMap) -> Result<(), Response<Body
         _ => {}
     }
     let said = |name: &str| {
-        header_value(headers, name).map_err(|()| mismatch("a header is there twice or is malformed"))
+        header_value(headers, name).map_err(|_| mismatch("a header is there twice or is malformed"))
     };
     if said(METHOD)?.as_deref() != Some(message.method()) {
         return Err(mismatch("the header `Mcp-Method` does not say what the body says"));

@@ -33,7 +33,7 @@ pub(super) struct Session {
     /// Who it says it is; empty when it does not.
     pub client: Box<str>,
     /// By service and tag.
-    berths: Mutex<HashMap<(Name, Option<Name>), Arc<Berth>>>,
+    berths: Mutex<Berths>,
     /// A lane was opened or lost.
     pub lanes_changed: Notify,
     /// What instances asked the client, by the id that the client knows.
@@ -52,6 +52,8 @@ pub(super) struct Session {
     busy: AtomicUsize,
     next_question: AtomicU64,
 }
+
+type Berths = HashMap<(Name, Option<Name>), Arc<Berth>>;
 
 /// The place of a lane. Whoever opens it holds its lock: one client has one session with an instance, and nobody who
 /// wants another lane waits.

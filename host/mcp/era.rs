@@ -34,21 +34,25 @@ pub fn header_name(name: &str) -> Cow<'_, str> {
     }
 }
 
+/// A header that cannot be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadHeader;
+
 /// What a header says, unwrapped if need be; `None` when it is not there.
 ///
 /// # Errors
 /// It is there twice, or is not what it claims to be.
-pub fn header_value<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<Cow<'h, str>>, ()> {
+pub fn header_value<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<Cow<'h, str>>, BadHeader> {
     let mut values = headers.get_all(name).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
-        return if headers.contains_key(name) { Err(()) } else { Ok(None) };
+        return if headers.contains_key(name) { Err(BadHeader) } else { Ok(None) };
     };
-    let text = std::str::from_utf8(value.as_bytes()).map_err(drop)?.trim_matches([' ', '\t']);
+    let text = std::str::from_utf8(value.as_bytes()).map_err(|_| BadHeader)?.trim_matches([' ', '\t']);
     let Some(wrapped) = text.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) else {
         return Ok(Some(Cow::Borrowed(text)));
     };
-    let bytes = base64::engine::general_purpose::STANDARD.decode(wrapped).map_err(drop)?;
-    String::from_utf8(bytes).map(|text| Some(Cow::Owned(text))).map_err(drop)
+    let bytes = base64::engine::general_purpose::STANDARD.decode(wrapped).map_err(|_| BadHeader)?;
+    String::from_utf8(bytes).map(|text| Some(Cow::Owned(text))).map_err(|_| BadHeader)
 }
 
 #[cfg(test)]

@@ -76,10 +76,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, HeadError> {
         let value = header.value.trim_ascii();
         // Most headers are none of these; their length tells it.
         match header.name.len() {
-            10 if header.name.eq_ignore_ascii_case("connection") => {
-                if list_has(value, "close") {
-                    head.keeps_alive = false;
-                }
+            10 if header.name.eq_ignore_ascii_case("connection") && list_has(value, "close") => {
+                head.keeps_alive = false;
             }
             12 if header.name.eq_ignore_ascii_case("content-type") => head.media = media(value),
             14 if header.name.eq_ignore_ascii_case("content-length") => {
