@@ -192,14 +192,15 @@ fn upstream_row(error: &SendError) -> (StatusCode, &'static str, &'static str) {
         SendError::FirstByteTimeout(_) | SendError::DeadlinePassed => {
             (StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", UNSURE)
         }
-        SendError::Broken(_) | SendError::StreamEnded | SendError::SessionGone | SendError::Cancelled => {
-            (StatusCode::BAD_GATEWAY, "outcome_unknown", UNSURE)
-        }
+        SendError::Broken(_)
+        | SendError::Head(_)
+        | SendError::StreamEnded
+        | SendError::SessionGone
+        | SendError::Cancelled => (StatusCode::BAD_GATEWAY, "outcome_unknown", UNSURE),
         SendError::Status { .. } => {
             (StatusCode::BAD_GATEWAY, "upstream_status", "the instance's own log may tell more")
         }
         SendError::TooLarge(_)
-        | SendError::Head(_)
         | SendError::TooManyRounds(_)
         | SendError::Event(_)
         | SendError::ContentType(_)

@@ -109,6 +109,7 @@ impl SendError {
             | Self::Start { .. }
             | Self::Handshake { .. } => Failure::NotSent,
             Self::Broken(_)
+            | Self::Head(_)
             | Self::FirstByteTimeout(_)
             | Self::DeadlinePassed
             | Self::Cancelled
@@ -118,7 +119,6 @@ impl SendError {
                 _ => Failure::Answered,
             },
             Self::SessionGone
-            | Self::Head(_)
             | Self::TooManyRounds(_)
             | Self::TooLarge(_)
             | Self::Event(_)
