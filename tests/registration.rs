@@ -269,7 +269,7 @@ async fn an_instance_that_stops_beating_is_suspected_then_removed() {
         (mesh.api.stats().await["total_services"] == 1).then_some(())
     })
     .await;
-    mesh.api.call("silent", "act", json!({})).await.problem(404, "unknown_service");
+    mesh.api.call("silent", "act", json!({})).await.problem(503, "no_instance_available");
     mesh.api.post("/heartbeat", &json!({"instance_name": "silent"})).await.problem(410, "lease_gone");
     mesh.api.call("beating", "act", json!({})).await.ok();
 
