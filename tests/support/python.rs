@@ -11,17 +11,25 @@ use super::{Locked, Mesh, SOON, eventually, repository, target_dir};
 
 /// The interpreter of a virtual environment that has what the example requires; made at the first use.
 pub fn python() -> PathBuf {
-    let requirements = repository().join("examples/python-instance/requirements.txt");
-    let venv = target_dir().join("test-venv");
-    let _lock = Locked::at(&target_dir().join("test-venv.lock"));
+    environment("test-venv", &repository().join("examples/python-instance/requirements.txt"))
+}
+
+/// One that has `fastmcp`, which pins other versions of what it shares with the example.
+pub fn fastmcp_python() -> PathBuf {
+    environment("clients-venv", &repository().join("tests/fixtures/clients/requirements.txt"))
+}
+
+fn environment(name: &str, requirements: &Path) -> PathBuf {
+    let venv = target_dir().join(name);
+    let _lock = Locked::at(&target_dir().join(format!("{name}.lock")));
     let interpreter = venv.join("bin/python");
-    let wanted = fs::read(&requirements).expect("read requirements.txt");
+    let wanted = fs::read(requirements).expect("read requirements.txt");
     let stamp = venv.join("requirements.installed");
     if fs::read(&stamp).is_ok_and(|installed| installed == wanted) {
         return interpreter;
     }
     run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv));
-    run(Command::new(&interpreter).args(["-m", "pip", "install", "--quiet", "-r"]).arg(&requirements));
+    run(Command::new(&interpreter).args(["-m", "pip", "install", "--quiet", "-r"]).arg(requirements));
     fs::write(stamp, wanted).expect("write the stamp");
     interpreter
 }
