@@ -253,8 +253,8 @@ impl Courier<'_, '_> {
     fn headers<'h>(&'h self, era: Era, name: Option<&'h str>) -> Vec<Header<'h>> {
         let mut headers: Vec<Header<'h>> = Vec::with_capacity(4);
         if era == Era::Modern {
-            headers.push((METHOD, self.message.method().as_bytes()));
-            headers.extend(name.map(|name| (NAME, name.as_bytes())));
+            headers.push((METHOD.as_str(), self.message.method().as_bytes()));
+            headers.extend(name.map(|name| (NAME.as_str(), name.as_bytes())));
         }
         let passed = self.headers.iter().filter(|(name, _)| passes(name.as_str()));
         headers.extend(passed.map(|(name, value)| (name.as_str(), value.as_bytes())));

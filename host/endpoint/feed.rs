@@ -35,7 +35,7 @@ impl Endpoint {
             Ok(session) => session,
             Err(refusal) => return refusal,
         };
-        let last = headers.get(LAST_EVENT_ID).map(|id| id.as_bytes().to_vec());
+        let last = headers.get(&LAST_EVENT_ID).map(|id| id.as_bytes().to_vec());
         if let Scope::Service(service) = scope {
             return match self.lane(&session, snapshot, service, None, self.control_times()).await {
                 Ok(lane) if lane.is_own() && !lane.instance.peer.is_process() => {

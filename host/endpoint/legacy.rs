@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::call::{name_in, unknown_session};
@@ -29,7 +28,7 @@ impl Endpoint {
         message: &Message<'_>,
     ) -> Response<Body> {
         let version =
-            received.headers.get(PROTOCOL_VERSION).map(|version| version.to_str().unwrap_or_default());
+            received.headers.get(&PROTOCOL_VERSION).map(|version| version.to_str().unwrap_or_default());
         if let Some(version) = version.filter(|version| !VERSIONS.contains(version)) {
             return modern::unsupported(message.id(), version);
         }
@@ -53,7 +52,7 @@ impl Endpoint {
 
     /// The session that a request names.
     pub(super) fn session(&self, headers: &HeaderMap, scope: &Scope) -> Result<Arc<Session>, Response<Body>> {
-        let Some(id) = headers.get(SESSION) else {
+        let Some(id) = headers.get(&SESSION) else {
             let text = "the header `Mcp-Session-Id` is missing; begin with `initialize`";
             return Err(refuse(Era::Legacy, None, answer::INVALID_REQUEST, text));
         };
@@ -117,7 +116,7 @@ impl Endpoint {
         }
         let mut response = json(StatusCode::OK, answer::result(id, &result));
         let value = HeaderValue::from_str(&session.id).expect("a session's id is hexadecimal");
-        response.headers_mut().insert(HeaderName::from_static(SESSION), value);
+        response.headers_mut().insert(SESSION.clone(), value);
         response
     }
 

@@ -144,7 +144,8 @@ impl Endpoint {
         if scope.view(&snapshot).is_none() {
             return problem(&scope.missing());
         }
-        let modern = request.headers().get(PROTOCOL_VERSION).is_some_and(|version| version == MODERN_VERSION);
+        let modern =
+            request.headers().get(&PROTOCOL_VERSION).is_some_and(|version| version == MODERN_VERSION);
         match *request.method() {
             Method::POST => {}
             Method::GET if !modern => {
@@ -199,7 +200,7 @@ impl Endpoint {
 
 /// Whether a message is of the modern era: it says so itself, or its header does.
 fn is_modern(message: &Message<'_>, headers: &HeaderMap) -> bool {
-    let by_header = headers.get(PROTOCOL_VERSION).is_some_and(|version| version == MODERN_VERSION);
+    let by_header = headers.get(&PROTOCOL_VERSION).is_some_and(|version| version == MODERN_VERSION);
     by_header
         || message.meta().is_some_and(|meta| meta.protocol_version.is_some())
         || message.method() == "server/discover"

@@ -92,7 +92,7 @@ fn check(message: &Message<'_>, headers: &HeaderMap) -> Result<(), Response<Body
     let id = message.id();
     let mismatch = |text: &str| refuse(Era::Modern, id, answer::HEADER_MISMATCH, text);
     let revision = message.revision();
-    let header = header_value(headers, PROTOCOL_VERSION)
+    let header = header_value(headers, &PROTOCOL_VERSION)
         .map_err(|_| mismatch("a header is there twice or is malformed"))?;
     match (&header, &revision) {
         (Some(header), Some(revision)) if header != revision => {
@@ -101,10 +101,9 @@ fn check(message: &Message<'_>, headers: &HeaderMap) -> Result<(), Response<Body
         (None, Some(_)) => return Err(mismatch("the header `MCP-Protocol-Version` is missing")),
         _ => {}
     }
-    let said = |name: &str| {
-        header_value(headers, name).map_err(|_| mismatch("a header is there twice or is malformed"))
-    };
-    if said(METHOD)?.as_deref() != Some(message.method()) {
+    let said =
+        |name| header_value(headers, name).map_err(|_| mismatch("a header is there twice or is malformed"));
+    if said(&METHOD)?.as_deref() != Some(message.method()) {
         return Err(mismatch("the header `Mcp-Method` does not say what the body says"));
     }
     let params = message.params();
@@ -115,7 +114,7 @@ fn check(message: &Message<'_>, headers: &HeaderMap) -> Result<(), Response<Body
         _ => None,
     };
     if let Some(named) = named.and_then(string)
-        && said(NAME)?.as_deref() != Some(&*named)
+        && said(&NAME)?.as_deref() != Some(&*named)
     {
         return Err(mismatch("the header `Mcp-Name` does not say what the body says"));
     }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use base64::Engine as _;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 pub use crate::mesh::offer::Era;
 
@@ -12,12 +12,12 @@ pub const LEGACY_VERSION: &str = "2025-11-25";
 /// The revision of the modern era.
 pub const MODERN_VERSION: &str = "2026-07-28";
 
-/// Names of headers, in lower case.
-pub const PROTOCOL_VERSION: &str = "mcp-protocol-version";
-pub const SESSION: &str = "mcp-session-id";
-pub const METHOD: &str = "mcp-method";
-pub const NAME: &str = "mcp-name";
-pub const LAST_EVENT_ID: &str = "last-event-id";
+/// Names of headers, ready to be looked up: a name as text would be parsed at each lookup.
+pub static PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+pub static SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+pub static METHOD: HeaderName = HeaderName::from_static("mcp-method");
+pub static NAME: HeaderName = HeaderName::from_static("mcp-name");
+pub static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// A tool's name as the `Mcp-Name` header carries it: as it is when it is plain visible ASCII without a leading
 /// `=?base64?`, otherwise wrapped in `=?base64?…?=` (SEP-2243).
@@ -42,10 +42,15 @@ pub struct BadHeader;
 ///
 /// # Errors
 /// It is there twice, or is not what it claims to be.
-pub fn header_value<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<Cow<'h, str>>, BadHeader> {
+pub fn header_value<'h>(
+    headers: &'h HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<Cow<'h, str>>, BadHeader> {
     let mut values = headers.get_all(name).iter();
-    let (Some(value), None) = (values.next(), values.next()) else {
-        return if headers.contains_key(name) { Err(BadHeader) } else { Ok(None) };
+    let value = match (values.next(), values.next()) {
+        (Some(value), None) => value,
+        (None, _) => return Ok(None),
+        (Some(_), Some(_)) => return Err(BadHeader),
     };
     let text = std::str::from_utf8(value.as_bytes()).map_err(|_| BadHeader)?.trim_matches([' ', '\t']);
     let Some(wrapped) = text.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) else {

@@ -88,8 +88,8 @@ impl Peer {
         let name = ask.name.map(header_name);
         let mut headers: Vec<Header<'_>> = Vec::new();
         if spoken.era == Era::Modern {
-            headers.push((METHOD, ask.method.as_bytes()));
-            headers.extend(name.as_deref().map(|name| (NAME, name.as_bytes())));
+            headers.push((METHOD.as_str(), ask.method.as_bytes()));
+            headers.extend(name.as_deref().map(|name| (NAME.as_str(), name.as_bytes())));
             headers.extend(ask.mirrored.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
         }
         let text = id.to_string();

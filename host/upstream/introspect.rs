@@ -73,7 +73,7 @@ impl Peer {
         }
         let id = self.next_id().to_string();
         let body = envelope::listen(&id, notifications);
-        let headers = [(METHOD, &b"subscriptions/listen"[..])];
+        let headers = [(METHOD.as_str(), &b"subscriptions/listen"[..])];
         let post = Post { id: Some(&id), token: None, headers: &headers, body: &[&body] };
         self.post(spoken, &post, times).await
     }
