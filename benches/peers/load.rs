@@ -3,8 +3,8 @@
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use bytes::Bytes;
-use clap::Args;
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
@@ -15,28 +15,31 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::message::{self, Form};
+use super::message::{self, Question, Target};
 
-/// Calls of each connection before anything is measured.
-const WARM_UP_CALLS: usize = 16;
 /// How long calls that are under way at the end may take.
 const GRACE: Duration = Duration::from_secs(10);
 /// Pause after a failure, so that a peer that is down is not flooded.
 const PAUSE: Duration = Duration::from_millis(10);
 
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Load {
-    /// Connections are spread over these.
-    #[arg(long, value_delimiter = ',', required = true)]
-    pub ports: Vec<u16>,
-    #[arg(long, value_enum)]
-    pub form: Form,
-    #[arg(long)]
-    pub text_bytes: usize,
-    #[arg(long)]
+    pub target: Target,
+    pub question: Question,
+    /// What an answer to `tools/list` must hold, last of all.
+    pub last_tool: String,
     pub concurrency: usize,
-    #[arg(long)]
     pub secs: f64,
+}
+
+impl Load {
+    /// Calls of each connection before anything is measured: fewer of what is dear.
+    fn warm_up_calls(&self) -> usize {
+        match self.question {
+            Question::Call { text_bytes } => ((256 << 10) / text_bytes).clamp(1, 16),
+            Question::List => 8,
+        }
+    }
 }
 
 /// What a run found.
@@ -66,20 +69,26 @@ async fn run(load: &Load) -> anyhow::Result<Found> {
     let mut connections = JoinSet::new();
     let warm = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
     for index in 0..load.concurrency {
-        let port = load.ports[index % load.ports.len()];
-        let text = message::text(index, load.text_bytes);
+        let port = load.target.ports[index % load.target.ports.len()];
+        let text = match load.question {
+            Question::Call { text_bytes } => message::text(index, text_bytes),
+            Question::List => load.last_tool.clone(),
+        };
         let caller = Caller {
             port,
-            uri: Uri::from_static(load.form.path()),
-            headers: load.form.headers(port),
-            body: load.form.body(&text),
+            uri: Uri::try_from(&load.target.path)?,
+            headers: load.target.headers(port, load.question),
+            body: load.target.body(load.question, index, &text),
             text,
+            question: load.question,
+            warm_up_calls: load.warm_up_calls(),
             tally: Tally::default(),
         };
         connections.spawn(caller.run(started.clone(), std::sync::Arc::clone(&warm)));
     }
     let all = u32::try_from(load.concurrency)?;
-    drop(tokio::time::timeout(GRACE, warm.acquire_many(all)).await??);
+    let all_warm = tokio::time::timeout(GRACE, warm.acquire_many(all)).await;
+    drop(all_warm.with_context(|| format!("its first calls take more than {GRACE:?}"))??);
     println!("ready");
     std::io::stdout().flush()?;
     tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new())).await??;
@@ -120,6 +129,8 @@ struct Caller {
     headers: HeaderMap,
     body: Bytes,
     text: String,
+    question: Question,
+    warm_up_calls: usize,
     tally: Tally,
 }
 
@@ -127,7 +138,7 @@ type Started = watch::Receiver<Option<Instant>>;
 
 impl Caller {
     async fn run(mut self, mut started: Started, warm: std::sync::Arc<tokio::sync::Semaphore>) -> Tally {
-        let mut calls_left = WARM_UP_CALLS;
+        let mut calls_left = self.warm_up_calls;
         let mut end = None;
         let mut is_warm = false;
         loop {
@@ -219,10 +230,18 @@ impl Caller {
             let body: String = String::from_utf8_lossy(&body).chars().take(300).collect();
             return Err(format!("{status}: {body}"));
         }
-        // The number of the connection finds the place, the whole text must stand there.
-        let number = &self.text.as_bytes()[..6];
-        let at = memmem::find(&body, number).ok_or("the answer is another's")?;
-        if body[at..].starts_with(self.text.as_bytes()) { Ok(()) } else { Err("the text changed".to_owned()) }
+        // The first bytes, the number of the connection, find the place; the whole text must stand there. What a list
+        // must hold stands at its end.
+        let text = self.text.as_bytes();
+        let at = match self.question {
+            Question::Call { .. } => memmem::find(&body, &text[..6]),
+            Question::List => memmem::rfind(&body, text),
+        };
+        let at = at.ok_or_else(|| {
+            let body: String = String::from_utf8_lossy(&body).chars().take(300).collect();
+            format!("not the answer to this request: {body}")
+        })?;
+        if body[at..].starts_with(text) { Ok(()) } else { Err("the text changed".to_owned()) }
     }
 }
 

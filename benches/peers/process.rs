@@ -75,14 +75,19 @@ impl Process {
 
     /// CPU time used so far, user and system, in seconds.
     pub fn cpu_s(&self) -> anyhow::Result<f64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
-        // The name in parentheses may hold blanks; behind it, the times are the 12th and 13th field.
-        let (_, fields) = stat.rsplit_once(')').context("a stat line")?;
-        let mut ticks = fields.split_ascii_whitespace().skip(11).map(str::parse::<u64>);
-        let (Some(Ok(user)), Some(Ok(system))) = (ticks.next(), ticks.next()) else {
-            anyhow::bail!("no CPU times in `{stat}`");
-        };
-        Ok((user + system) as f64 / TICKS_PER_S)
+        cpu_s(self.pid())
+    }
+
+    /// The same of the processes that it has started and that still run, all together.
+    pub fn children_cpu_s(&self) -> anyhow::Result<f64> {
+        let mut sum = 0.0;
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.pid()))? {
+            // Threads and children may end while they are looked at.
+            let children = std::fs::read_to_string(thread?.path().join("children")).unwrap_or_default();
+            let pids = children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok());
+            sum += pids.filter_map(|pid| cpu_s(pid).ok()).sum::<f64>();
+        }
+        Ok(sum)
     }
 
     pub fn rss_mib(&self) -> anyhow::Result<f64> {
@@ -99,6 +104,17 @@ impl Drop for Process {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+fn cpu_s(pid: u32) -> anyhow::Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name in parentheses may hold blanks; behind it, the times are the 12th and 13th field.
+    let (_, fields) = stat.rsplit_once(')').context("a stat line")?;
+    let mut ticks = fields.split_ascii_whitespace().skip(11).map(str::parse::<u64>);
+    let (Some(Ok(user)), Some(Ok(system))) = (ticks.next(), ticks.next()) else {
+        anyhow::bail!("no CPU times in `{stat}`");
+    };
+    Ok((user + system) as f64 / TICKS_PER_S)
 }
 
 /// Read by a thread, so that nobody waits for a line for ever; it ends with the process.

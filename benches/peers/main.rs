@@ -1,5 +1,10 @@
-//! What a call costs: the proxy beside haproxy and the bare upstream, all on one core, in one run. See `../README.md`.
+//! What a call costs: the proxy beside other proxies and the bare upstream, all on one core, in one run. See
+//! `../README.md`.
 
+#[cfg(target_os = "linux")]
+mod generator;
+#[cfg(target_os = "linux")]
+mod listing;
 #[cfg(target_os = "linux")]
 mod load;
 #[cfg(target_os = "linux")]
@@ -13,6 +18,8 @@ mod report;
 #[cfg(target_os = "linux")]
 mod run;
 #[cfg(target_os = "linux")]
+mod typed_proxy;
+#[cfg(target_os = "linux")]
 mod upstream;
 
 #[cfg(target_os = "linux")]
@@ -20,7 +27,7 @@ fn main() -> std::process::ExitCode {
     match run::main() {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("call_path: {error:#}");
+            eprintln!("peers: {error:#}");
             std::process::ExitCode::FAILURE
         }
     }
@@ -28,5 +35,7 @@ fn main() -> std::process::ExitCode {
 
 #[cfg(not(target_os = "linux"))]
 fn main() {
-    eprintln!("call_path reads CPU times from /proc and pins processes with taskset: it runs on Linux only");
+    eprintln!(
+        "this benchmark reads CPU times from /proc and pins processes with taskset: it runs on Linux only"
+    );
 }

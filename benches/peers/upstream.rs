@@ -1,8 +1,9 @@
-//! The cheapest MCP server that is one: three instances in one process, without sessions, one tool.
+//! The cheapest MCP server that is one: both eras, no sessions, one tool. Three instances in one process, or one on
+//! standard input and output.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
-use std::io::Write as _;
+use std::io::{BufRead as _, Write as _};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
@@ -16,12 +17,12 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::net::TcpListener;
 
-use super::message::REVISION;
+use super::message::{LEGACY, MODERN};
 
 pub const INSTANCES: usize = 3;
 
 /// Prints the ports as one line, then serves until standard input ends.
-pub fn main() -> anyhow::Result<()> {
+pub fn over_http() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut ports = Vec::new();
@@ -35,6 +36,25 @@ pub fn main() -> anyhow::Result<()> {
         tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new())).await??;
         Ok(())
     })
+}
+
+/// One message a line, until standard input ends.
+pub fn over_stdio() -> anyhow::Result<()> {
+    let mut input = std::io::BufReader::with_capacity(64 << 10, std::io::stdin().lock());
+    let mut output = std::io::stdout().lock();
+    let (mut line, mut answered) = (Vec::new(), Vec::new());
+    while input.read_until(b'\n', &mut line)? > 0 {
+        if let Some((_, message)) = answer(&line) {
+            // One write, and so one wake-up of the reader.
+            answered.extend_from_slice(&message);
+            answered.push(b'\n');
+            output.write_all(&answered)?;
+            output.flush()?;
+            answered.clear();
+        }
+        line.clear();
+    }
+    Ok(())
 }
 
 async fn accept(listener: TcpListener) {
@@ -75,16 +95,24 @@ async fn serve(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infa
     if request.method() != Method::POST {
         return Ok(status(StatusCode::METHOD_NOT_ALLOWED, Bytes::new()));
     }
+    let is_modern = request.headers().get("mcp-protocol-version").is_some_and(|version| version == MODERN);
     let Ok(body) = request.into_body().collect().await else {
         return Ok(status(StatusCode::BAD_REQUEST, Bytes::new()));
     };
-    let body = body.to_bytes();
-    let Ok(rpc) = serde_json::from_slice::<Rpc<'_>>(&body) else {
-        return Ok(status(StatusCode::BAD_REQUEST, Bytes::new()));
+    let (code, body) = answer(&body.to_bytes()).unwrap_or((StatusCode::ACCEPTED, Bytes::new()));
+    // To the legacy era, an unknown method is no business of HTTP's: some clients give up at any other status.
+    let code = if code == StatusCode::NOT_FOUND && !is_modern { StatusCode::OK } else { code };
+    Ok(status(code, body))
+}
+
+/// `None` for what wants no answer.
+fn answer(message: &[u8]) -> Option<(StatusCode, Bytes)> {
+    let Ok(rpc) = serde_json::from_slice::<Rpc<'_>>(message) else {
+        let error = br#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"Parse error"}}"#;
+        return Some((StatusCode::BAD_REQUEST, Bytes::from_static(error)));
     };
-    let Some(id) = rpc.id else { return Ok(status(StatusCode::ACCEPTED, Bytes::new())) };
-    let id = id.get();
-    Ok(match &*rpc.method {
+    let id = rpc.id?.get();
+    Some(match &*rpc.method {
         "tools/call" => {
             let text = rpc.params.arguments.text.map_or("\"\"", RawValue::get);
             result(
@@ -96,8 +124,16 @@ async fn serve(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infa
             id,
             &[
                 br#""supportedVersions":[""#,
-                REVISION.as_bytes(),
-                br#""],"ttlMs":0,"cacheScope":"private","capabilities":{"tools":{}},"serverInfo":{"name":"call_path","version":"1"}"#,
+                MODERN.as_bytes(),
+                br#""],"ttlMs":0,"cacheScope":"private","capabilities":{"tools":{}},"serverInfo":{"name":"peers","version":"1"}"#,
+            ],
+        ),
+        "initialize" => result(
+            id,
+            &[
+                br#""protocolVersion":""#,
+                LEGACY.as_bytes(),
+                br#"","capabilities":{"tools":{}},"serverInfo":{"name":"peers","version":"1"}"#,
             ],
         ),
         "tools/list" => result(
@@ -108,13 +144,13 @@ async fn serve(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infa
         _ => {
             let error =
                 format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32601,"message":"Method not found"}}}}"#);
-            status(StatusCode::NOT_FOUND, error.into())
+            (StatusCode::NOT_FOUND, error.into())
         }
     })
 }
 
 /// A result of `members`, JSON text without braces.
-fn result(id: &str, members: &[&[u8]]) -> Response<Full<Bytes>> {
+fn result(id: &str, members: &[&[u8]]) -> (StatusCode, Bytes) {
     let size: usize = members.iter().map(|member| member.len()).sum();
     let mut body = BytesMut::with_capacity(size + id.len() + 80);
     body.put_slice(br#"{"jsonrpc":"2.0","id":"#);
@@ -124,7 +160,7 @@ fn result(id: &str, members: &[&[u8]]) -> Response<Full<Bytes>> {
         body.put_slice(member);
     }
     body.put_slice(b"}}");
-    status(StatusCode::OK, body.freeze())
+    (StatusCode::OK, body.freeze())
 }
 
 fn status(status: StatusCode, body: Bytes) -> Response<Full<Bytes>> {
