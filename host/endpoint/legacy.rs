@@ -80,7 +80,9 @@ impl Endpoint {
         let params =
             turn::Members::of(message.text).and_then(|message| message.get("params")).unwrap_or("{}");
         let said = message.params();
-        let asked = said.and_then(|params| params.protocol_version.as_deref()).unwrap_or_default();
+        let asked = said
+            .and_then(|params| params.protocol_version.as_ref().map(|version| &*version.0))
+            .unwrap_or_default();
         let capabilities = said.and_then(|params| params.capabilities).map_or("{}", |raw| raw.get());
         let client = said.and_then(|params| params.client_info).map(|info| name_in(info.get()));
         let session = Session::new(received.scope.clone(), params, capabilities, &client.unwrap_or_default());
