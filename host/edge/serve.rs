@@ -23,6 +23,8 @@ use crate::proxy::Proxy;
 
 /// Header bytes and fields, and how long they may take.
 const HEAD_BYTES_MAX: usize = 32 << 10;
+/// Most that is read of a body at once. The parser takes heads up to here; see [`check_head`].
+const READ_BYTES_MAX: usize = 128 << 10;
 const HEADER_FIELDS_MAX: usize = 100;
 const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
 const URI_BYTES_MAX: usize = 8 << 10;
@@ -62,7 +64,7 @@ impl Edge {
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIME_MAX)
             .max_headers(HEADER_FIELDS_MAX)
-            .max_buf_size(HEAD_BYTES_MAX)
+            .max_buf_size(READ_BYTES_MAX)
             .serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
         let mut stopped = std::pin::pin!(stop.cancelled());

@@ -18,6 +18,7 @@ use crate::body::Body;
 use crate::clock;
 use crate::mcp::answer;
 use crate::mcp::era::Era;
+use crate::mcp::hints::Hints;
 use crate::mcp::message::{Message, Text};
 use crate::mcp::own::{OwnCall, OwnTool};
 use crate::mcp::turn;
@@ -227,9 +228,11 @@ impl Begun {
         if !alike || !whole.is_json() {
             return Err(Box::new(self));
         }
-        let failure = turn::is_failure(&whole.body);
-        let body = turn::bound_to(&whole.body, carried.instance.name().as_str());
-        let body = body.unwrap_or_else(|| whole.body.clone());
+        let hints = Hints::of(&whole.body);
+        let failure = hints.failure && turn::is_failure(&whole.body);
+        let instance = carried.instance.name().as_str();
+        let bound = if hints.continued { turn::bound_to(&whole.body, instance) } else { None };
+        let body = bound.unwrap_or_else(|| whole.body.clone());
         if let Some(attempt) = self.attempt.take() {
             attempt.succeed(failure);
         }

@@ -259,7 +259,7 @@ pub fn shape(bytes: &[u8]) -> Option<Shape<'_>> {
 /// the parser's to say.
 fn check_limits(bytes: &[u8]) -> Result<(), MessageError> {
     // Most messages are too short, and open too little, to be beyond any limit.
-    if bytes.len() <= NODES_MAX && openings(bytes) <= DEPTH_MAX {
+    if bytes.len() <= NODES_MAX && memchr::memchr2_iter(b'{', b'[', bytes).nth(DEPTH_MAX).is_none() {
         return Ok(());
     }
     let (mut depth, mut nodes, mut at) = (0_usize, 0_usize, 0);
@@ -302,11 +302,6 @@ fn check_limits(bytes: &[u8]) -> Result<(), MessageError> {
         }
     }
     Ok(())
-}
-
-/// How many braces and brackets open, wherever they stand. One pass without branches.
-fn openings(bytes: &[u8]) -> usize {
-    bytes.iter().filter(|byte| matches!(byte, b'{' | b'[')).count()
 }
 
 #[cfg(test)]

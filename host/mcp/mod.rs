@@ -8,6 +8,7 @@ pub mod catalogue;
 pub mod declared;
 pub mod envelope;
 pub mod era;
+pub mod hints;
 pub mod message;
 pub mod mirrored;
 mod object;

@@ -19,6 +19,8 @@ const BODY_TIME_MAX: Duration = Duration::from_secs(30);
 /// How much of a body that is too large is read, and for how long, before its sender is cut off.
 const DISCARD_BYTES_MAX: usize = 64 << 20;
 const DISCARD_TIME_MAX: Duration = Duration::from_secs(2);
+/// How many times of what has come there is room for at most.
+const ROOM_FACTOR: usize = 16;
 /// Longest name of a tool, in bytes.
 const TOOL_BYTES_MAX: usize = 1024;
 /// Longest name of a client, in bytes.
@@ -98,11 +100,11 @@ pub async fn read_body(
         return Err(CallFailure::MediaType);
     }
     let announced = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
-    if announced.is_some_and(|length: u64| length > bytes_max as u64) {
+    if announced.is_some_and(|length: usize| length > bytes_max) {
         discard(&mut body).await;
         return Err(CallFailure::BodyTooLarge(bytes_max));
     }
-    let collected = tokio::time::timeout(BODY_TIME_MAX, collect(&mut body, bytes_max)).await;
+    let collected = tokio::time::timeout(BODY_TIME_MAX, collect(&mut body, announced, bytes_max)).await;
     let collected = collected.unwrap_or(Err(CallFailure::BodyTooSlow(BODY_TIME_MAX)));
     if matches!(collected, Err(CallFailure::BodyTooLarge(_))) {
         discard(&mut body).await;
@@ -125,7 +127,12 @@ async fn discard(body: &mut Incoming) {
     tokio::time::timeout(DISCARD_TIME_MAX, rest).await.ok();
 }
 
-async fn collect(body: &mut Incoming, bytes_max: usize) -> Result<Bytes, CallFailure> {
+/// `announced` is the length that the headers tell, if they do.
+async fn collect(
+    body: &mut Incoming,
+    announced: Option<usize>,
+    bytes_max: usize,
+) -> Result<Bytes, CallFailure> {
     let mut first = Bytes::new();
     let mut all: Option<BytesMut> = None;
     while let Some(frame) = body.frame().await {
@@ -136,17 +143,29 @@ async fn collect(body: &mut Incoming, bytes_max: usize) -> Result<Bytes, CallFai
             return Err(CallFailure::BodyTooLarge(bytes_max));
         }
         if let Some(all) = &mut all {
+            reserve(all, data.len(), announced);
             all.extend_from_slice(&data);
         } else if first.is_empty() {
             first = data;
         } else {
-            let mut both = BytesMut::with_capacity((first.len() + data.len()) * 2);
+            let mut both = BytesMut::new();
+            reserve(&mut both, first.len() + data.len(), announced);
             both.extend_from_slice(&first);
             both.extend_from_slice(&data);
             all = Some(both);
         }
     }
     Ok(all.map_or(first, BytesMut::freeze))
+}
+
+/// Makes room for `more` bytes, and for all that is announced, if that is not much more than has come: whoever
+/// announces much and sends little takes little.
+fn reserve(bytes: &mut BytesMut, more: usize, announced: Option<usize>) {
+    let needed = bytes.len() + more;
+    if bytes.capacity() < needed {
+        let wanted = announced.unwrap_or(0).min(needed * ROOM_FACTOR).max(needed);
+        bytes.reserve(wanted - bytes.len());
+    }
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

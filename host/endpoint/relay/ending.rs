@@ -8,6 +8,7 @@ use super::Relay;
 use crate::endpoint::courier::Recall;
 use crate::endpoint::failed;
 use crate::mcp::era::Era;
+use crate::mcp::hints::Hints;
 use crate::mcp::turn;
 use crate::proxy::{CallFailure, Ending};
 use crate::upstream::SendError;
@@ -25,7 +26,7 @@ impl Relay {
             (Era::Modern, Era::Modern) | (Era::Legacy, Era::Legacy) => {}
         }
         // A legacy session stays with its instance; everybody else is led back by a mark.
-        if self.spoken.era == Era::Modern {
+        if self.spoken.era == Era::Modern && Hints::of(&answer).continued {
             turn::bound_to(&answer, self.instance.name().as_str()).unwrap_or(answer)
         } else {
             answer
@@ -34,7 +35,7 @@ impl Relay {
 
     /// Closes the call with its answer.
     pub(super) fn close(&mut self, answer: &[u8], status: StatusCode) {
-        let failure = turn::is_failure(answer);
+        let failure = Hints::of(answer).failure && turn::is_failure(answer);
         if let Some(attempt) = self.attempt.take() {
             attempt.succeed(failure);
         }
