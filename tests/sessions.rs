@@ -571,6 +571,31 @@ async fn a_modern_client_that_closes_its_response_cancels_at_the_instance() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_legacy_instance_hears_that_nobody_waits_any_more_when_time_is_over() {
+    for (form, how) in [(Form::Json, How::Hang), (Form::Sse, How::HangAfterFirst)] {
+        let options = RawOptions { form, ..RawOptions::default() };
+        let (_mesh, upstream, urls) = mesh_configured_with("[calls]\ntimeout = \"1s\"\n", options).await;
+        upstream.now(how);
+        let mut wanted = 0;
+        for url in &urls {
+            for client in [Client::legacy(url).await, Client::modern(url)] {
+                client.call(act(url), json!({})).await.expect_err("nobody answers");
+                wanted += 1;
+                let said = eventually("the instance hears of it", SOON, || async {
+                    upstream.seen("notifications/cancelled").get(wanted - 1).cloned()
+                })
+                .await;
+                let said: Value = serde_json::from_str(&said.body).expect("JSON");
+                let call = upstream.seen("tools/call").pop().expect("it was called");
+                let call: Value = serde_json::from_str(&call.body).expect("JSON");
+                assert_eq!(said["params"]["requestId"], call["id"], "{form:?} {url}");
+            }
+        }
+        upstream.assert_polite();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_legacy_client_that_closes_its_response_cancels_nothing() {
     let (_mesh, upstream, [own, _]) = mesh_with(RawOptions::default()).await;
     upstream.now(How::AnswerAfter(Duration::from_millis(300)));

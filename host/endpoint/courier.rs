@@ -179,17 +179,21 @@ impl Courier<'_, '_> {
         let id = names.id.as_deref().or_else(|| self.message.id());
         let token = names.token.as_deref().or_else(|| self.message.progress_token().map(|token| token.get()));
         let post = Post { id, token, headers: &headers, body: &pieces };
+        let recall = || Recall::new(self.endpoint, peer, spoken, id.map(str::to_owned));
         // Whoever goes away before the answer begins must be heard of there.
-        let recall = (names.id.is_some() && self.client.era() == Era::Modern)
-            .then(|| Recall::new(self.endpoint, peer, spoken, names.id.clone()));
+        let armed = (names.id.is_some() && self.client.era() == Era::Modern).then(recall);
         let reply = match self.permitted {
             Some(permitted) => peer.call(permitted, spoken, &post, &self.times).await,
             None => peer.post(spoken, &post, &self.times).await,
         };
-        if let Some(recall) = recall {
-            recall.disarm();
+        if let Some(armed) = armed {
+            armed.disarm();
         }
-        let reply = reply?;
+        let reply = reply.inspect_err(|error| {
+            if error.is_late() && spoken.era == Era::Legacy {
+                drop(recall());
+            }
+        })?;
         if let Reply::Whole(whole) = &reply
             && !(whole.status.is_success() || whole.is_json() && speaks(&whole.body))
         {

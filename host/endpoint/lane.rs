@@ -147,10 +147,13 @@ impl Endpoint {
         session.ended.cancel();
         let endpoint = Arc::clone(self);
         self.tasks.spawn(async move {
-            let lanes = session.clear_lanes(None);
-            for lane in lanes.into_iter().filter(|lane| lane.is_own()) {
-                lane.instance.peer.end(&lane.spoken, &endpoint.control_times()).await;
-            }
+            let lanes = session.clear_lanes(None).into_iter().filter(|lane| lane.is_own());
+            // At once: one that does not answer keeps no other from ending.
+            let endings = lanes.map(|lane| {
+                let times = endpoint.control_times();
+                async move { lane.instance.peer.end(&lane.spoken, &times).await }
+            });
+            futures_util::future::join_all(endings).await;
         });
     }
 

@@ -145,6 +145,11 @@ impl SendError {
     pub fn is_deadline(&self) -> bool {
         matches!(self, Self::DeadlinePassed | Self::ConnectTimeout(_))
     }
+
+    /// Whether the request may be under way still, with nobody waiting for its answer.
+    pub fn is_late(&self) -> bool {
+        matches!(self, Self::DeadlinePassed | Self::FirstByteTimeout(_))
+    }
 }
 
 /// An error and its sources in one line.

@@ -51,6 +51,9 @@ impl Relay {
 
     /// Closes the call with what kept its answer from coming, and says so to the client.
     pub(super) fn fail(&mut self, error: SendError) -> Bytes {
+        if error.is_deadline() && self.attempt.is_some() && self.spoken.era == Era::Legacy {
+            self.give_up();
+        }
         if let Some(attempt) = self.attempt.take() {
             attempt.fail(&error, self.impatient);
         }
@@ -59,6 +62,14 @@ impl Relay {
             account.fail(&failure);
         }
         failed(self.side.call, &self.side.id, &failure)
+    }
+}
+
+impl Relay {
+    /// Nobody waits for the instance's answer any more. A modern one sees its stream end.
+    fn give_up(&self) {
+        let id = self.names.id.as_ref().unwrap_or(&self.side.id).clone();
+        drop(Recall::new(&self.endpoint, &self.instance.peer, &self.spoken, Some(id)));
     }
 }
 
