@@ -40,6 +40,32 @@ pub struct Target {
     pub tag: Option<Name>,
     pub tool: Option<String>,
     pub timeout: Option<Duration>,
+    pub mirror: Option<Mirror>,
+}
+
+/// Where a copy of a call goes, and of how many of 1,000.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    pub service: Name,
+    pub permille: u16,
+    /// Copies calls of tools that are not declared read-only, too.
+    pub any_tool: bool,
+}
+
+/// For how long, and for which calls besides those of the same service and method, a decision holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reuse {
+    pub ttl: Duration,
+    pub vary: Vary,
+}
+
+/// What calls must have in common, besides service and method, to share a decision.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Vary {
+    pub tool: bool,
+    pub client: bool,
+    pub affinity: bool,
+    pub size: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,4 +79,5 @@ pub struct Decision {
     pub verdict: Verdict,
     /// One short phrase for people.
     pub why: String,
+    pub reuse: Option<Reuse>,
 }

@@ -61,13 +61,14 @@ impl router::Guest for BusinessHours {
     fn route(call: router::Call) -> router::Decision {
         let closed_ms = HOURS.with_borrow(|hours| hours.closed_ms(&call.tool, call.now_ms));
         match closed_ms {
-            None => router::Decision { verdict: router::Verdict::Pass, why: String::new() },
+            None => router::Decision { verdict: router::Verdict::Pass, why: String::new(), reuse: None },
             Some(ms) => router::Decision {
                 verdict: router::Verdict::Reject(router::Refusal {
                     reason: format!("`{}` is closed outside business hours", call.tool),
                     retry_after_ms: Some(ms),
                 }),
                 why: "outside business hours".into(),
+                reuse: None,
             },
         }
     }

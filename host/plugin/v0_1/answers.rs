@@ -10,9 +10,11 @@ use crate::mesh::ids::Name;
 use crate::mesh::observe::{
     Aggregate, Chart, Firing, Labels, MeterDescription, Metric, MetricKind, Panel, Point, Severity, Want,
 };
-use crate::mesh::verdict::{Decision, Refusal, Target, Verdict};
+use crate::mesh::verdict::{Decision, Mirror, Refusal, Reuse, Target, Vary, Verdict};
 use crate::plugin::host_state::{cut, printable};
 
+/// A decision holds at most this long.
+const REUSE_MAX: Duration = Duration::from_mins(1);
 const WHY_BYTES_MAX: usize = 1 << 10;
 const REASON_BYTES_MAX: usize = 4 << 10;
 const TOOL_BYTES_MAX: usize = 256;
@@ -46,13 +48,38 @@ pub fn decision(said: router::Decision) -> Answer<Decision> {
                 tool => tool,
             },
             timeout: target.timeout_ms.map(|ms| Duration::from_millis(ms.into())),
+            mirror: match target.mirror {
+                Some(said) => Some(mirror(said)?),
+                None => None,
+            },
         }),
         router::Verdict::Reject(refusal) => Verdict::Reject(Refusal {
             reason: text(refusal.reason, REASON_BYTES_MAX),
             retry_after: refusal.retry_after_ms.map(|ms| Duration::from_millis(ms.into())),
         }),
     };
-    Ok(Decision { verdict, why: text(said.why, WHY_BYTES_MAX) })
+    Ok(Decision { verdict, why: text(said.why, WHY_BYTES_MAX), reuse: said.reuse.map(reuse) })
+}
+
+fn mirror(said: router::Mirror) -> Answer<Mirror> {
+    if said.permille > 1000 {
+        return Err("it mirrors more than 1000 of 1000 calls");
+    }
+    let service = name(&said.service).ok_or("the service it mirrors to has no valid name")?;
+    Ok(Mirror { service, permille: said.permille, any_tool: said.any_tool })
+}
+
+fn reuse(said: router::Reuse) -> Reuse {
+    let has = |flag| said.vary.contains(flag);
+    Reuse {
+        ttl: Duration::from_millis(said.ttl_ms.into()).min(REUSE_MAX),
+        vary: Vary {
+            tool: has(router::Vary::TOOL),
+            client: has(router::Vary::CLIENT),
+            affinity: has(router::Vary::AFFINITY),
+            size: has(router::Vary::SIZE),
+        },
+    }
 }
 
 pub fn wants(said: Vec<alerter::Want>) -> Answer<Vec<Want>> {

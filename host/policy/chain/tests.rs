@@ -31,7 +31,7 @@ fn name(text: &str) -> Name {
 
 fn router(who: &str, answer: Result<Verdict, PolicyFault>, strict: bool) -> Arc<dyn Router> {
     let source = Source { name: name(who), version: "1".to_owned(), generation: 3 };
-    let answer = answer.map(|verdict| Decision { verdict, why: format!("{who} says so") });
+    let answer = answer.map(|verdict| Decision { verdict, why: format!("{who} says so"), reuse: None });
     Arc::new(Fixed { source, answer, strict })
 }
 
@@ -41,6 +41,7 @@ fn forward(service: &str) -> Verdict {
         tag: None,
         tool: Some("other".to_owned()),
         timeout: None,
+        mirror: None,
     })
 }
 

@@ -68,9 +68,9 @@ impl router::Guest for TagRouter {
             client: &call.client,
         };
         RULES.with_borrow(|rules| match rules.decide(&asked) {
-            None => router::Decision { verdict: router::Verdict::Pass, why: String::new() },
+            None => router::Decision { verdict: router::Verdict::Pass, why: String::new(), reuse: None },
             Some((why, outcome)) => {
-                router::Decision { verdict: verdict(outcome, &call.service), why: why.into() }
+                router::Decision { verdict: verdict(outcome, &call.service), why: why.into(), reuse: None }
             }
         })
     }
@@ -83,6 +83,7 @@ fn verdict(outcome: &Outcome, asked: &str) -> router::Verdict {
             tag: forward.tag.clone(),
             tool: forward.tool.clone(),
             timeout_ms: forward.timeout_ms,
+            mirror: None,
         }),
         Outcome::Reject(refusal) => router::Verdict::Reject(router::Refusal {
             reason: refusal.reason.clone(),

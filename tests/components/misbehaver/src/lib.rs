@@ -88,10 +88,16 @@ impl router::Guest for Misbehaver {
             _ => marker.behaviour,
         };
         let who = format!("{} {}", marker.name, marker.version);
-        let pass = |why: String| router::Decision { verdict: router::Verdict::Pass, why };
+        let pass = |why: String| router::Decision { verdict: router::Verdict::Pass, why, reuse: None };
         let forward = |service: &str, why: String| {
-            let target = router::Target { service: service.into(), tag: None, tool: None, timeout_ms: None };
-            router::Decision { verdict: router::Verdict::Forward(target), why }
+            let target = router::Target {
+                service: service.into(),
+                tag: None,
+                tool: None,
+                timeout_ms: None,
+                mirror: None,
+            };
+            router::Decision { verdict: router::Verdict::Forward(target), why, reuse: None }
         };
         match behaviour {
             Some(Behaviour::Loop) => havoc::spin(),
@@ -106,7 +112,7 @@ impl router::Guest for Misbehaver {
             Some(Behaviour::Answer) => forward(&call.service, who),
             Some(Behaviour::Reject) => {
                 let refusal = router::Refusal { reason: who.clone(), retry_after_ms: None };
-                router::Decision { verdict: router::Verdict::Reject(refusal), why: who }
+                router::Decision { verdict: router::Verdict::Reject(refusal), why: who, reuse: None }
             }
             _ => pass(String::new()),
         }

@@ -122,7 +122,7 @@ impl router::Guest for Contrarian {
         act("route");
         let to = |service: &str, tool: Option<&str>| {
             let (service, tool) = (service.into(), tool.map(Into::into));
-            router::Verdict::Forward(router::Target { service, tag: None, tool, timeout_ms: None })
+            router::Verdict::Forward(router::Target { service, tag: None, tool, timeout_ms: None, mirror: None })
         };
         let verdict = match behaviour().as_str() {
             "bad-service" => to("../etc", None),
@@ -138,7 +138,7 @@ impl router::Guest for Contrarian {
             "huge-why" => "x".repeat(2 << 20),
             _ => format!("{} services\n", number("services")),
         };
-        router::Decision { verdict, why }
+        router::Decision { verdict, why, reuse: None }
     }
 }
 
