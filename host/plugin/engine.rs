@@ -42,8 +42,22 @@ impl Runtime {
     /// # Errors
     /// The engine is refused by this machine, or no thread can be had.
     pub fn new() -> Result<Self, EngineError> {
-        let engine = Engine::new(&config()).map_err(|e| EngineError::Engine(e.into_boxed_dyn_error()))?;
-        start_clock(&engine).map_err(EngineError::Thread)?;
+        let runtime = Self::with(&config())?;
+        start_clock(&runtime.engine).map_err(EngineError::Thread)?;
+        Ok(runtime)
+    }
+
+    /// One that counts instructions and has no clock: what runs in it ends after the same instruction each time,
+    /// however busy the machine is.
+    ///
+    /// # Errors
+    /// The engine is refused by this machine.
+    pub fn metered() -> Result<Self, EngineError> {
+        Self::with(config().consume_fuel(true).epoch_interruption(false))
+    }
+
+    fn with(config: &Config) -> Result<Self, EngineError> {
+        let engine = Engine::new(config).map_err(|e| EngineError::Engine(e.into_boxed_dyn_error()))?;
         let mut linker = Linker::new(&engine);
         wasi::link(&mut linker).map_err(|e| EngineError::Link(e.into_boxed_dyn_error()))?;
         v0_1::link(&mut linker).map_err(|e| EngineError::Link(e.into_boxed_dyn_error()))?;

@@ -20,6 +20,8 @@ pub enum Fault {
     Trap(String),
     #[error("it took longer than {} ms", .0.as_millis())]
     Deadline(Duration),
+    #[error("it did not end within {0} instructions")]
+    Instructions(u64),
     #[error("it wanted more than {} MiB of memory: {trap}", bytes_max >> 20)]
     Memory { bytes_max: usize, trap: String },
     #[error("it answered nonsense: {0}")]
@@ -47,7 +49,7 @@ impl Fault {
         let name = name.clone();
         match self {
             Self::Trap(_) | Self::Memory { .. } | Self::Configuration => PolicyFault::Trap(name),
-            Self::Deadline(_) => PolicyFault::Deadline(name),
+            Self::Deadline(_) | Self::Instructions(_) => PolicyFault::Deadline(name),
             Self::Nonsense(what) => PolicyFault::Nonsense(name, what),
             Self::Starved | Self::Host(_) => PolicyFault::Host(name),
         }

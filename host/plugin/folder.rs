@@ -84,7 +84,7 @@ pub fn is_temporary(file_name: &str) -> bool {
         || [".tmp.wasm", ".part.wasm", "~.wasm"].iter().any(|end| lower.ends_with(end))
 }
 
-fn content(path: &Path) -> Content {
+pub fn content(path: &Path) -> Content {
     for attempt in 0..READS {
         if attempt > 0 {
             thread::sleep(READ_PAUSE);
@@ -109,14 +109,18 @@ fn read_unmoved(path: &Path) -> io::Result<Option<Vec<u8>>> {
     Ok(unmoved.then_some(bytes))
 }
 
-fn config_beside(path: &Path) -> Option<FoundConfig> {
-    let path = path.with_extension("toml");
+/// The configuration of the plugin in `path`, if there is any.
+pub fn config_beside(path: &Path) -> Option<FoundConfig> {
+    config_at(&path.with_extension("toml"))
+}
+
+pub fn config_at(path: &Path) -> Option<FoundConfig> {
     // Opening a pipe would wait for its writer.
     if path.exists() && !path.is_file() {
         return None;
     }
     let mut bytes = Vec::new();
-    let read = File::open(&path).and_then(|file| file.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes));
+    let read = File::open(path).and_then(|file| file.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes));
     let json = match read {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) => Err(format!("it cannot be read: {}", error.kind())),
@@ -128,13 +132,19 @@ fn config_beside(path: &Path) -> Option<FoundConfig> {
     Some(FoundConfig { sha256: sha256(&bytes), json })
 }
 
+/// # Errors
+/// Why there is no such object in JSON: a value that JSON does not have.
+pub fn table_to_json(table: toml::Table) -> Result<String, String> {
+    object(table).map(|object| Value::Object(object).to_string())
+}
+
 fn to_json(bytes: &[u8]) -> Result<String, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
         let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
         format!("line {line}: {}", error.message())
     })?;
-    object(table).map(|object| Value::Object(object).to_string())
+    table_to_json(table)
 }
 
 fn object(table: toml::Table) -> Result<Map<String, Value>, String> {

@@ -8,9 +8,11 @@ use super::{v0_1, wasi};
 /// Deeper nesting than any tool produces; it bounds the parser's own stack.
 const DEPTH_MAX: usize = 64;
 
+/// What the component imports.
+///
 /// # Errors
 /// The first thing that keeps the component out, as a sentence for its author.
-pub fn inspect(file: &[u8]) -> Result<(), LoadError> {
+pub fn inspect(file: &[u8]) -> Result<Vec<String>, LoadError> {
     if file.is_empty() {
         return Err(LoadError::Empty);
     }
@@ -21,7 +23,7 @@ pub fn inspect(file: &[u8]) -> Result<(), LoadError> {
         return Err(LoadError::CoreModule);
     }
     let mut depth = 0usize;
-    let mut exports = Vec::new();
+    let (mut imports, mut exports) = (Vec::new(), Vec::new());
     for payload in Parser::new(0).parse_all(file) {
         let payload = payload.map_err(|error| match truncated(file, &error) {
             true => LoadError::Truncated,
@@ -42,6 +44,7 @@ pub fn inspect(file: &[u8]) -> Result<(), LoadError> {
                 for import in section {
                     let import = import.map_err(|error| LoadError::NotValid(error.message().to_owned()))?;
                     check_import(import.name.name)?;
+                    imports.push(import.name.name.to_owned());
                 }
             }
             Payload::ComponentExportSection(section) if depth == 0 => {
@@ -55,7 +58,8 @@ pub fn inspect(file: &[u8]) -> Result<(), LoadError> {
             _ => {}
         }
     }
-    check_exports(&exports)
+    check_exports(&exports)?;
+    Ok(imports)
 }
 
 fn truncated(file: &[u8], error: &wasmparser::BinaryReaderError) -> bool {

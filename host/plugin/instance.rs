@@ -25,6 +25,8 @@ const ASK_BUDGET: Duration = Duration::from_millis(5);
 const PUSH_BUDGET: Duration = Duration::from_millis(50);
 /// For everything that no call waits for.
 pub const BACKGROUND_BUDGET: Duration = Duration::from_secs(1);
+/// Instructions for one question, where they are counted: some seconds' worth.
+const FUEL_MAX: u64 = 10_000_000_000;
 /// Handles of host resources that an instance may hold at once.
 const HANDLES_MAX: usize = 1_024;
 /// Pools that are found to be gone are taken back so many at a time.
@@ -74,6 +76,8 @@ impl Compiled {
         store.epoch_deadline_callback(|mut store| Ok(store.data_mut().stopwatch.look()));
         store.set_hostcall_fuel(class.transfer_bytes_max());
         store.set_max_component_handles(HANDLES_MAX);
+        // Refused by an engine that does not count, which is every one but that of scenario tests.
+        store.set_fuel(FUEL_MAX).ok();
         let guest = guarded(&mut store, BACKGROUND_BUDGET, |store| {
             let instance = self.pre.instantiate(&mut *store)?;
             self.indices.load(store, &instance)
@@ -115,12 +119,25 @@ impl Instance {
         self.enter(BACKGROUND_BUDGET, |guest, store| guest.configure(store, config_json))
     }
 
+    /// Instructions since the last time this was asked; nothing where they are not counted.
+    pub fn take_fuel(&mut self) -> Option<u64> {
+        let left = self.store.get_fuel().ok()?;
+        self.store.set_fuel(FUEL_MAX).ok()?;
+        Some(FUEL_MAX - left)
+    }
+
     pub fn route(&mut self, call: &CallFacts<'_>, catalog: &Catalog) -> Result<Decision, Fault> {
+        self.tell(catalog)?;
+        sensible(self.enter(ASK_BUDGET, |guest, store| guest.route(store, call)))
+    }
+
+    /// Hands over the catalogue unless it is known.
+    pub fn tell(&mut self, catalog: &Catalog) -> Result<(), Fault> {
         if self.guest.wants_catalog() && self.catalog_seen.is_none_or(|seen| seen < catalog.version) {
             self.enter(PUSH_BUDGET, |guest, store| guest.on_catalog(store, catalog))?;
             self.catalog_seen = Some(catalog.version);
         }
-        sensible(self.enter(ASK_BUDGET, |guest, store| guest.route(store, call)))
+        Ok(())
     }
 
     pub fn pick(&mut self, pool: &Arc<Pool>, ask: Ask) -> Result<Option<u32>, Fault> {
@@ -143,7 +160,7 @@ impl Instance {
     }
 
     #[cold]
-    fn push(&mut self, pool: &Pool) -> Result<(), Fault> {
+    pub fn push(&mut self, pool: &Pool) -> Result<(), Fault> {
         // Read before the figures are: what changes meanwhile is pushed again.
         let loads_version = pool.loads_version.load(Ordering::Relaxed);
         let known = self.pools_seen.get(&pool.id.0).is_some_and(|seen| seen.version == pool.version);
@@ -218,6 +235,9 @@ fn blame(state: &HostState, budget: Duration, error: &wasmtime::Error) -> Fault 
     let trap = error.downcast_ref::<Trap>();
     if trap == Some(&Trap::Interrupt) {
         return Fault::Deadline(budget);
+    }
+    if trap == Some(&Trap::OutOfFuel) {
+        return Fault::Instructions(FUEL_MAX);
     }
     let mut text = trap.map_or_else(|| error.root_cause().to_string(), ToString::to_string);
     if let Some(words) = state.last_words() {

@@ -134,6 +134,15 @@ pub struct Build {
     pub name: Name,
     pub version: String,
     pub summary: String,
+    pub budgets: Budgets,
+}
+
+/// Microseconds within which 99 of 100 answers are given, as the plugin promises.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+pub struct Budgets {
+    pub route_us: Option<f64>,
+    pub pick_us: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -145,6 +154,8 @@ struct Metadata {
     /// Checked for its type only.
     #[serde(default, rename = "authors")]
     _authors: Vec<String>,
+    #[serde(default)]
+    budgets: Budgets,
 }
 
 /// Takes as long as the compiler needs: never on a worker.
@@ -152,17 +163,28 @@ struct Metadata {
 /// # Errors
 /// Everything that speaks against the component, whatever its configuration.
 pub fn build(runtime: &Runtime, label: &str, file: &[u8]) -> Result<Build, LoadError> {
+    introduced(compile(runtime, file)?, label)
+}
+
+/// # Errors
+/// Everything that speaks against the component before any of it has run.
+pub fn compile(runtime: &Runtime, file: &[u8]) -> Result<Arc<Compiled>, LoadError> {
     if file.len() > FILE_BYTES_MAX {
         return Err(LoadError::TooLarge);
     }
     // A parser or compiler that panics over hostile bytes must cost this file only.
-    let compiled = catch_unwind(AssertUnwindSafe(|| {
+    catch_unwind(AssertUnwindSafe(|| {
         inspect(file)?;
         let pre = runtime.compile(file).map_err(|error| not_compiled(&error))?;
         let indices = Indices::new(&pre).map_err(|error| LoadError::Contract(human(&error.to_string())))?;
         Ok(Arc::new(Compiled { pre, indices }))
     }))
-    .unwrap_or_else(|panic| Err(LoadError::Compiler(human(&panic_text(&*panic)))))?;
+    .unwrap_or_else(|panic| Err(LoadError::Compiler(human(&panic_text(&*panic)))))
+}
+
+/// # Errors
+/// What the component's own metadata and self-test speak against it.
+pub fn introduced(compiled: Arc<Compiled>, label: &str) -> Result<Build, LoadError> {
     let metadata = introduce(&compiled, label)?;
     let name =
         Name::new(&metadata.name).map_err(|error| LoadError::Name { name: human(&metadata.name), error })?;
@@ -174,6 +196,7 @@ pub fn build(runtime: &Runtime, label: &str, file: &[u8]) -> Result<Build, LoadE
         name,
         version: printable(cut(&metadata.version, VERSION_BYTES_MAX)),
         summary: printable(cut(&metadata.summary, SUMMARY_BYTES_MAX)),
+        budgets: metadata.budgets,
     })
 }
 

@@ -23,6 +23,7 @@ mod stats;
 mod v0_1;
 mod wasi;
 mod watch;
+mod workbench;
 
 #[cfg(test)]
 mod tests;
@@ -32,9 +33,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use self::engine::EngineError;
+pub use self::fault::Fault;
 pub use self::hot::set_worker;
+pub use self::load::{Budgets, LoadError};
 pub use self::reload::Plugins;
 pub use self::watch::{WatchError, Watcher};
+pub use self::workbench::{Component, Counted, Subject, Workbench, config_json, read_component, read_config};
 use crate::mesh::observe::Event;
 
 /// The default plugins, as the build script made them: name and component.

@@ -1,0 +1,239 @@
+//! Plugins outside of a proxy: what tools for authors load, ask and measure.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::engine::{EngineError, Runtime};
+use super::fault::{Fault, Health};
+use super::folder::{self, Content};
+use super::host_state::Shared;
+use super::inspect::inspect;
+use super::instance::{BACKGROUND_BUDGET, Class, Instance, sensible};
+use super::load::{self, Budgets, Build, LoadError};
+use super::loaded::{Loaded, Plugin};
+use super::repair::Repair;
+use crate::mesh::ids::Name;
+use crate::mesh::observe::{Event, Finished, Firing, MeterDescription, Point, Sample, Want};
+use crate::mesh::pool::{Catalog, Pool};
+use crate::mesh::time::Wall;
+use crate::mesh::verdict::{CallFacts, Decision};
+use crate::policy::{Ask, PolicySet, Source};
+
+/// The component in a file, read as from the plugins folder.
+///
+/// # Errors
+/// It cannot be read, or somebody is writing it.
+pub fn read_component(path: &Path) -> Result<Vec<u8>, LoadError> {
+    match folder::content(path) {
+        Content::Whole { bytes, .. } => Ok(bytes),
+        Content::Failed(kind) => Err(LoadError::Unreadable(kind)),
+        Content::Moving => Err(LoadError::Truncated),
+    }
+}
+
+/// The configuration of a component as JSON: that in `given`, or else in the `NAME.toml` beside it, or else none.
+///
+/// # Errors
+/// The file is not there, or has no object in it.
+pub fn read_config(component: &Path, given: Option<&Path>) -> Result<String, LoadError> {
+    let found = match given {
+        None => folder::config_beside(component),
+        Some(path) => Some(folder::config_at(path).ok_or_else(|| LoadError::ConfigurationFile {
+            file: path.display().to_string(),
+            reason: "there is no such file".into(),
+        })?),
+    };
+    found.map_or_else(|| Ok("{}".into()), |found| found.json)
+}
+
+/// A configuration as plugins get it.
+///
+/// # Errors
+/// A value that JSON does not have.
+pub fn config_json(table: toml::Table) -> Result<String, String> {
+    folder::table_to_json(table)
+}
+
+/// An engine of its own, with the linker and the limits of a proxy.
+pub struct Workbench {
+    runtime: Runtime,
+    repair: Repair,
+}
+
+/// A component that a proxy would take, apart from its configuration.
+pub struct Component {
+    pub imports: Vec<String>,
+    pub kinds: Vec<&'static str>,
+    pub size_bytes: usize,
+    pub compile_time: Duration,
+    build: Build,
+}
+
+impl Component {
+    pub fn name(&self) -> &Name {
+        &self.build.name
+    }
+
+    pub fn version(&self) -> &str {
+        &self.build.version
+    }
+
+    pub fn summary(&self) -> &str {
+        &self.build.summary
+    }
+
+    pub fn budgets(&self) -> Budgets {
+        self.build.budgets
+    }
+
+    fn class(&self) -> Class {
+        // A component of both classes is asked about calls, too, and has to live with less memory.
+        let hot = self.kinds.iter().any(|kind| !matches!(*kind, "alerter" | "meter"));
+        if hot { Class::Hot } else { Class::Background }
+    }
+
+    /// A fresh instance with a memory of its own.
+    ///
+    /// # Errors
+    /// Its start failed, or it does not accept the configuration.
+    pub fn instance(&self, config_json: &str) -> Result<Subject, LoadError> {
+        let shared = Shared::new(self.build.name.as_str());
+        let instance = self.build.compiled.instantiate(self.class(), shared);
+        let mut instance = instance.map_err(LoadError::during("its start"))?;
+        let configured = instance.configure(config_json).map_err(LoadError::during("`configure`"))?;
+        configured.map_err(LoadError::Configuration)?;
+        Ok(Subject { instance: Box::new(instance), pool_told: None })
+    }
+}
+
+/// What a proxy with one worker would have.
+pub struct InForce {
+    pub policies: PolicySet,
+    pub memory_bytes: usize,
+}
+
+impl Workbench {
+    /// # Errors
+    /// This machine cannot run WebAssembly, or has no thread to give.
+    pub fn new() -> Result<Self, EngineError> {
+        Self::with(Runtime::new()?)
+    }
+
+    /// One that counts instructions.
+    ///
+    /// # Errors
+    /// This machine cannot run WebAssembly, or has no thread to give.
+    pub fn counting() -> Result<Self, EngineError> {
+        Self::with(Runtime::metered()?)
+    }
+
+    fn with(runtime: Runtime) -> Result<Self, EngineError> {
+        Ok(Self { runtime, repair: Repair::start().map_err(EngineError::Thread)? })
+    }
+
+    /// All that the loader does before a configuration comes into it. `label` stands in log lines of the plugin.
+    ///
+    /// # Errors
+    /// What keeps a proxy from taking the component.
+    pub fn load(&self, label: &str, file: &[u8]) -> Result<Component, LoadError> {
+        let started = Instant::now();
+        let compiled = load::compile(&self.runtime, file)?;
+        let compile_time = started.elapsed();
+        let kinds = compiled.indices.kinds();
+        let build = load::introduced(compiled, label)?;
+        Ok(Component { imports: inspect(file)?, kinds, size_bytes: file.len(), compile_time, build })
+    }
+
+    /// The rest of it, as for a proxy with one worker.
+    ///
+    /// # Errors
+    /// What keeps a proxy from bringing the component into force with this configuration.
+    pub fn bring_into_force(&self, component: &Component, config_json: String) -> Result<InForce, LoadError> {
+        let name = component.name().clone();
+        let source = Source { name: name.clone(), version: component.version().to_owned(), generation: 1 };
+        let shared = Shared::new(name.as_str());
+        let health = Health::new(name, Arc::new(|_| {}));
+        let plugin = Plugin::new(source, health, &component.build, shared, config_json, false);
+        let loaded = Loaded::warm(plugin, 1, &self.repair)?;
+        let memory_bytes = loaded.memory_bytes();
+        let policies = PolicySet {
+            routers: loaded.router.into_iter().collect(),
+            balancers: loaded.balancer.into_iter().collect(),
+            alerters: loaded.alerter.into_iter().collect(),
+            meters: loaded.meter.into_iter().collect(),
+        };
+        Ok(InForce { policies, memory_bytes })
+    }
+}
+
+/// An answer, and the instructions that it took: 0 where they are not counted.
+pub type Counted<T> = Result<(T, u64), Fault>;
+
+/// One instance that is asked question by question. After a fault that condemns it must not be asked again.
+pub struct Subject {
+    instance: Box<Instance>,
+    /// The version of the pool that it knows.
+    pool_told: Option<u64>,
+}
+
+impl Subject {
+    pub fn route(&mut self, call: &CallFacts<'_>, catalog: &Catalog) -> Counted<Decision> {
+        self.instance.tell(catalog)?;
+        self.counted(|instance| instance.route(call, catalog))
+    }
+
+    pub fn pick(&mut self, pool: &Arc<Pool>, ask: Ask) -> Counted<Option<u32>> {
+        if self.pool_told != Some(pool.version) {
+            self.instance.push(pool)?;
+            self.pool_told = Some(pool.version);
+        }
+        self.counted(|instance| instance.pick(pool, ask))
+    }
+
+    /// Nothing when the component is no alerter.
+    ///
+    /// # Errors
+    /// The fault.
+    pub fn wants(&mut self) -> Result<Option<Vec<Want>>, Fault> {
+        let wants = self.instance.enter(BACKGROUND_BUDGET, |guest, store| guest.wants(store))?;
+        wants.transpose().map_err(Fault::Nonsense)
+    }
+
+    pub fn evaluate(&mut self, now: Wall, samples: &[Sample], events: &[Event]) -> Counted<Vec<Firing>> {
+        self.counted(|instance| {
+            sensible(
+                instance.enter(BACKGROUND_BUDGET, |guest, store| guest.evaluate(store, now, samples, events)),
+            )
+        })
+    }
+
+    /// Nothing when the component is no meter.
+    ///
+    /// # Errors
+    /// The fault.
+    pub fn describe(&mut self) -> Result<Option<MeterDescription>, Fault> {
+        let description = self.instance.enter(BACKGROUND_BUDGET, |guest, store| guest.describe(store))?;
+        description.transpose().map_err(Fault::Nonsense)
+    }
+
+    pub fn on_calls(&mut self, calls: &[Finished], dropped: u32) -> Counted<()> {
+        self.counted(|instance| {
+            instance.enter(BACKGROUND_BUDGET, |guest, store| guest.on_calls(store, calls, dropped))
+        })
+    }
+
+    /// # Errors
+    /// The fault.
+    pub fn collect(&mut self, now: Wall, description: &MeterDescription) -> Result<Vec<Point>, Fault> {
+        sensible(
+            self.instance.enter(BACKGROUND_BUDGET, |guest, store| guest.collect(store, now, description)),
+        )
+    }
+
+    fn counted<T>(&mut self, question: impl FnOnce(&mut Instance) -> Result<T, Fault>) -> Counted<T> {
+        self.instance.take_fuel();
+        let answer = question(&mut self.instance)?;
+        Ok((answer, self.instance.take_fuel().unwrap_or(0)))
+    }
+}
