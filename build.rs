@@ -1,4 +1,5 @@
-//! Builds the default plugins to components and writes `embedded.rs`, which puts them into the program.
+//! Builds the default plugins to components and writes `embedded.rs`, which puts them into the program, and
+//! `templates.rs`, which does so with the projects that authors start from.
 
 use std::env;
 use std::fmt::Write as _;
@@ -39,7 +40,8 @@ fn run() -> Result<(), String> {
     have_target()?;
     let target_dir = out.join("plugins");
     build(&root, &target_dir)?;
-    embed(&out, &target_dir.join(TARGET).join("plugin"))
+    embed(&out, &target_dir.join(TARGET).join("plugin"))?;
+    embed_templates(&root.join("templates"), &out)
 }
 
 fn variable(name: &str) -> Result<String, String> {
@@ -48,7 +50,7 @@ fn variable(name: &str) -> Result<String, String> {
 
 /// Not the whole of `plugins/`: components are dropped there while the program runs.
 fn watch(root: &Path) {
-    let own = ["build.rs", "wit", "Cargo.toml", "Cargo.lock", "plugins/sdk"].map(PathBuf::from);
+    let own = ["build.rs", "wit", "Cargo.toml", "Cargo.lock", "plugins/sdk", "templates"].map(PathBuf::from);
     let crates = PLUGINS.map(|plugin| Path::new("plugins").join(plugin));
     for path in own.iter().chain(&crates) {
         println!("cargo::rerun-if-changed={}", root.join(path).display());
@@ -120,4 +122,38 @@ fn embed(out: &Path, components: &Path) -> Result<(), String> {
     source.push_str("];\n");
     fs::write(out.join("embedded.rs"), source)
         .map_err(|error| format!("embedded.rs could not be written: {error}"))
+}
+
+/// Each file of `templates/LANG/KIND/` with its path in there.
+fn embed_templates(folder: &Path, out: &Path) -> Result<(), String> {
+    let mut source = String::from("pub static TEMPLATES: &[(&str, &str, &str, &[u8])] = &[\n");
+    for lang in entries(folder)? {
+        for kind in entries(&lang)? {
+            let mut unread = vec![kind.clone()];
+            while let Some(path) = unread.pop() {
+                if path.is_dir() {
+                    unread.extend(entries(&path)?);
+                    continue;
+                }
+                let inside = path.strip_prefix(&kind).map_err(|error| error.to_string())?;
+                let (lang, kind) = (last(&lang), last(&kind));
+                writeln!(source, "    ({lang:?}, {kind:?}, {inside:?}, include_bytes!({path:?})),")
+                    .map_err(|error| error.to_string())?;
+            }
+        }
+    }
+    source.push_str("];\n");
+    fs::write(out.join("templates.rs"), source)
+        .map_err(|error| format!("templates.rs could not be written: {error}"))
+}
+
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, String> {
+    let read = || fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>();
+    let mut entries = read().map_err(|error| format!("{}: {error}", folder.display()))?;
+    entries.sort();
+    Ok(entries)
+}
+
+fn last(path: &Path) -> String {
+    path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }

@@ -43,9 +43,9 @@ const GRACE: Duration = Duration::from_secs(2);
 /// How long the last answers have to be written.
 const LAST_WRITES: Duration = Duration::from_millis(100);
 
-/// Sends the log to standard error: `MESHWRIGHT_LOG` says how much, `info` unless set.
-pub fn log_to_stderr() {
-    let filter = EnvFilter::try_from_env("MESHWRIGHT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+/// Sends the log to standard error: `MESHWRIGHT_LOG` says how much, `usual` unless set.
+pub fn log_to_stderr(usual: &str) {
+    let filter = EnvFilter::try_from_env("MESHWRIGHT_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
 }

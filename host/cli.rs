@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Overrides;
+use crate::workshop::Tool;
 
 /// A mesh proxy for MCP servers whose policies are WebAssembly components.
 #[derive(Debug, Parser)]
@@ -21,6 +22,9 @@ pub struct Cli {
 pub enum Command {
     /// Runs the proxy (the default).
     Serve(Serve),
+    /// Tools for authors of plugins.
+    #[command(subcommand)]
+    Plugin(Tool),
 }
 
 #[derive(Clone, Debug, Args)]

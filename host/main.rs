@@ -4,15 +4,28 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use meshwright::app;
-use meshwright::cli::{Cli, Command};
+use meshwright::cli::{Cli, Command, Serve};
 use meshwright::config::Config;
+use meshwright::workshop;
 
 /// The configuration is wrong (`EX_CONFIG` of sysexits).
 const BAD_CONFIGURATION: u8 = 78;
 
+/// Tools print their findings themselves; only what plugins say is of interest beside them.
+const QUIET: &str = "error,meshwright::plugin=info";
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let Command::Serve(serve) = cli.command();
+    match cli.command() {
+        Command::Serve(serve) => run(serve),
+        Command::Plugin(tool) => {
+            app::log_to_stderr(QUIET);
+            workshop::run(tool)
+        }
+    }
+}
+
+fn run(serve: Serve) -> ExitCode {
     let config = match Config::load(serve.overrides()) {
         Ok(config) => config,
         Err(error) => {
@@ -20,7 +33,7 @@ fn main() -> ExitCode {
             return ExitCode::from(BAD_CONFIGURATION);
         }
     };
-    app::log_to_stderr();
+    app::log_to_stderr("info");
     match app::serve(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,0 +1,133 @@
+//! `plugin check`: the production loader over files, each failure explained.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::{Verdict, WorkshopError, explain, print, print_json, text};
+use crate::plugin::{LoadError, Workbench, read_component, read_config};
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Components (`.wasm`)
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Configuration (TOML) to try them with [default: `NAME.toml` beside `NAME.wasm`, if there is one]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Prints a list of objects
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    file: String,
+    ok: bool,
+    #[serde(flatten)]
+    found: Found,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Found {
+    Plugin(Plugin),
+    Failure(Failure),
+}
+
+#[derive(Serialize)]
+struct Plugin {
+    name: String,
+    version: String,
+    summary: String,
+    kinds: Vec<&'static str>,
+    imports: Vec<String>,
+    size_bytes: usize,
+    compile_ms: f64,
+    /// Of one instance, configured.
+    memory_bytes: usize,
+}
+
+#[derive(Serialize)]
+struct Failure {
+    /// Where it was found.
+    step: &'static str,
+    reason: String,
+    advice: &'static str,
+}
+
+pub fn run(args: &Args) -> Result<Verdict, WorkshopError> {
+    let bench = Workbench::new()?;
+    let reports: Vec<Report> = args
+        .files
+        .iter()
+        .map(|file| {
+            let checked = check(&bench, file, args.config.as_deref());
+            let ok = checked.is_ok();
+            let found = checked.map_or_else(|error| Found::Failure(failure(&error)), Found::Plugin);
+            Report { file: file.display().to_string(), ok, found }
+        })
+        .collect();
+    if args.json {
+        print_json(&reports);
+    } else {
+        print(&reports.iter().map(Report::text).collect::<String>());
+    }
+    Ok(Verdict::good_if(reports.iter().all(|report| report.ok)))
+}
+
+fn check(bench: &Workbench, file: &Path, config: Option<&Path>) -> Result<Plugin, LoadError> {
+    let bytes = read_component(file)?;
+    let label = file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    let component = bench.load(&label, &bytes)?;
+    let in_force = bench.bring_into_force(&component, read_config(file, config)?)?;
+    Ok(Plugin {
+        name: component.name().to_string(),
+        version: component.version().to_owned(),
+        summary: component.summary().to_owned(),
+        memory_bytes: in_force.memory_bytes,
+        size_bytes: component.size_bytes,
+        compile_ms: (component.compile_time.as_secs_f64() * 1e4).round() / 10.0,
+        kinds: component.kinds,
+        imports: component.imports,
+    })
+}
+
+fn failure(error: &LoadError) -> Failure {
+    Failure { step: explain::step(error), reason: error.to_string(), advice: explain::advice(error) }
+}
+
+impl Report {
+    fn text(&self) -> String {
+        let mut out = format!("{} {}\n", if self.ok { "✔" } else { "✖" }, self.file);
+        let mut row = |label: &str, text: &str| {
+            // Writing to a string cannot fail.
+            writeln!(out, "  {label:<9} {text}").ok();
+        };
+        match &self.found {
+            Found::Plugin(plugin) => {
+                let dash = if plugin.summary.is_empty() { "" } else { ": " };
+                row("plugin", &format!("{} {}{dash}{}", plugin.name, plugin.version, plugin.summary));
+                row("kinds", &plugin.kinds.join(", "));
+                for (index, import) in plugin.imports.iter().enumerate() {
+                    row(if index == 0 { "imports" } else { "" }, import);
+                }
+                if plugin.imports.is_empty() {
+                    row("imports", "nothing");
+                }
+                row(
+                    "size",
+                    &format!("{}, compiled in {:.0} ms", text::bytes(plugin.size_bytes), plugin.compile_ms),
+                );
+                row("memory", &format!("{} for an instance", text::bytes(plugin.memory_bytes)));
+            }
+            Found::Failure(failure) => {
+                row("where", failure.step);
+                row("why", &failure.reason);
+                row("do", failure.advice);
+            }
+        }
+        out
+    }
+}

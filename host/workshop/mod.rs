@@ -1,0 +1,101 @@
+//! Tools for the authors of plugins, behind `meshwright plugin`: check, test, bench, new, ls. They print what they
+//! find on standard output and answer with an exit code.
+//!
+//! Knows the plugin room's workbench, the policies' traits and the domain. Must not know a running proxy from
+//! within: `ls` asks one over HTTP, all others work without one.
+
+mod bench;
+mod check;
+mod explain;
+mod listing;
+mod scaffold;
+mod scenario;
+mod text;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use thiserror::Error;
+
+use crate::plugin::EngineError;
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum Tool {
+    /// Loads components as a proxy would and says what keeps them out
+    Check(check::Args),
+    /// Asks a component what scenario files ask, and compares the answers
+    Test(scenario::Args),
+    /// Measures what a component's decisions cost
+    Bench(bench::Args),
+    /// Writes a project that builds a plugin
+    New(scaffold::Args),
+    /// Lists the plugins of a running proxy
+    Ls(listing::Args),
+}
+
+/// How a tool ended, other than by an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Good,
+    /// What was looked at is not as it should be; the tool has printed why.
+    Bad,
+}
+
+impl Verdict {
+    fn good_if(good: bool) -> Self {
+        if good { Self::Good } else { Self::Bad }
+    }
+}
+
+#[derive(Debug, Error)]
+enum WorkshopError {
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Scenarios(#[from] scenario::ScenarioError),
+    #[error(transparent)]
+    Scaffold(#[from] scaffold::ScaffoldError),
+    #[error(transparent)]
+    Listing(#[from] listing::ListingError),
+}
+
+/// No proxy answers.
+const UNREACHABLE: u8 = 4;
+/// The command does not fit what is there.
+const USAGE: u8 = 2;
+
+pub fn run(tool: Tool) -> ExitCode {
+    let ended = match tool {
+        Tool::Check(args) => check::run(&args),
+        Tool::Test(args) => scenario::run(&args),
+        Tool::Bench(args) => bench::run(&args),
+        Tool::New(args) => scaffold::run(&args),
+        Tool::Ls(args) => listing::run(&args),
+    };
+    match ended {
+        Ok(Verdict::Good) => ExitCode::SUCCESS,
+        Ok(Verdict::Bad) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("meshwright: {}", text::chain(&error));
+            match error {
+                WorkshopError::Listing(listing::ListingError::Unreachable { .. }) => {
+                    ExitCode::from(UNREACHABLE)
+                }
+                WorkshopError::Scaffold(_) => ExitCode::from(USAGE),
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+/// Whoever closed standard output does not want the rest.
+fn print(text: &str) {
+    std::io::stdout().write_all(text.as_bytes()).ok();
+}
+
+fn print_json(value: &impl serde::Serialize) {
+    let mut text = serde_json::to_string_pretty(value).expect("views have string keys and finite numbers");
+    text.push('\n');
+    print(&text);
+}

@@ -1,0 +1,166 @@
+//! `plugin new`: a project from a template, with the contract beside it.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use thiserror::Error;
+
+use super::{Verdict, WorkshopError, print};
+
+/// The templates, as the build script found them: language, kind, path in the project, content.
+mod embedded {
+    include!(concat!(env!("OUT_DIR"), "/templates.rs"));
+}
+
+const CONTRACT: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/wit/plugin.wit"));
+const NAME_BYTES_MAX: usize = 64;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Lang {
+    Rust,
+    Js,
+    Python,
+    Go,
+    C,
+    Zig,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    Router,
+    Balancer,
+    Planner,
+    Alerter,
+    Meter,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Name of the plugin: lower-case letters, digits and `-`
+    name: String,
+    #[arg(long, value_enum, default_value = "rust")]
+    lang: Lang,
+    #[arg(long, value_enum)]
+    kind: Kind,
+    /// Where the project goes; must be empty or not there [default: ./NAME]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Error)]
+pub enum ScaffoldError {
+    #[error(
+        "`{0}` is no name for a plugin; use lower-case letters, digits and single `-`, at most {NAME_BYTES_MAX}, and \
+         start with a letter"
+    )]
+    Name(String),
+    #[error("there is no template for a {kind} in {lang}; there are:\n{there}")]
+    NoTemplate { lang: String, kind: String, there: String },
+    #[error("`{}` is there and not empty; nothing was written. Give another place with `--dir`", .0.display())]
+    Occupied(PathBuf),
+    #[error("cannot write `{}`", path.display())]
+    Write { path: PathBuf, source: io::Error },
+}
+
+pub fn run(args: &Args) -> Result<Verdict, WorkshopError> {
+    if !is_name(&args.name) {
+        return Err(ScaffoldError::Name(args.name.clone()).into());
+    }
+    let (lang, kind) = (word(args.lang), word(args.kind));
+    let files: Vec<_> =
+        embedded::TEMPLATES.iter().filter(|file| (file.0, file.1) == (&*lang, &*kind)).collect();
+    if files.is_empty() {
+        return Err(ScaffoldError::NoTemplate { lang, kind, there: there() }.into());
+    }
+    let folder = args.dir.clone().unwrap_or_else(|| PathBuf::from(&args.name));
+    let occupied = match folder.read_dir() {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    };
+    if occupied {
+        return Err(ScaffoldError::Occupied(folder).into());
+    }
+    write(&folder.join("wit/plugin.wit"), CONTRACT.as_bytes())?;
+    for (_, _, path, content) in files {
+        // What has no placeholders in text, such as an image, is copied as it is.
+        let filled = std::str::from_utf8(content).map(|text| fill(text, &args.name));
+        let content = filled.as_ref().map_or(*content, String::as_bytes);
+        write(&folder.join(fill(path.strip_suffix(".in").unwrap_or(path), &args.name)), content)?;
+    }
+    print(&format!(
+        "A {kind} in {lang} is in {}. `README.md` there has the commands to build, check and test it.\n",
+        folder.display()
+    ));
+    Ok(Verdict::Good)
+}
+
+fn word(value: impl ValueEnum) -> String {
+    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+/// What crates, modules and plugins may all be called.
+fn is_name(name: &str) -> bool {
+    name.len() <= NAME_BYTES_MAX
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !name.ends_with('-')
+        && !name.contains("--")
+}
+
+fn fill(text: &str, name: &str) -> String {
+    let camel: String = name.split('-').map(|part| part[..1].to_ascii_uppercase() + &part[1..]).collect();
+    text.replace("{{name}}", name)
+        .replace("{{snake_name}}", &name.replace('-', "_"))
+        .replace("{{CamelName}}", &camel)
+}
+
+fn there() -> String {
+    let langs: BTreeSet<&str> = embedded::TEMPLATES.iter().map(|file| file.0).collect();
+    let mut text = String::new();
+    for lang in langs {
+        let kinds: BTreeSet<&str> =
+            embedded::TEMPLATES.iter().filter(|file| file.0 == lang).map(|file| file.1).collect();
+        // Writing to a string cannot fail.
+        writeln!(text, "  --lang {lang:<7} --kind {}", kinds.into_iter().collect::<Vec<_>>().join("|")).ok();
+    }
+    text.trim_end().to_owned()
+}
+
+fn write(path: &Path, content: &[u8]) -> Result<(), ScaffoldError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::write(path, content))
+        .map_err(|source| ScaffoldError::Write { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_such_that_every_language_takes_them() {
+        for good in ["a", "night-watch", "v2-router"] {
+            assert!(is_name(good), "{good}");
+        }
+        for bad in ["", "Night", "2fast", "a_b", "a-", "-a", "a--b", "ä", "../x", &"a".repeat(65)] {
+            assert!(!is_name(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn placeholders_are_filled_and_other_braces_stay() {
+        let filled = fill("{{name}} {{snake_name}} {{CamelName}} {{other}} {}", "night-watch-2");
+        assert_eq!(filled, "night-watch-2 night_watch_2 NightWatch2 {{other}} {}");
+    }
+
+    #[test]
+    fn there_is_a_template_in_rust_for_every_kind() {
+        for kind in Kind::value_variants() {
+            let kind = word(*kind);
+            assert!(embedded::TEMPLATES.iter().any(|file| file.0 == "rust" && file.1 == kind), "{kind}");
+        }
+    }
+}
