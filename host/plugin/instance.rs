@@ -25,8 +25,8 @@ const ASK_BUDGET: Duration = Duration::from_millis(5);
 const PUSH_BUDGET: Duration = Duration::from_millis(50);
 /// For everything that no call waits for.
 pub const BACKGROUND_BUDGET: Duration = Duration::from_secs(1);
-/// Instructions for one question, where they are counted: some seconds' worth.
-const FUEL_MAX: u64 = 10_000_000_000;
+/// Instructions for one question, where they are counted: about a second's worth.
+const FUEL_MAX: u64 = 2_000_000_000;
 /// Handles of host resources that an instance may hold at once.
 const HANDLES_MAX: usize = 1_024;
 /// Pools that are found to be gone are taken back so many at a time.

@@ -226,14 +226,19 @@ impl Report {
         }
         let mut out = format!("{} {}\n\n{}\n", self.name, self.version, text::table(&rows));
         // Writing to a string cannot fail.
-        write!(
+        writeln!(
             out,
-            "instance  {} to make and configure, {} of memory; compiled in {:.0} ms\n",
+            "instance  {} to make and configure, {} of memory; compiled in {:.0} ms",
             time(self.instantiate_us),
             text::bytes(self.memory_bytes),
             self.compile_ms
         )
         .ok();
+        if cfg!(debug_assertions) {
+            out.push_str(
+                "measured by a debug build of meshwright, which is several times slower than a release\n",
+            );
+        }
         out
     }
 }
