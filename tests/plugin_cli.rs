@@ -116,9 +116,9 @@ fn check_explains_every_way_in_which_a_file_is_bad() {
         ("bare", b"\0asm\x0d\0\x01\0".to_vec(), "its exports", "exports nothing of meshwright:plugin"),
         (
             "import",
-            foreign("wasi:cli/environment", "wasi:sockets/tcp-xxx"),
+            foreign("wasi:cli/environment", "wasi:http/types-xxxx"),
             "its imports",
-            "forbidden import `wasi:sockets/tcp-xxx",
+            "forbidden import `wasi:http/types-xxxx",
         ),
         (
             "version",

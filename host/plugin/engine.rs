@@ -13,7 +13,7 @@ use wasmtime::component::{Component, InstancePre, Linker};
 use wasmtime::{Config, Engine, OptLevel, Strategy, WasmBacktraceDetails};
 
 use super::host_state::HostState;
-use super::{v0_1, wasi};
+use super::{absent, v0_1, wasi};
 
 /// One epoch: the unit of every deadline in this room.
 pub const TICK: Duration = Duration::from_millis(1);
@@ -70,7 +70,7 @@ impl Runtime {
     /// The component is not valid, or wants what the linker does not have.
     pub fn compile(&self, component: &[u8]) -> wasmtime::Result<InstancePre<HostState>> {
         let component = Component::from_binary(&self.engine, component)?;
-        self.linker.instantiate_pre(&component)
+        absent::link(&self.linker, &component)?.instantiate_pre(&component)
     }
 }
 

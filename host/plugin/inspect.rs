@@ -3,7 +3,7 @@
 use wasmparser::{ComponentExternalKind, Encoding, Parser, Payload};
 
 use super::load::LoadError;
-use super::{v0_1, wasi};
+use super::{absent, v0_1, wasi};
 
 /// Deeper nesting than any tool produces; it bounds the parser's own stack.
 const DEPTH_MAX: usize = 64;
@@ -81,7 +81,7 @@ fn check_import(import: &str) -> Result<(), LoadError> {
         };
     }
     let unversioned = format!("{package}/{interface}");
-    if !wasi::INTERFACES.contains(&unversioned.as_str()) {
+    if !wasi::INTERFACES.contains(&unversioned.as_str()) && !absent::is_absent(package) {
         return Err(LoadError::ForbiddenImport(import.to_owned()));
     }
     match version.strip_prefix("0.2.") {

@@ -98,10 +98,8 @@ impl LoadError {
 }
 
 fn hint(import: &str) -> &'static str {
-    if import.starts_with("wasi:sockets") || import.starts_with("wasi:http") {
+    if import.starts_with("wasi:http") {
         "plugins have no network"
-    } else if import.starts_with("wasi:filesystem") {
-        "plugins have no files; what must be remembered goes into `meshwright:plugin/kv`"
     } else {
         "plugins may import `meshwright:plugin` and the clocks, randomness and standard streams of WASI 0.2"
     }

@@ -4,6 +4,7 @@
 //! Knows the domain and the policies' traits. Must not know who asks them, what a plugin decides about, or how its
 //! standing is shown.
 
+mod absent;
 mod background;
 mod clock;
 mod engine;

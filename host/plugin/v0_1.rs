@@ -26,7 +26,7 @@ mod bindings {
 pub const VERSION: &str = "0.1.0";
 pub const PACKAGE: &str = "meshwright:plugin";
 /// Interfaces that a plugin may import.
-pub const IMPORTS: &[&str] = &["kv", "live", "log", "types"];
+pub const IMPORTS: &[&str] = &["arguments", "kv", "live", "log", "types"];
 pub const LIFECYCLE: &str = "lifecycle";
 /// The interfaces that make a plugin of a kind.
 pub const KINDS: &[&str] = &["router", "balancer", "alerter", "meter"];
@@ -41,10 +41,11 @@ pub type Answer<T> = std::result::Result<T, &'static str>;
 pub type Issue = (String, String);
 
 pub fn link(linker: &mut Linker<HostState>) -> Result<()> {
-    use self::bindings::meshwright::plugin::{kv, live, log, types};
+    use self::bindings::meshwright::plugin::{arguments, kv, live, log, types};
     type Host = HasSelf<HostState>;
     log::add_to_linker::<_, Host>(linker, |state| state)?;
     kv::add_to_linker::<_, Host>(linker, |state| state)?;
+    arguments::add_to_linker::<_, Host>(linker, |state| state)?;
     live::add_to_linker::<_, Host>(linker, |state| state)?;
     types::add_to_linker::<_, Host>(linker, |state| state)
 }

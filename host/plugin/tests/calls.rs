@@ -96,6 +96,7 @@ fn traps_recursion_exits_and_memory_bombs_cost_one_call_each() {
         ("route-recurse", "stack"),
         ("route-exit", "exit"),
         ("huge-why", "trap"),
+        ("route-connect", "plugins have no network, and it called `wasi:sockets/"),
     ] {
         let (bench, set) = Bench::of(behaviour);
         assert_eq!(route(&set), Err(PolicyFault::Trap(name("guest"))), "{behaviour}");
@@ -197,9 +198,19 @@ async fn blocking_calls_of_wasi_do_not_block_a_tokio_worker() {
         let (bench, set) = Bench::of("route-use-wasi");
         route(&set).expect("standard streams, clocks and the environment are there, and empty");
         assert_eq!(bench.only().faults, 0);
+        let (bench, set) = Bench::of("route-use-files");
+        route(&set).expect("no file is there, and asking for one is no fault");
+        assert_eq!(bench.only().faults, 0);
     })
     .await
     .unwrap();
+}
+
+#[test]
+fn importing_arguments_needs_no_grant_and_gives_nothing_without_one() {
+    let (bench, set) = Bench::of("route-ask-arguments");
+    route(&set).unwrap();
+    assert_eq!(bench.only().faults, 0);
 }
 
 #[test]

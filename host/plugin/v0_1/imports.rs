@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::bindings::meshwright::plugin::{kv, live, log, types};
+use super::bindings::meshwright::plugin::{arguments, kv, live, log, types};
 use crate::plugin::clock;
 use crate::plugin::host_state::HostState;
 
@@ -31,6 +31,13 @@ impl kv::Host for HostState {
 
     fn add(&mut self, key: String, delta: i64, ttl_s: u32) -> Result<i64, String> {
         self.shared.kv.add(&key, delta, ttl(ttl_s), clock::now()).map_err(|error| error.to_string())
+    }
+}
+
+impl arguments::Host for HostState {
+    /// Nobody has the grant yet.
+    fn at(&mut self, _pointer: String) -> Option<String> {
+        None
     }
 }
 

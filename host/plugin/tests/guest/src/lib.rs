@@ -5,8 +5,8 @@ use std::cell::{Cell, RefCell};
 use std::hint::black_box;
 use std::time::{Duration, Instant, SystemTime};
 
-use exports::meshwright::plugin::{alerter, balancer, catalog, lifecycle, meter, router};
-use meshwright::plugin::{kv, live, log};
+use exports::meshwright::plugin::{alerter, balancer, catalog, lifecycle, meter, planner, router};
+use meshwright::plugin::{arguments, kv, live, log};
 
 wit_bindgen::generate!({ path: "../../../../wit", world: "everything" });
 export!(Contrarian);
@@ -56,6 +56,9 @@ fn act(function: &str) {
         Some("sleep") => std::thread::sleep(Duration::from_secs(10)),
         Some("exit") => std::process::exit(3),
         Some("use-wasi") => use_wasi(),
+        Some("use-files") => use_files(),
+        Some("connect") => drop(std::net::TcpStream::connect("127.0.0.1:9")),
+        Some("ask-arguments") => assert_eq!(arguments::at(""), None, "without the grant there is nothing"),
         Some("flood") => (0..1_000).for_each(|i| {
             log::emit(log::Level::Info, &format!("line {i}"));
             println!("out\nput");
@@ -80,6 +83,15 @@ fn use_wasi() {
     black_box(Instant::now());
     let map: std::collections::HashMap<u8, u8> = [(1, 2)].into();
     assert_eq!(map[&1], 2, "hashing needs a seed");
+}
+
+/// Standard libraries of other languages import files whether or not they are used.
+fn use_files() {
+    use std::fs;
+    assert!(fs::read("/etc/hostname").is_err() && fs::read("Cargo.toml").is_err());
+    assert!(fs::write("/tmp/x", "x").is_err() && fs::write("x", "x").is_err());
+    assert!(fs::read_dir("/").is_err() && fs::read_dir(".").is_err() && fs::metadata("/").is_err());
+    assert!(fs::create_dir("/x").is_err() && fs::remove_file("/etc/hostname").is_err());
 }
 
 fn number(key: &str) -> u32 {
@@ -162,6 +174,17 @@ impl balancer::Guest for Contrarian {
             _ if tried & 1 != 0 => u32::MAX,
             _ => 0,
         }
+    }
+}
+
+impl planner::Guest for Contrarian {
+    fn compile(
+        _pool: u32,
+        _service: String,
+        _members: Vec<balancer::Member>,
+        _loads: Vec<balancer::Load>,
+    ) -> Option<planner::Plan> {
+        None
     }
 }
 
