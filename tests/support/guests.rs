@@ -17,15 +17,7 @@ pub fn component(package: &str) -> Vec<u8> {
     let folder = target_dir().join("test-components");
     let _lock = Locked::at(&target_dir().join("test-components.lock"));
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        // What the native build sets and a component must not inherit.
-        let foreign = ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"];
-        let prefixes = ["CARGO_PROFILE_", "CARGO_BUILD_", "CARGO_TARGET_", "CARGO_PKG_", "CARGO_MANIFEST_"];
-        if foreign.contains(&&*text) || prefixes.iter().any(|prefix| text.starts_with(prefix)) {
-            cargo.env_remove(&name);
-        }
-    }
+    without_foreign_variables(&mut cargo);
     let output = cargo
         .current_dir(repository())
         .args(["build", "--quiet", "--locked", "--profile", "plugin", "--target", TARGET, "-p", package])
@@ -37,6 +29,18 @@ pub fn component(package: &str) -> Vec<u8> {
     assert!(output.status.success(), "`{package}`: {}", String::from_utf8_lossy(&output.stderr));
     let file = folder.join(TARGET).join("plugin").join(format!("{}.wasm", package.replace('-', "_")));
     fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+/// Removes what the native build sets and a component must not inherit.
+pub fn without_foreign_variables(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        let foreign = ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"];
+        let prefixes = ["CARGO_PROFILE_", "CARGO_BUILD_", "CARGO_TARGET_", "CARGO_PKG_", "CARGO_MANIFEST_"];
+        if foreign.contains(&&*text) || prefixes.iter().any(|prefix| text.starts_with(prefix)) {
+            command.env_remove(&name);
+        }
+    }
 }
 
 /// The misbehaver of `tests/components/misbehaver` with that behaviour, name and version.

@@ -12,6 +12,7 @@ pub mod mesh;
 pub mod npm;
 pub mod python;
 pub mod raw_upstream;
+pub mod toolchains;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};

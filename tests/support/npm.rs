@@ -37,11 +37,7 @@ pub fn installed(name: &str) -> Installed {
     if fs::read(&stamp).is_ok_and(|installed| installed == wanted) {
         return Installed { folder, node };
     }
-    fs::create_dir_all(&folder).expect("create the folder");
-    for file in ["package.json", "package-lock.json"] {
-        fs::copy(pinned.join(file), folder.join(file)).expect("copy what is pinned");
-    }
-    install(&folder, is_new_enough);
+    install(&pinned, &folder, is_new_enough);
     assert!(
         is_new_enough || node.exists(),
         "`{name}` needs Node {NODE_MAJOR_MIN}, and npm has none for this machine: install it"
@@ -50,10 +46,30 @@ pub fn installed(name: &str) -> Installed {
     Installed { folder, node }
 }
 
-fn install(folder: &Path, is_new_enough: bool) {
+/// What `tests/fixtures/{name}` pins with its optional dependencies, which are native parts for each kind of machine.
+/// Node is the one of the conformance suites.
+pub fn installed_with_native_parts(name: &str) -> Installed {
+    let node = installed("conformance").node;
+    let folder = target_dir().join(format!("{name}-node"));
+    let _lock = Locked::at(&target_dir().join(format!("{name}-node.lock")));
+    let pinned = repository().join("tests/fixtures").join(name);
+    let wanted = fs::read(pinned.join("package-lock.json")).expect("read package-lock.json");
+    let stamp = folder.join("installed");
+    if !fs::read(&stamp).is_ok_and(|installed| installed == wanted) {
+        install(&pinned, &folder, false);
+        fs::write(stamp, wanted).expect("write the stamp");
+    }
+    Installed { folder, node }
+}
+
+fn install(pinned: &Path, folder: &Path, without_optional: bool) {
+    fs::create_dir_all(folder).expect("create the folder");
+    for file in ["package.json", "package-lock.json"] {
+        fs::copy(pinned.join(file), folder.join(file)).expect("copy what is pinned");
+    }
     let mut npm = Command::new("npm");
     npm.current_dir(folder).args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
-    if is_new_enough {
+    if without_optional {
         npm.arg("--omit=optional");
     }
     let output = npm.stdin(Stdio::null()).output().unwrap_or_else(|error| {

@@ -19,6 +19,11 @@ pub fn fastmcp_python() -> PathBuf {
     environment("clients-venv", &repository().join("tests/fixtures/clients/requirements.txt"))
 }
 
+/// One with the tool chains that make components.
+pub fn languages_python() -> PathBuf {
+    environment("languages-venv", &repository().join("tests/fixtures/languages/requirements.txt"))
+}
+
 fn environment(name: &str, requirements: &Path) -> PathBuf {
     let venv = target_dir().join(name);
     let _lock = Locked::at(&target_dir().join(format!("{name}.lock")));
