@@ -351,6 +351,15 @@ fn new_refuses_to_overwrite_and_names_what_there_is() {
     let said = plugin(home.path(), &["new", "elsewhere", "--kind", "prophet"]);
     said.ended(2);
     assert!(said.err.contains("planner"), "{}", said.err);
+    let said = plugin(home.path(), &["new", "elsewhere", "--lang", "zig", "--kind", "meter"]);
+    said.ended(2);
+    let there = [
+        "no template for a meter in zig",
+        "--lang zig     --kind alerter|router",
+        "--lang rust    --kind alerter|balancer",
+    ];
+    assert!(there.iter().all(|part| said.err.contains(part)), "{}", said.err);
+    assert!(!home.path().join("elsewhere").exists(), "nothing was written");
 }
 
 /// Builds the project in `folder` with the versions of crates that this repository uses.

@@ -14,7 +14,7 @@ use crate::mesh::observe::{Finished, Sample};
 use crate::mesh::pool::{Catalog, CatalogService, Live, Member, Pool};
 use crate::mesh::time::{Mono, Wall};
 use crate::mesh::verdict::CallFacts;
-use crate::plugin::{Component, LoadError, Workbench, read_component, read_config};
+use crate::plugin::{Component, LoadError, Workbench, read_config};
 use crate::policy::{Ask, PolicyFault, PolicySet};
 
 /// Sizes of the mesh: services for routers, members for balancers, instances for alerters.
@@ -73,7 +73,7 @@ impl Cost {
 
 pub fn run(args: &Args) -> Result<Verdict, WorkshopError> {
     let bench = Workbench::new()?;
-    let loaded = read_component(&args.file).and_then(|bytes| {
+    let loaded = super::read(&args.file).and_then(|bytes| {
         let component = bench.load("measured", &bytes)?;
         let config = read_config(&args.file, args.config.as_deref())?;
         let in_force = bench.bring_into_force(&component, config.clone())?;

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{Verdict, WorkshopError, explain, print, print_json, text};
-use crate::plugin::{LoadError, Workbench, read_component, read_config};
+use super::{Verdict, WorkshopError, explain, print, print_json, read, text};
+use crate::plugin::{LoadError, Workbench, read_config};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -78,7 +78,7 @@ pub fn run(args: &Args) -> Result<Verdict, WorkshopError> {
 }
 
 fn check(bench: &Workbench, file: &Path, config: Option<&Path>) -> Result<Plugin, LoadError> {
-    let bytes = read_component(file)?;
+    let bytes = read(file)?;
     let label = file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
     let component = bench.load(&label, &bytes)?;
     let in_force = bench.bring_into_force(&component, read_config(file, config)?)?;

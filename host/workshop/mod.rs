@@ -13,12 +13,13 @@ mod scenario;
 mod text;
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Subcommand;
 use thiserror::Error;
 
-use crate::plugin::EngineError;
+use crate::plugin::{EngineError, LoadError, read_component};
 
 #[derive(Clone, Debug, Subcommand)]
 pub enum Tool {
@@ -87,6 +88,18 @@ pub fn run(tool: Tool) -> ExitCode {
             }
         }
     }
+}
+
+/// Larger components take seconds to compile, and silence looks like a hang.
+const LARGE_BYTES: usize = 1 << 20;
+
+/// What is to be compiled next.
+fn read(file: &Path) -> Result<Vec<u8>, LoadError> {
+    let component = read_component(file)?;
+    if component.len() >= LARGE_BYTES {
+        eprintln!("compiling {}, {}", file.display(), text::bytes(component.len()));
+    }
+    Ok(component)
 }
 
 /// Whoever closed standard output does not want the rest.

@@ -28,6 +28,19 @@ pub enum Lang {
     Zig,
 }
 
+impl Lang {
+    fn title(self) -> &'static str {
+        match self {
+            Self::Rust => "Rust",
+            Self::Js => "JavaScript",
+            Self::Python => "Python",
+            Self::Go => "Go",
+            Self::C => "C",
+            Self::Zig => "Zig",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Kind {
     Router,
@@ -91,7 +104,9 @@ pub fn run(args: &Args) -> Result<Verdict, WorkshopError> {
         write(&folder.join(fill(path.strip_suffix(".in").unwrap_or(path), &args.name)), content)?;
     }
     print(&format!(
-        "A {kind} in {lang} is in {}. `README.md` there has the commands to build, check and test it.\n",
+        "{} {kind} in {} is in {}. `README.md` there has the commands to build, check and test it.\n",
+        if args.kind == Kind::Alerter { "An" } else { "A" },
+        args.lang.title(),
         folder.display()
     ));
     Ok(Verdict::Good)
@@ -157,10 +172,15 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_template_in_rust_for_every_kind() {
-        for kind in Kind::value_variants() {
-            let kind = word(*kind);
-            assert!(embedded::TEMPLATES.iter().any(|file| file.0 == "rust" && file.1 == kind), "{kind}");
-        }
+    fn there_is_a_template_in_rust_for_every_kind_and_a_router_in_every_language() {
+        let has = |lang, kind| {
+            let (lang, kind) = (word(lang), word(kind));
+            assert!(
+                embedded::TEMPLATES.iter().any(|file| (file.0, file.1) == (&lang, &kind)),
+                "{lang} {kind}"
+            );
+        };
+        Kind::value_variants().iter().for_each(|kind| has(Lang::Rust, *kind));
+        Lang::value_variants().iter().for_each(|lang| has(*lang, Kind::Router));
     }
 }

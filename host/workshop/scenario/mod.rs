@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use self::file::Scenario;
 use super::{Verdict, WorkshopError, explain, print, text};
-use crate::plugin::{Component, Workbench, read_component};
+use crate::plugin::{Component, Workbench};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -56,7 +56,7 @@ pub fn run(args: &Args) -> Result<Verdict, WorkshopError> {
     let paths = if args.scenarios.is_empty() { find(&args.file)? } else { args.scenarios.clone() };
     let scenarios = paths.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
     let bench = Workbench::counting()?;
-    let loaded = read_component(&args.file).and_then(|bytes| bench.load("under-test", &bytes));
+    let loaded = super::read(&args.file).and_then(|bytes| bench.load("under-test", &bytes));
     let component = match loaded {
         Ok(component) => component,
         Err(error) => {
