@@ -1,0 +1,3 @@
+module read-replica-router
+
+go 1.24
