@@ -222,6 +222,8 @@ fn open_plugins(
         folder: Some(config.plugins_dir.clone()),
         workers: config.workers,
         config: configured.collect::<BTreeMap<_, _>>(),
+        compiler: plugin::Compiler::own(),
+        data: Some(config.data_dir.clone()),
     };
     let sink = move |event| {
         if events.try_send(event).is_err() {

@@ -25,6 +25,20 @@ pub enum Command {
     /// Tools for authors of plugins.
     #[command(subcommand)]
     Plugin(Tool),
+    /// Compiles the component on standard input within limits; for the proxy itself.
+    #[command(hide = true)]
+    CompilePlugin(CompilePlugin),
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub struct CompilePlugin {
+    #[arg(long)]
+    pub cpu_s: u64,
+    #[arg(long)]
+    pub memory_bytes: u64,
+    /// For an engine that counts instructions.
+    #[arg(long)]
+    pub counting: bool,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -1,11 +1,13 @@
 //! The `meshwright` command.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use meshwright::app;
 use meshwright::cli::{Cli, Command, Serve};
 use meshwright::config::Config;
+use meshwright::plugin::{CompileLimits, compile_plugin};
 use meshwright::workshop;
 
 /// The configuration is wrong (`EX_CONFIG` of sysexits).
@@ -21,6 +23,14 @@ fn main() -> ExitCode {
         Command::Plugin(tool) => {
             app::log_to_stderr(QUIET);
             workshop::run(tool)
+        }
+        Command::CompilePlugin(child) => {
+            let limits = CompileLimits {
+                cpu: Duration::from_secs(child.cpu_s),
+                memory_bytes: child.memory_bytes,
+                ..CompileLimits::default()
+            };
+            compile_plugin(limits, child.counting)
         }
     }
 }

@@ -214,6 +214,9 @@ struct PluginView {
     reason: String,
     sha256: String,
     size_bytes: usize,
+    /// Whether this run `compiled` it or found it `cached`.
+    code: Option<&'static str>,
+    code_ms: Option<f64>,
     generation: u64,
     order: i32,
     loaded_at: Option<String>,
@@ -255,6 +258,8 @@ impl From<PluginStatus> for PluginView {
             reason: plugin.reason,
             sha256: plugin.sha256,
             size_bytes: plugin.size_bytes,
+            code: plugin.made.map(|made| made.origin.as_str()),
+            code_ms: plugin.made.map(|made| made.took.as_secs_f64() * 1_000.0),
             generation: plugin.generation,
             order: plugin.order,
             calls: plugin.calls,

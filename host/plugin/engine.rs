@@ -9,11 +9,15 @@ use std::thread::{self, Thread};
 use std::time::Duration;
 
 use thiserror::Error;
-use wasmtime::component::{Component, InstancePre, Linker};
+use wasmtime::component::{InstancePre, Linker};
 use wasmtime::{Config, Engine, OptLevel, Strategy, WasmBacktraceDetails};
 
+use super::cache::Cache;
+use super::code::CodeMaker;
+use super::compiler::{CompileError, Compiler};
 use super::host_state::HostState;
 use super::{absent, v0_1, wasi};
+use crate::policy::status::Made;
 
 /// One epoch: the unit of every deadline in this room.
 pub const TICK: Duration = Duration::from_millis(1);
@@ -36,52 +40,74 @@ pub enum EngineError {
 pub struct Runtime {
     engine: Engine,
     linker: Linker<HostState>,
+    code: CodeMaker,
+}
+
+/// Why a component cannot be instantiated here.
+#[derive(Debug, Error)]
+pub enum RuntimeError {
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    #[error("it does not fit what the host offers")]
+    Link(#[source] Box<dyn StdError + Send + Sync>),
+}
+
+/// What an engine is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Calls end by the clock.
+    Serving,
+    /// Counts instructions and has no clock: what runs in it ends after the same instruction each time, however busy
+    /// the machine is.
+    Counting,
 }
 
 impl Runtime {
     /// # Errors
     /// The engine is refused by this machine, or no thread can be had.
-    pub fn new() -> Result<Self, EngineError> {
-        let runtime = Self::with(&config())?;
-        start_clock(&runtime.engine).map_err(EngineError::Thread)?;
-        Ok(runtime)
-    }
-
-    /// One that counts instructions and has no clock: what runs in it ends after the same instruction each time,
-    /// however busy the machine is.
-    ///
-    /// # Errors
-    /// The engine is refused by this machine.
-    pub fn metered() -> Result<Self, EngineError> {
-        Self::with(config().consume_fuel(true).epoch_interruption(false))
-    }
-
-    fn with(config: &Config) -> Result<Self, EngineError> {
-        let engine = Engine::new(config).map_err(|e| EngineError::Engine(e.into_boxed_dyn_error()))?;
+    pub fn new(purpose: Purpose, compiler: Compiler, cache: Option<Cache>) -> Result<Self, EngineError> {
+        let engine = engine(purpose).map_err(|e| EngineError::Engine(e.into_boxed_dyn_error()))?;
+        if purpose == Purpose::Serving {
+            start_clock(&engine).map_err(EngineError::Thread)?;
+        }
         let mut linker = Linker::new(&engine);
         wasi::link(&mut linker).map_err(|e| EngineError::Link(e.into_boxed_dyn_error()))?;
         v0_1::link(&mut linker).map_err(|e| EngineError::Link(e.into_boxed_dyn_error()))?;
-        Ok(Self { engine, linker })
+        let code = CodeMaker::new(&engine, purpose, compiler, cache);
+        Ok(Self { engine, linker, code })
     }
 
-    /// Takes from 30 ms to 20 s of CPU time: never on a worker.
+    /// Takes a millisecond when its code was kept, else from 30 ms to 20 s of CPU time, on so many `threads`: never on
+    /// a worker.
     ///
     /// # Errors
-    /// The component is not valid, or wants what the linker does not have.
-    pub fn compile(&self, component: &[u8]) -> wasmtime::Result<InstancePre<HostState>> {
-        let component = Component::from_binary(&self.engine, component)?;
-        absent::link(&self.linker, &component)?.instantiate_pre(&component)
+    /// The component is not valid, cannot be compiled within limits, or wants what the linker does not have.
+    pub fn prepare(
+        &self,
+        component: &[u8],
+        threads: usize,
+    ) -> Result<(InstancePre<HostState>, Made), RuntimeError> {
+        let (component, made) = self.code.make(&self.engine, component, threads)?;
+        let pre =
+            absent::link(&self.linker, &component).and_then(|linker| linker.instantiate_pre(&component));
+        let pre = pre.map_err(|error| RuntimeError::Link(error.into_boxed_dyn_error()))?;
+        Ok((pre, made))
     }
 }
 
-fn config() -> Config {
+/// Code that one engine of this build compiled, another for the same purpose takes.
+pub fn engine(purpose: Purpose) -> wasmtime::Result<Engine> {
+    Engine::new(&config(purpose))
+}
+
+fn config(purpose: Purpose) -> Config {
     let mut config = Config::new();
     config
         .strategy(Strategy::Cranelift)
         .cranelift_opt_level(OptLevel::Speed)
         .parallel_compilation(true)
-        .epoch_interruption(true)
-        .consume_fuel(false)
+        .epoch_interruption(purpose == Purpose::Serving)
+        .consume_fuel(purpose == Purpose::Counting)
         // On by default since wasmtime 46, and two to three times slower per call.
         .concurrency_support(false)
         .shared_memory(false)

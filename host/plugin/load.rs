@@ -1,20 +1,22 @@
 //! From bytes to something that can be instantiated: look, compile, ask who it is, let it test itself.
 
-use std::error::Error as StdError;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::engine::Runtime;
+use super::compiler::{CompileError, words};
+use super::engine::{Runtime, RuntimeError};
 use super::fault::Fault;
 use super::host_state::{Shared, cut, printable};
 use super::inspect::inspect;
 use super::instance::{BACKGROUND_BUDGET, Class, Compiled, panic_text};
 use super::v0_1::{self, Indices, Issue};
 use crate::mesh::ids::{Name, NameError};
+use crate::policy::status::Made;
 
 /// A Python component has 18 MB.
 pub const FILE_BYTES_MAX: usize = 64 << 20;
@@ -64,6 +66,10 @@ pub enum LoadError {
     Contract(String),
     #[error("the compiler of this build fails on it: {0}")]
     Compiler(String),
+    #[error("compiling it takes longer than {} s, and was stopped", .0.as_secs())]
+    CompileTime(Duration),
+    #[error("no process could be started to compile it: {0}")]
+    NoCompiler(io::ErrorKind),
     #[error("during {step}: {fault}")]
     Fault { step: &'static str, fault: Fault },
     #[error("its metadata is not TOML with `name` and `version`: {0}")]
@@ -90,7 +96,7 @@ impl LoadError {
     /// Whether the same bytes with the same configuration would fail again, as far as anyone can know.
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Unreadable(_) => false,
+            Self::Unreadable(_) | Self::NoCompiler(_) => false,
             Self::Fault { fault, .. } => fault.by_guest(),
             _ => true,
         }
@@ -133,6 +139,7 @@ pub struct Build {
     pub version: String,
     pub summary: String,
     pub budgets: Budgets,
+    pub made: Made,
 }
 
 /// Microseconds within which 99 of 100 answers are given, as the plugin promises.
@@ -156,33 +163,22 @@ struct Metadata {
     budgets: Budgets,
 }
 
-/// Takes as long as the compiler needs: never on a worker.
+/// Takes as long as the compiler needs, which may use so many `threads`: never on a worker.
 ///
 /// # Errors
 /// Everything that speaks against the component, whatever its configuration.
-pub fn build(runtime: &Runtime, label: &str, file: &[u8]) -> Result<Build, LoadError> {
-    introduced(compile(runtime, file)?, label)
-}
-
-/// # Errors
-/// Everything that speaks against the component before any of it has run.
-pub fn compile(runtime: &Runtime, file: &[u8]) -> Result<Arc<Compiled>, LoadError> {
+pub fn build(runtime: &Runtime, label: &str, file: &[u8], threads: usize) -> Result<Build, LoadError> {
     if file.len() > FILE_BYTES_MAX {
         return Err(LoadError::TooLarge);
     }
     // A parser or compiler that panics over hostile bytes must cost this file only.
-    catch_unwind(AssertUnwindSafe(|| {
+    let (compiled, made) = catch_unwind(AssertUnwindSafe(|| {
         inspect(file)?;
-        let pre = runtime.compile(file).map_err(|error| not_compiled(&error))?;
+        let (pre, made) = runtime.prepare(file, threads).map_err(not_prepared)?;
         let indices = Indices::new(&pre).map_err(|error| LoadError::Contract(human(&error.to_string())))?;
-        Ok(Arc::new(Compiled { pre, indices }))
+        Ok((Arc::new(Compiled { pre, indices }), made))
     }))
-    .unwrap_or_else(|panic| Err(LoadError::Compiler(human(&panic_text(&*panic)))))
-}
-
-/// # Errors
-/// What the component's own metadata and self-test speak against it.
-pub fn introduced(compiled: Arc<Compiled>, label: &str) -> Result<Build, LoadError> {
+    .unwrap_or_else(|panic| Err(LoadError::Compiler(human(&panic_text(&*panic)))))?;
     let metadata = introduce(&compiled, label)?;
     let name =
         Name::new(&metadata.name).map_err(|error| LoadError::Name { name: human(&metadata.name), error })?;
@@ -195,22 +191,27 @@ pub fn introduced(compiled: Arc<Compiled>, label: &str) -> Result<Build, LoadErr
         version: printable(cut(&metadata.version, VERSION_BYTES_MAX)),
         summary: printable(cut(&metadata.summary, SUMMARY_BYTES_MAX)),
         budgets: metadata.budgets,
+        made,
     })
 }
 
-fn not_compiled(error: &wasmtime::Error) -> LoadError {
-    let chain: &(dyn StdError + 'static) = error.as_ref();
-    let mut text = chain.to_string();
-    let mut source = chain.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
+fn not_prepared(error: RuntimeError) -> LoadError {
+    match error {
+        RuntimeError::Compile(CompileError::NotTaken(words)) => not_taken(&words),
+        RuntimeError::Compile(CompileError::TooLong(limit)) => LoadError::CompileTime(limit),
+        RuntimeError::Compile(CompileError::Start(error)) => LoadError::NoCompiler(error.kind()),
+        RuntimeError::Compile(CompileError::Failed(words)) => LoadError::Compiler(human(&words)),
+        RuntimeError::Compile(error) => LoadError::Compiler(error.to_string()),
+        RuntimeError::Link(error) => not_taken(&words(&*error)),
     }
+}
+
+fn not_taken(words: &str) -> LoadError {
     // The validator names the feature that concurrency would need.
-    if text.contains("async") && text.contains("feature") {
+    if words.contains("async") && words.contains("feature") {
         return LoadError::AsyncAbi;
     }
-    LoadError::Contract(human(&text))
+    LoadError::Contract(human(words))
 }
 
 /// Runs with a memory of its own, so that a self-test leaves no trace in the plugin's.

@@ -6,7 +6,10 @@
 
 mod absent;
 mod background;
+mod cache;
 mod clock;
+mod code;
+mod compiler;
 mod engine;
 mod fault;
 mod folder;
@@ -17,6 +20,7 @@ mod instance;
 mod kv;
 mod load;
 mod loaded;
+mod prepare;
 mod reload;
 mod repair;
 mod round;
@@ -33,6 +37,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use self::compiler::{CompileLimits, Compiler, compile_plugin};
 pub use self::engine::EngineError;
 pub use self::fault::Fault;
 pub use self::hot::set_worker;
@@ -51,6 +56,7 @@ mod embedded {
 /// workers too, so it must not wait.
 pub type EventSink = Arc<dyn Fn(Event) + Send + Sync>;
 
+#[derive(Default)]
 pub struct Settings {
     /// Where `.wasm` files are dropped.
     pub folder: Option<PathBuf>,
@@ -58,6 +64,9 @@ pub struct Settings {
     pub workers: usize,
     /// By plugin name.
     pub config: BTreeMap<String, PluginConfig>,
+    pub compiler: Compiler,
+    /// Compiled plugins are kept under this folder from run to run; `None` compiles them each time.
+    pub data: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

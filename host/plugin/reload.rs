@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::engine::{EngineError, Runtime};
+use super::cache::{self, Cache};
+use super::engine::{EngineError, Purpose, Runtime};
 use super::folder::{self, Sha};
 use super::loaded::Loaded;
 use super::repair::Repair;
@@ -14,7 +15,7 @@ use crate::mesh::ids::Name;
 use crate::mesh::observe::Event;
 use crate::mesh::time::Wall;
 use crate::policy::PolicySet;
-use crate::policy::status::{PluginState, PluginStatus, RefusedBuild};
+use crate::policy::status::{Made, PluginState, PluginStatus, RefusedBuild};
 
 pub type Embedded = &'static [(&'static str, &'static [u8])];
 
@@ -53,6 +54,7 @@ pub struct Entry {
     pub component: Sha,
     pub config: Sha,
     pub size_bytes: usize,
+    pub made: Made,
     pub order: i32,
     pub loaded_at: Wall,
     pub refused: Option<RefusedBuild>,
@@ -78,8 +80,14 @@ impl Plugins {
         events: EventSink,
         embedded: Embedded,
     ) -> Result<Self, EngineError> {
+        let cache = settings.data.as_deref().and_then(|data| {
+            let opened = Cache::open(data, cache::BYTES_MAX);
+            opened
+                .inspect_err(|error| tracing::warn!(error = %super::compiler::words(error), "plugins are compiled at each start"))
+                .ok()
+        });
         let reloader = Reloader {
-            runtime: Runtime::new()?,
+            runtime: Runtime::new(Purpose::Serving, settings.compiler, cache)?,
             repair: Repair::start().map_err(EngineError::Thread)?,
             workers: settings.workers,
             events,
@@ -216,6 +224,7 @@ impl Entry {
             kinds: self.loaded.kinds.clone(),
             sha256: hex::encode(self.component),
             size_bytes: self.size_bytes,
+            made: Some(self.made),
             generation: self.generation(),
             order: self.order,
             loaded_at: self.loaded_at,

@@ -8,8 +8,9 @@ use std::sync::atomic::Ordering;
 
 use super::folder::{Content, Found, FoundConfig, Sha, sha256};
 use super::host_state::Shared;
-use super::load::{self, Build, LoadError};
+use super::load::{Build, LoadError};
 use super::loaded::{Loaded, Plugin};
+use super::prepare::{self, Wanted};
 use super::reload::{Entry, Reloader};
 use super::{PluginConfig, clock};
 use crate::mesh::ids::Name;
@@ -83,6 +84,8 @@ pub struct Outcome {
 pub struct Round<'a> {
     reloader: &'a mut Reloader,
     config: &'a BTreeMap<String, PluginConfig>,
+    /// Refusals that the next round may see otherwise.
+    passing: HashMap<Sha, Refusal>,
     outcome: Outcome,
 }
 
@@ -106,7 +109,8 @@ impl Round<'_> {
         candidates: Vec<Candidate>,
     ) -> Outcome {
         let outcome = Outcome { in_force: BTreeMap::new(), others: Vec::new(), refusals: HashSet::new() };
-        let mut round = Round { reloader, config, outcome };
+        let mut round = Round { reloader, config, passing: HashMap::new(), outcome };
+        round.prepare(&candidates);
         let here: HashSet<PathBuf> =
             candidates.iter().filter_map(|candidate| candidate.file.clone()).collect();
         let mut components = HashSet::new();
@@ -159,7 +163,7 @@ impl Round<'_> {
                 return Err(Obstacle::Refused { refusal, component: Sha::default(), config: Sha::default() });
             }
         };
-        let build = self.build(candidate, bytes, component).map_err(|refusal| Obstacle::Refused {
+        let build = self.build(component).map_err(|refusal| Obstacle::Refused {
             refusal,
             component,
             config: Sha::default(),
@@ -209,6 +213,7 @@ impl Round<'_> {
                 component,
                 config,
                 size_bytes: bytes.len(),
+                made: build.made,
                 order,
                 loaded_at: clock::wall(),
                 refused: None,
@@ -224,28 +229,44 @@ impl Round<'_> {
         }
     }
 
-    fn build(&mut self, candidate: &Candidate, bytes: &[u8], sha: Sha) -> Result<Arc<Build>, Refusal> {
+    /// Builds what was not seen before, several at once.
+    fn prepare(&mut self, candidates: &[Candidate]) {
         let memory = &mut self.reloader.memory;
+        let mut wanted: BTreeMap<Sha, Wanted<'_>> = BTreeMap::new();
+        for candidate in candidates {
+            let Ok((bytes, sha)) = &candidate.content else { continue };
+            if !memory.builds.contains_key(sha) && !memory.refusals.contains_key(&(*sha, None)) {
+                wanted.entry(*sha).or_insert(Wanted { label: &candidate.label, sha: *sha, bytes });
+            }
+        }
+        for (sha, built) in prepare::build_all(&self.reloader.runtime, wanted.into_values().collect()) {
+            match built {
+                Ok(build) => {
+                    memory.builds.insert(sha, Arc::new(build));
+                }
+                Err(error) => {
+                    let refusal = Refusal { reason: error.to_string(), name: None };
+                    if error.is_final() {
+                        memory.refusals.insert((sha, None), refusal);
+                    } else {
+                        self.passing.insert(sha, refusal);
+                    }
+                }
+            }
+        }
+    }
+
+    fn build(&self, sha: Sha) -> Result<Arc<Build>, Refusal> {
+        let memory = &self.reloader.memory;
         if let Some(build) = memory.builds.get(&sha) {
             return Ok(Arc::clone(build));
         }
-        if let Some(refusal) = memory.refusals.get(&(sha, None)) {
-            return Err(refusal.clone());
-        }
-        match load::build(&self.reloader.runtime, &candidate.label, bytes) {
-            Ok(build) => {
-                let build = Arc::new(build);
-                memory.builds.insert(sha, Arc::clone(&build));
-                Ok(build)
-            }
-            Err(error) => {
-                let refusal = Refusal { reason: error.to_string(), name: None };
-                if error.is_final() {
-                    memory.refusals.insert((sha, None), refusal.clone());
-                }
-                Err(refusal)
-            }
-        }
+        let refusal = memory.refusals.get(&(sha, None)).or_else(|| self.passing.get(&sha));
+        // All with content were prepared; one is missing only when its thread panicked, and is tried again.
+        Err(refusal.cloned().unwrap_or_else(|| {
+            let error = LoadError::Compiler("it panicked".to_owned());
+            Refusal { reason: error.to_string(), name: None }
+        }))
     }
 
     /// The next generation of a plugin; a number that failed is not used up. Besides the reason for a failure:
@@ -332,6 +353,7 @@ impl Round<'_> {
                 status.version.clone_from(&build.version);
                 status.summary.clone_from(&build.summary);
                 status.kinds = build.compiled.indices.kinds();
+                status.made = Some(build.made);
             }
         }
         self.outcome.others.push(status);

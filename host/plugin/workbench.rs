@@ -1,10 +1,13 @@
 //! Plugins outside of a proxy: what tools for authors load, ask and measure.
 
+use std::num::NonZero;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::thread;
+use std::time::Duration;
 
-use super::engine::{EngineError, Runtime};
+use super::compiler::Compiler;
+use super::engine::{EngineError, Purpose, Runtime};
 use super::fault::{Fault, Health};
 use super::folder::{self, Content};
 use super::host_state::Shared;
@@ -117,7 +120,7 @@ impl Workbench {
     /// # Errors
     /// This machine cannot run WebAssembly, or has no thread to give.
     pub fn new() -> Result<Self, EngineError> {
-        Self::with(Runtime::new()?)
+        Self::with(Purpose::Serving)
     }
 
     /// One that counts instructions.
@@ -125,10 +128,11 @@ impl Workbench {
     /// # Errors
     /// This machine cannot run WebAssembly, or has no thread to give.
     pub fn counting() -> Result<Self, EngineError> {
-        Self::with(Runtime::metered()?)
+        Self::with(Purpose::Counting)
     }
 
-    fn with(runtime: Runtime) -> Result<Self, EngineError> {
+    fn with(purpose: Purpose) -> Result<Self, EngineError> {
+        let runtime = Runtime::new(purpose, Compiler::own(), None)?;
         Ok(Self { runtime, repair: Repair::start().map_err(EngineError::Thread)? })
     }
 
@@ -137,11 +141,9 @@ impl Workbench {
     /// # Errors
     /// What keeps a proxy from taking the component.
     pub fn load(&self, label: &str, file: &[u8]) -> Result<Component, LoadError> {
-        let started = Instant::now();
-        let compiled = load::compile(&self.runtime, file)?;
-        let compile_time = started.elapsed();
-        let kinds = compiled.indices.kinds();
-        let build = load::introduced(compiled, label)?;
+        let threads = thread::available_parallelism().map_or(1, NonZero::get);
+        let build = load::build(&self.runtime, label, file, threads)?;
+        let (kinds, compile_time) = (build.compiled.indices.kinds(), build.made.took);
         Ok(Component { imports: inspect(file)?, kinds, size_bytes: file.len(), compile_time, build })
     }
 

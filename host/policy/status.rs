@@ -1,6 +1,7 @@
 //! What is known about each plugin, for listings, metrics and the page.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::mesh::observe::Panel;
 use crate::mesh::time::Wall;
@@ -31,6 +32,30 @@ impl PluginState {
     }
 }
 
+/// Where machine code came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    Compiled,
+    /// By a run before this one.
+    Cached,
+}
+
+impl Origin {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Compiled => "compiled",
+            Self::Cached => "cached",
+        }
+    }
+}
+
+/// How a plugin's machine code was made, and how long that took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Made {
+    pub origin: Origin,
+    pub took: Duration,
+}
+
 /// A build that did not come into force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedBuild {
@@ -57,6 +82,8 @@ pub struct PluginStatus {
     /// Of the component, in hexadecimal digits.
     pub sha256: String,
     pub size_bytes: usize,
+    /// `None` when it did not get that far.
+    pub made: Option<Made>,
     /// Grows each time the plugin of this name is replaced; 0 when it is not in force.
     pub generation: u64,
     /// Lower is asked first.
@@ -91,6 +118,7 @@ impl PluginStatus {
             reason,
             sha256: String::new(),
             size_bytes: 0,
+            made: None,
             generation: 0,
             order: 0,
             loaded_at: Wall::default(),

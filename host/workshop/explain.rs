@@ -14,7 +14,7 @@ pub fn step(error: &LoadError) -> &'static str {
         LoadError::ForbiddenImport(_) | LoadError::UnknownImport(_) | LoadError::AsyncAbi => "its imports",
         LoadError::Version(_) | LoadError::Contract(_) => "the contract",
         LoadError::NotAPlugin | LoadError::NoLifecycle | LoadError::NoKind => "its exports",
-        LoadError::Compiler(_) => "compiling",
+        LoadError::Compiler(_) | LoadError::CompileTime(_) | LoadError::NoCompiler(_) => "compiling",
         LoadError::Fault { step, .. } => step,
         LoadError::Metadata(_) | LoadError::Name { .. } => "`metadata`",
         LoadError::SelfTest(_) => "`self-test`",
@@ -67,6 +67,10 @@ pub fn advice(error: &LoadError) -> &'static str {
             "A function or a type differs from `plugin.wit`: generate the bindings anew from the file of this release."
         }
         LoadError::Compiler(_) => "This is a flaw of the host: please report it with the file.",
+        LoadError::CompileTime(_) => {
+            "Build it smaller: optimised for size, without what is not needed; one huge function costs most."
+        }
+        LoadError::NoCompiler(_) => "Compiling needs a process of its own: see that this user may start one.",
         LoadError::Fault { fault, .. } => fault_advice(fault),
         LoadError::Metadata(_) => "`metadata` returns TOML: name = \"my-plugin\" and version = \"0.1.0\".",
         LoadError::Name { .. } => "Use letters, digits, `-`, `_` and `.`, and start with a letter.",

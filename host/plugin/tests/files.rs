@@ -133,7 +133,7 @@ fn two_files_cannot_be_the_same_plugin() {
 #[test]
 fn the_default_plugins_come_into_force_without_configuration() {
     let plugins = Plugins::new(
-        Settings { folder: None, workers: 2, config: Default::default() },
+        Settings { workers: 2, ..Settings::default() },
         Arc::new(|event| assert_eq!(event.kind, "plugin_loaded", "{}", event.detail)),
     )
     .unwrap();

@@ -80,7 +80,7 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let events: Arc<Mutex<Vec<Event>>> = Arc::default();
         let sink = Arc::clone(&events);
-        let settings = Settings { folder: Some(folder.path().into()), workers, config: Default::default() };
+        let settings = Settings { folder: Some(folder.path().into()), workers, ..Settings::default() };
         let sink = Arc::new(move |event| sink.lock().unwrap().push(event));
         Self { folder, plugins: Plugins::with_embedded(settings, sink, embedded).unwrap(), events }
     }
