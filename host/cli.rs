@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Overrides;
+use crate::plugin::Limits;
 use crate::workshop::Tool;
 
 /// A mesh proxy for MCP servers whose policies are WebAssembly components.
@@ -25,20 +27,33 @@ pub enum Command {
     /// Tools for authors of plugins.
     #[command(subcommand)]
     Plugin(Tool),
-    /// Compiles the component on standard input within limits; for the proxy itself.
+    /// Compiles the component on standard input within limits; for the program itself.
     #[command(hide = true)]
-    CompilePlugin(CompilePlugin),
+    CompilePlugin {
+        #[command(flatten)]
+        limits: ChildLimits,
+        /// For an engine that counts instructions.
+        #[arg(long)]
+        counting: bool,
+    },
+    /// Checks the configuration on standard input within limits; for the program itself.
+    #[command(hide = true)]
+    CheckConfiguration(ChildLimits),
 }
 
 #[derive(Clone, Copy, Debug, Args)]
-pub struct CompilePlugin {
+pub struct ChildLimits {
     #[arg(long)]
-    pub cpu_s: u64,
+    cpu_s: u64,
     #[arg(long)]
-    pub memory_bytes: u64,
-    /// For an engine that counts instructions.
-    #[arg(long)]
-    pub counting: bool,
+    memory_bytes: u64,
+}
+
+impl From<ChildLimits> for Limits {
+    fn from(given: ChildLimits) -> Self {
+        let cpu = Duration::from_secs(given.cpu_s);
+        Self { cpu, wall: cpu, memory_bytes: given.memory_bytes }
+    }
 }
 
 #[derive(Clone, Debug, Args)]

@@ -1,13 +1,12 @@
 //! The `meshwright` command.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Parser;
 use meshwright::app;
 use meshwright::cli::{Cli, Command, Serve};
 use meshwright::config::Config;
-use meshwright::plugin::{CompileLimits, compile_plugin};
+use meshwright::plugin::{check_configuration, compile_plugin};
 use meshwright::workshop;
 
 /// The configuration is wrong (`EX_CONFIG` of sysexits).
@@ -24,14 +23,8 @@ fn main() -> ExitCode {
             app::log_to_stderr(QUIET);
             workshop::run(tool)
         }
-        Command::CompilePlugin(child) => {
-            let limits = CompileLimits {
-                cpu: Duration::from_secs(child.cpu_s),
-                memory_bytes: child.memory_bytes,
-                ..CompileLimits::default()
-            };
-            compile_plugin(limits, child.counting)
-        }
+        Command::CompilePlugin { limits, counting } => compile_plugin(limits.into(), counting),
+        Command::CheckConfiguration(limits) => check_configuration(limits.into()),
     }
 }
 

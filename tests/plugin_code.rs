@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use meshwright::plugin::{CompileLimits, Compiler, Plugins, Settings};
+use meshwright::plugin::{COMPILE_LIMITS, Compiler, Limits, Plugins, Settings};
 use meshwright::policy::status::{Origin, PluginState, PluginStatus};
 use support::guests::misbehaver;
 use support::{Mesh, MeshOptions, Value, json};
@@ -146,11 +146,11 @@ fn listed(plugins: &Plugins, name: &str) -> PluginStatus {
 
 #[test]
 fn a_compilation_that_wants_too_much_refuses_its_plugin_and_harms_no_other() {
-    let usual = CompileLimits::default();
+    let usual = COMPILE_LIMITS;
     let limits = [
-        (CompileLimits { cpu: Duration::from_secs(1), ..usual }, "longer than 1 s"),
-        (CompileLimits { wall: Duration::from_millis(1_500), ..usual }, "longer than 1 s"),
-        (CompileLimits { memory_bytes: 256 << 20, ..usual }, "more than 256 MiB"),
+        (Limits { cpu: Duration::from_secs(1), ..usual }, "longer than 1 s"),
+        (Limits { wall: Duration::from_millis(1_500), ..usual }, "longer than 1 s"),
+        (Limits { memory_bytes: 256 << 20, ..usual }, "more than 256 MiB"),
     ];
     for (limits, words) in limits {
         let folder = tempfile::tempdir().expect("a folder");
@@ -183,10 +183,7 @@ fn a_compilation_that_wants_too_much_refuses_its_plugin_and_harms_no_other() {
 fn a_compiler_that_cannot_be_started_is_said_to_be_so() {
     let settings = Settings {
         workers: 1,
-        compiler: Compiler::Child {
-            executable: "/nowhere/meshwright".into(),
-            limits: CompileLimits::default(),
-        },
+        compiler: Compiler::Child { executable: "/nowhere/meshwright".into(), limits: COMPILE_LIMITS },
         ..Settings::default()
     };
     let plugins = Plugins::new(settings, Arc::new(|_| {})).expect("the room");

@@ -45,6 +45,10 @@ impl CodeMaker {
         Self { purpose, compiler, cache, fingerprint: fingerprint(engine) }
     }
 
+    pub fn compiler(&self) -> &Compiler {
+        &self.compiler
+    }
+
     /// Takes from a millisecond to minutes. `threads` is how many the compiler may use.
     ///
     /// # Errors

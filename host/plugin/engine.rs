@@ -77,6 +77,10 @@ impl Runtime {
         Ok(Self { engine, linker, code })
     }
 
+    pub fn compiler(&self) -> &Compiler {
+        self.code.compiler()
+    }
+
     /// Takes a millisecond when its code was kept, else from 30 ms to 20 s of CPU time, on so many `threads`: never on
     /// a worker.
     ///

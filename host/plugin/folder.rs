@@ -10,6 +10,7 @@ use serde_json::{Map, Number, Value};
 use sha2::{Digest, Sha256};
 
 use super::load::{FILE_BYTES_MAX, LoadError};
+use super::settings::{Configuration, Origin};
 
 pub type Sha = [u8; 32];
 
@@ -39,8 +40,8 @@ pub enum Content {
 
 pub struct FoundConfig {
     pub sha256: Sha,
-    /// An object, or why there is none.
-    pub json: Result<String, LoadError>,
+    /// Or why there is none.
+    pub configuration: Result<Configuration, LoadError>,
 }
 
 pub fn sha256(bytes: &[u8]) -> Sha {
@@ -127,9 +128,16 @@ pub fn config_at(path: &Path) -> Option<FoundConfig> {
         Ok(_) if bytes.len() as u64 > CONFIG_BYTES_MAX => Err("it is larger than 1 MiB".into()),
         Ok(_) => to_json(&bytes),
     };
-    let file = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    let json = json.map_err(|reason| LoadError::ConfigurationFile { file, reason });
-    Some(FoundConfig { sha256: sha256(&bytes), json })
+    let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let sha256 = sha256(&bytes);
+    let configuration = match json {
+        Err(reason) => Err(LoadError::ConfigurationFile { file: name, reason }),
+        Ok(json) => {
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            Ok(Configuration { json, origin: Origin::File { name, text } })
+        }
+    };
+    Some(FoundConfig { sha256, configuration })
 }
 
 /// # Errors

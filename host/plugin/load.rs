@@ -8,20 +8,22 @@ use std::time::Duration;
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::compiler::{CompileError, words};
+use super::child::ChildError;
+use super::compiler::{CheckError, CompileError, words};
 use super::engine::{Runtime, RuntimeError};
 use super::fault::Fault;
 use super::host_state::{Shared, cut, printable};
 use super::inspect::inspect;
 use super::instance::{BACKGROUND_BUDGET, Class, Compiled, panic_text};
-use super::v0_1::{self, Indices, Issue};
+use super::schema::{Question, SCHEMA_BYTES_MAX};
+use super::settings::{Complaints, Origin};
+use super::v0_1::{self, Indices};
 use crate::mesh::ids::{Name, NameError};
 use crate::policy::status::Made;
 
 /// A Python component has 18 MB.
 pub const FILE_BYTES_MAX: usize = 64 << 20;
 
-const ISSUES_SHOWN: usize = 10;
 const MESSAGE_BYTES_MAX: usize = 1 << 10;
 const SUMMARY_BYTES_MAX: usize = 256;
 const VERSION_BYTES_MAX: usize = 64;
@@ -68,8 +70,8 @@ pub enum LoadError {
     Compiler(String),
     #[error("compiling it takes longer than {} s, and was stopped", .0.as_secs())]
     CompileTime(Duration),
-    #[error("no process could be started to compile it: {0}")]
-    NoCompiler(io::ErrorKind),
+    #[error("no process could be started to {0}: {1}")]
+    NoProcess(&'static str, io::ErrorKind),
     #[error("during {step}: {fault}")]
     Fault { step: &'static str, fault: Fault },
     #[error("its metadata is not TOML with `name` and `version`: {0}")]
@@ -78,8 +80,12 @@ pub enum LoadError {
     Name { name: String, error: NameError },
     #[error("its self-test failed: {0}")]
     SelfTest(String),
-    #[error("it does not accept its configuration: {}", issues(.0))]
-    Configuration(Vec<Issue>),
+    #[error("its `config-schema` {0}")]
+    Schema(String),
+    #[error("its configuration does not fit its `config-schema`{0}")]
+    Unfit(Complaints),
+    #[error("it does not accept its configuration{0}")]
+    Configuration(Complaints),
     #[error("its configuration file `{file}` cannot be used: {reason}")]
     ConfigurationFile { file: String, reason: String },
     #[error("after its start it fills {} of the {} MiB of memory that it may have", bytes >> 20, bytes_max >> 20)]
@@ -93,10 +99,19 @@ impl LoadError {
         move |fault| Self::Fault { step, fault }
     }
 
+    /// Says where the configuration was written that it complains about, if it does.
+    pub fn about(self, origin: &Origin) -> Self {
+        match self {
+            Self::Unfit(complaints) => Self::Unfit(complaints.about(origin)),
+            Self::Configuration(complaints) => Self::Configuration(complaints.about(origin)),
+            other => other,
+        }
+    }
+
     /// Whether the same bytes with the same configuration would fail again, as far as anyone can know.
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Unreadable(_) | Self::NoCompiler(_) => false,
+            Self::Unreadable(_) | Self::NoProcess(..) => false,
             Self::Fault { fault, .. } => fault.by_guest(),
             _ => true,
         }
@@ -111,23 +126,6 @@ fn hint(import: &str) -> &'static str {
     }
 }
 
-fn issues(issues: &[Issue]) -> String {
-    let shown: Vec<String> = issues
-        .iter()
-        .take(ISSUES_SHOWN)
-        .map(|(path, message)| match path.as_str() {
-            "" => human(message),
-            path => format!("`{}`: {}", human(path), human(message)),
-        })
-        .collect();
-    let more = issues.len().saturating_sub(ISSUES_SHOWN);
-    match (shown.is_empty(), more) {
-        (true, _) => "it does not say why".into(),
-        (_, 0) => shown.join("; "),
-        (_, more) => format!("{}; and {more} more", shown.join("; ")),
-    }
-}
-
 fn human(text: &str) -> String {
     printable(cut(text, MESSAGE_BYTES_MAX))
 }
@@ -139,6 +137,8 @@ pub struct Build {
     pub version: String,
     pub summary: String,
     pub budgets: Budgets,
+    /// JSON Schema of its configuration.
+    pub config_schema: Option<String>,
     pub made: Made,
 }
 
@@ -161,6 +161,8 @@ struct Metadata {
     _authors: Vec<String>,
     #[serde(default)]
     budgets: Budgets,
+    #[serde(default, rename = "config-schema")]
+    config_schema: Option<String>,
 }
 
 /// Takes as long as the compiler needs, which may use so many `threads`: never on a worker.
@@ -185,24 +187,51 @@ pub fn build(runtime: &Runtime, label: &str, file: &[u8], threads: usize) -> Res
     if metadata.version.is_empty() {
         return Err(LoadError::Metadata("`version` is empty".into()));
     }
+    if metadata.config_schema.as_ref().is_some_and(|schema| schema.len() > SCHEMA_BYTES_MAX) {
+        return Err(LoadError::Schema(format!("is larger than {} KiB", SCHEMA_BYTES_MAX >> 10)));
+    }
     Ok(Build {
         compiled,
         name,
         version: printable(cut(&metadata.version, VERSION_BYTES_MAX)),
         summary: printable(cut(&metadata.summary, SUMMARY_BYTES_MAX)),
         budgets: metadata.budgets,
+        config_schema: metadata.config_schema,
         made,
     })
 }
 
 fn not_prepared(error: RuntimeError) -> LoadError {
     match error {
-        RuntimeError::Compile(CompileError::NotTaken(words)) => not_taken(&words),
-        RuntimeError::Compile(CompileError::TooLong(limit)) => LoadError::CompileTime(limit),
-        RuntimeError::Compile(CompileError::Start(error)) => LoadError::NoCompiler(error.kind()),
-        RuntimeError::Compile(CompileError::Failed(words)) => LoadError::Compiler(human(&words)),
-        RuntimeError::Compile(error) => LoadError::Compiler(error.to_string()),
+        RuntimeError::Compile(CompileError::Child(error)) => match error {
+            ChildError::NotTaken(words) => not_taken(&words),
+            ChildError::TooLong(limit) => LoadError::CompileTime(limit),
+            ChildError::Start(error) => LoadError::NoProcess("compile it", error.kind()),
+            error => LoadError::Compiler(human(&error.to_string())),
+        },
+        RuntimeError::Compile(error) => LoadError::Compiler(human(&error.to_string())),
         RuntimeError::Link(error) => not_taken(&words(&*error)),
+    }
+}
+
+/// Whether the configuration fits what the plugin says about it.
+///
+/// # Errors
+/// It does not, or there is no saying so.
+pub fn check_configuration(runtime: &Runtime, build: &Build, config_json: &str) -> Result<(), LoadError> {
+    let Some(schema) = &build.config_schema else { return Ok(()) };
+    let question = Question { schema: schema.into(), config_json: config_json.into() };
+    match runtime.compiler().check(&question) {
+        Ok(issues) if issues.is_empty() => Ok(()),
+        Ok(issues) => Err(LoadError::Unfit(issues.into())),
+        Err(CheckError::Child(ChildError::Start(error))) => {
+            Err(LoadError::NoProcess("check its configuration", error.kind()))
+        }
+        Err(CheckError::Child(ChildError::NotTaken(words))) => Err(LoadError::Schema(human(&words))),
+        Err(CheckError::Child(error)) => {
+            Err(LoadError::Schema(human(&format!("cannot be checked against: {error}"))))
+        }
+        Err(error) => Err(LoadError::Schema(human(&error.to_string()))),
     }
 }
 

@@ -131,7 +131,7 @@ fn configured(plugin: &Plugin, class: Class) -> Result<Box<Instance>, LoadError>
     let instance = plugin.compiled.instantiate(class, Arc::clone(&plugin.shared));
     let mut instance = Box::new(instance.map_err(LoadError::during("its start"))?);
     let configured = instance.configure(&plugin.config_json).map_err(LoadError::during("`configure`"))?;
-    configured.map_err(LoadError::Configuration)?;
+    configured.map_err(|issues| LoadError::Configuration(issues.into()))?;
     if instance.is_worn() {
         let (bytes, bytes_max) = (instance.memory_bytes(), class.memory_bytes_max());
         return Err(LoadError::Memory { bytes, bytes_max });

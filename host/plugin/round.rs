@@ -8,10 +8,11 @@ use std::sync::atomic::Ordering;
 
 use super::folder::{Content, Found, FoundConfig, Sha, sha256};
 use super::host_state::Shared;
-use super::load::{Build, LoadError};
+use super::load::{self, Build, LoadError};
 use super::loaded::{Loaded, Plugin};
 use super::prepare::{self, Wanted};
 use super::reload::{Entry, Reloader};
+use super::settings::{Configuration, Origin};
 use super::{PluginConfig, clock};
 use crate::mesh::ids::Name;
 use crate::policy::Source;
@@ -197,12 +198,14 @@ impl Round<'_> {
         if let Some(refusal) = self.reloader.memory.refusals.get(&(component, Some(config))) {
             return Err(refused(refusal.clone()));
         }
-        let json = match &candidate.config {
-            None => Ok(default_json),
-            Some(file) => file.json.as_deref(),
+        let origin = settings.map_or(Origin::Nowhere, |_| Origin::Proxy(name.clone()));
+        let written = Configuration { json: default_json.to_owned(), origin };
+        let configuration = match &candidate.config {
+            None => Ok(&written),
+            Some(file) => file.configuration.as_ref(),
         };
-        let warmed = match json {
-            Ok(json) => self.warm(&build, json.to_owned(), refuses),
+        let warmed = match configuration {
+            Ok(configuration) => self.warm(&build, configuration, refuses),
             Err(error) => Err((error.to_string(), true)),
         };
         match warmed {
@@ -271,16 +274,24 @@ impl Round<'_> {
 
     /// The next generation of a plugin; a number that failed is not used up. Besides the reason for a failure:
     /// whether it would fail again.
-    fn warm(&mut self, build: &Build, config_json: String, refuses: bool) -> Result<Loaded, (String, bool)> {
-        let Reloader { memory, events, workers, repair, .. } = &mut *self.reloader;
+    fn warm(
+        &mut self,
+        build: &Build,
+        configuration: &Configuration,
+        refuses: bool,
+    ) -> Result<Loaded, (String, bool)> {
+        let Reloader { memory, events, workers, repair, runtime, .. } = &mut *self.reloader;
+        let config_json = configuration.json.clone();
         let generation = memory.generations.get(&build.name).map_or(1, |before| before + 1);
         let source = Source { name: build.name.clone(), version: build.version.clone(), generation };
         let shared =
             memory.shared.entry(build.name.clone()).or_insert_with(|| Shared::new(build.name.as_str()));
         let health = super::fault::Health::new(build.name.clone(), Arc::clone(events));
         let plugin = Plugin::new(source, health, build, Arc::clone(shared), config_json, refuses);
-        let loaded =
-            Loaded::warm(plugin, *workers, repair).map_err(|error| (error.to_string(), error.is_final()))?;
+        let loaded = load::check_configuration(runtime, build, &configuration.json)
+            .and_then(|()| Loaded::warm(plugin, *workers, repair))
+            .map_err(|error| error.about(&configuration.origin))
+            .map_err(|error| (error.to_string(), error.is_final()))?;
         memory.generations.insert(build.name.clone(), generation);
         Ok(loaded)
     }

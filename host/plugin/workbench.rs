@@ -16,6 +16,7 @@ use super::instance::{BACKGROUND_BUDGET, Class, Instance, sensible};
 use super::load::{self, Budgets, Build, LoadError};
 use super::loaded::{Loaded, Plugin};
 use super::repair::Repair;
+use super::settings::Configuration;
 use crate::mesh::ids::Name;
 use crate::mesh::observe::{Event, Finished, Firing, MeterDescription, Point, Sample, Want};
 use crate::mesh::pool::{Catalog, Pool};
@@ -35,11 +36,11 @@ pub fn read_component(path: &Path) -> Result<Vec<u8>, LoadError> {
     }
 }
 
-/// The configuration of a component as JSON: that in `given`, or else in the `NAME.toml` beside it, or else none.
+/// The configuration of a component: that in `given`, or else in the `NAME.toml` beside it, or else none.
 ///
 /// # Errors
 /// The file is not there, or has no object in it.
-pub fn read_config(component: &Path, given: Option<&Path>) -> Result<String, LoadError> {
+pub fn read_config(component: &Path, given: Option<&Path>) -> Result<Configuration, LoadError> {
     let found = match given {
         None => folder::config_beside(component),
         Some(path) => Some(folder::config_at(path).ok_or_else(|| LoadError::ConfigurationFile {
@@ -47,7 +48,7 @@ pub fn read_config(component: &Path, given: Option<&Path>) -> Result<String, Loa
             reason: "there is no such file".into(),
         })?),
     };
-    found.map_or_else(|| Ok("{}".into()), |found| found.json)
+    found.map_or_else(|| Ok(Configuration::default()), |found| found.configuration)
 }
 
 /// A configuration as plugins get it.
@@ -90,6 +91,10 @@ impl Component {
         self.build.budgets
     }
 
+    pub fn has_config_schema(&self) -> bool {
+        self.build.config_schema.is_some()
+    }
+
     fn class(&self) -> Class {
         // A component of both classes is asked about calls, too, and has to live with less memory.
         let hot = self.kinds.iter().any(|kind| !matches!(*kind, "alerter" | "meter"));
@@ -105,7 +110,7 @@ impl Component {
         let instance = self.build.compiled.instantiate(self.class(), shared);
         let mut instance = instance.map_err(LoadError::during("its start"))?;
         let configured = instance.configure(config_json).map_err(LoadError::during("`configure`"))?;
-        configured.map_err(LoadError::Configuration)?;
+        configured.map_err(|issues| LoadError::Configuration(issues.into()))?;
         Ok(Subject { instance: Box::new(instance), pool_told: None })
     }
 }
@@ -151,13 +156,20 @@ impl Workbench {
     ///
     /// # Errors
     /// What keeps a proxy from bringing the component into force with this configuration.
-    pub fn bring_into_force(&self, component: &Component, config_json: String) -> Result<InForce, LoadError> {
+    pub fn bring_into_force(
+        &self,
+        component: &Component,
+        configuration: &Configuration,
+    ) -> Result<InForce, LoadError> {
+        let placed = |error: LoadError| error.about(&configuration.origin);
+        let config_json = configuration.json.clone();
+        load::check_configuration(&self.runtime, &component.build, &config_json).map_err(placed)?;
         let name = component.name().clone();
         let source = Source { name: name.clone(), version: component.version().to_owned(), generation: 1 };
         let shared = Shared::new(name.as_str());
         let health = Health::new(name, Arc::new(|_| {}));
         let plugin = Plugin::new(source, health, &component.build, shared, config_json, false);
-        let loaded = Loaded::warm(plugin, 1, &self.repair)?;
+        let loaded = Loaded::warm(plugin, 1, &self.repair).map_err(placed)?;
         let memory_bytes = loaded.memory_bytes();
         let policies = PolicySet {
             routers: loaded.router.into_iter().collect(),

@@ -76,8 +76,8 @@ pub fn run(args: &Args) -> Result<Verdict, WorkshopError> {
     let loaded = super::read(&args.file).and_then(|bytes| {
         let component = bench.load("measured", &bytes)?;
         let config = read_config(&args.file, args.config.as_deref())?;
-        let in_force = bench.bring_into_force(&component, config.clone())?;
-        Ok((instantiation(&component, &config)?, component, in_force))
+        let in_force = bench.bring_into_force(&component, &config)?;
+        Ok((instantiation(&component, &config.json)?, component, in_force))
     });
     let (instantiate_us, component, in_force) = match loaded {
         Ok(loaded) => loaded,

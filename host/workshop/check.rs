@@ -47,6 +47,10 @@ struct Plugin {
     compile_ms: f64,
     /// Of one instance, configured.
     memory_bytes: usize,
+    /// The file that it was configured with.
+    config: Option<String>,
+    /// Whether its `config-schema` was there to check it against.
+    config_schema: bool,
 }
 
 #[derive(Serialize)]
@@ -81,12 +85,15 @@ fn check(bench: &Workbench, file: &Path, config: Option<&Path>) -> Result<Plugin
     let bytes = read(file)?;
     let label = file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
     let component = bench.load(&label, &bytes)?;
-    let in_force = bench.bring_into_force(&component, read_config(file, config)?)?;
+    let configuration = read_config(file, config)?;
+    let in_force = bench.bring_into_force(&component, &configuration)?;
     Ok(Plugin {
         name: component.name().to_string(),
         version: component.version().to_owned(),
         summary: component.summary().to_owned(),
         memory_bytes: in_force.memory_bytes,
+        config: configuration.file().map(str::to_owned),
+        config_schema: component.has_config_schema(),
         size_bytes: component.size_bytes,
         compile_ms: (component.compile_time.as_secs_f64() * 1e4).round() / 10.0,
         kinds: component.kinds,
@@ -120,6 +127,13 @@ impl Report {
                     "size",
                     &format!("{}, compiled in {:.0} ms", text::bytes(plugin.size_bytes), plugin.compile_ms),
                 );
+                let by = if plugin.config_schema {
+                    "and its `config-schema`"
+                } else {
+                    "(it has no `config-schema`)"
+                };
+                let file = plugin.config.as_deref().unwrap_or("an empty one");
+                row("config", &format!("{file} fits the plugin {by}"));
                 row("memory", &format!("{} for an instance", text::bytes(plugin.memory_bytes)));
             }
             Found::Failure(failure) => {

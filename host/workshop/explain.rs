@@ -14,12 +14,14 @@ pub fn step(error: &LoadError) -> &'static str {
         LoadError::ForbiddenImport(_) | LoadError::UnknownImport(_) | LoadError::AsyncAbi => "its imports",
         LoadError::Version(_) | LoadError::Contract(_) => "the contract",
         LoadError::NotAPlugin | LoadError::NoLifecycle | LoadError::NoKind => "its exports",
-        LoadError::Compiler(_) | LoadError::CompileTime(_) | LoadError::NoCompiler(_) => "compiling",
+        LoadError::Compiler(_) | LoadError::CompileTime(_) => "compiling",
+        LoadError::NoProcess(..) => "starting a process",
+        LoadError::Schema(_) => "`config-schema`",
         LoadError::Fault { step, .. } => step,
         LoadError::Metadata(_) | LoadError::Name { .. } => "`metadata`",
         LoadError::SelfTest(_) => "`self-test`",
         LoadError::Configuration(_) => "`configure`",
-        LoadError::ConfigurationFile { .. } => "its configuration",
+        LoadError::ConfigurationFile { .. } | LoadError::Unfit(_) => "its configuration",
         LoadError::Memory { .. } => "its memory",
         LoadError::Duplicate(..) => "its name",
     }
@@ -70,12 +72,15 @@ pub fn advice(error: &LoadError) -> &'static str {
         LoadError::CompileTime(_) => {
             "Build it smaller: optimised for size, without what is not needed; one huge function costs most."
         }
-        LoadError::NoCompiler(_) => "Compiling needs a process of its own: see that this user may start one.",
+        LoadError::NoProcess(..) => "This needs a process of its own: see that this user may start one.",
+        LoadError::Schema(_) => {
+            "`config-schema` in the metadata is JSON Schema as JSON text, for an object, and refers to nothing outside."
+        }
         LoadError::Fault { fault, .. } => fault_advice(fault),
         LoadError::Metadata(_) => "`metadata` returns TOML: name = \"my-plugin\" and version = \"0.1.0\".",
         LoadError::Name { .. } => "Use letters, digits, `-`, `_` and `.`, and start with a letter.",
         LoadError::SelfTest(_) => "The plugin's own test says so: mend the plugin, or the test.",
-        LoadError::Configuration(_) => {
+        LoadError::Configuration(_) | LoadError::Unfit(_) => {
             "Mend each place that is named; without `--config`, the `NAME.toml` beside the file counts."
         }
         LoadError::ConfigurationFile { .. } => {

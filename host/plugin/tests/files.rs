@@ -184,7 +184,10 @@ fn configuration_is_part_of_what_is_compared() {
     fs::write(bench.path("guest.toml"), "mode = \"bad\"\n").unwrap();
     assert!(!bench.plugins.reload().1);
     let refused = bench.only().refused.unwrap();
-    assert_eq!(refused.reason, "it does not accept its configuration: `/bad`: must not be there");
+    assert_eq!(
+        refused.reason,
+        "it does not accept its configuration in `guest.toml`: `/bad`: must not be there"
+    );
     fs::write(bench.path("guest.toml"), "mode = \n").unwrap();
     assert!(!bench.plugins.reload().1);
     assert!(bench.only().refused.unwrap().reason.contains("`guest.toml`"));

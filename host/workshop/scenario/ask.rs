@@ -75,14 +75,14 @@ fn configure(instance: Result<Subject, LoadError>, expected: &[IssueExpected]) -
         Err(LoadError::Configuration(issues)) => issues,
         Err(error) => return Err(error.to_string()),
     };
-    let missing = expected.iter().filter(|wanted| !issues.iter().any(|issue| wanted.means(issue)));
+    let missing = expected.iter().filter(|wanted| !issues.issues.iter().any(|issue| wanted.means(issue)));
     let mut differences: Vec<String> = missing
         .map(|wanted| {
             let message = wanted.message.as_ref().map_or_else(String::new, |part| format!(" with `{part}`"));
             format!("no issue at `{}`{message}", wanted.path)
         })
         .collect();
-    let unexpected = issues.iter().filter(|issue| !expected.iter().any(|wanted| wanted.means(issue)));
+    let unexpected = issues.issues.iter().filter(|issue| !expected.iter().any(|wanted| wanted.means(issue)));
     differences.extend(unexpected.map(|(path, message)| format!("unexpected issue at `{path}`: {message}")));
     Ok(Outcome { differences, fuel: None })
 }

@@ -7,6 +7,10 @@ pub mod settings;
 /// quotes or backslashes.
 #[macro_export]
 macro_rules! metadata {
+    // With the JSON Schema of the configuration, as a path from the source file; it must not contain `'''`.
+    (schema: $path:literal) => {
+        concat!($crate::metadata!(), "config-schema = '''\n", include_str!($path), "'''\n")
+    };
     () => {
         concat!(
             "name = \"",

@@ -77,7 +77,7 @@ struct UsageMeter;
 
 impl lifecycle::Guest for UsageMeter {
     fn metadata() -> String {
-        meshwright_sdk::metadata!().into()
+        meshwright_sdk::metadata!(schema: "config.schema.json").into()
     }
 
     fn configure(config_json: String) -> Result<(), Vec<lifecycle::Issue>> {

@@ -38,7 +38,7 @@ struct ZoneBalancer;
 
 impl lifecycle::Guest for ZoneBalancer {
     fn metadata() -> String {
-        meshwright_sdk::metadata!().into()
+        meshwright_sdk::metadata!(schema: "config.schema.json").into()
     }
 
     fn configure(config_json: String) -> Result<(), Vec<lifecycle::Issue>> {

@@ -39,6 +39,29 @@ thread_local! {
 
 struct Misbehaver;
 
+fn schema(behaviour: Option<Behaviour>) -> String {
+    let schema = match behaviour {
+        Some(Behaviour::Schema) => r#"{"type": "object", "additionalProperties": false, "properties": {
+                "mood": {"enum": ["calm", "cross"]}, "share": {"type": "integer", "maximum": 10}}}"#
+            .to_owned(),
+        Some(Behaviour::SchemaBroken) => r#"{"properties": {"mood": {"type": "strnig"}}}"#.to_owned(),
+        Some(Behaviour::SchemaEndless) => r##"{"$ref": "#"}"##.to_owned(),
+        Some(Behaviour::SchemaExplodes) => exploding_schema(),
+        _ => return String::new(),
+    };
+    format!("config-schema = '''{schema}'''\n")
+}
+
+/// Each definition asks for the next one twice: 2^60 checks.
+fn exploding_schema() -> String {
+    let level = |at: u32| {
+        let next = at + 1;
+        format!(r##""d{at}": {{"allOf": [{{"$ref": "#/$defs/d{next}"}}, {{"$ref": "#/$defs/d{next}"}}]}}, "##)
+    };
+    let levels: String = (0..60).map(level).collect();
+    format!(r##"{{"$ref": "#/$defs/d0", "$defs": {{{levels}"d60": {{"type": "object"}}}}}}"##)
+}
+
 impl lifecycle::Guest for Misbehaver {
     fn metadata() -> String {
         let marker = Marker::read();
@@ -46,8 +69,10 @@ impl lifecycle::Guest for Misbehaver {
             havoc::trap();
         }
         format!(
-            "name = \"{}\"\nversion = \"{}\"\nsummary = \"Misbehaves for tests\"\n",
-            marker.name, marker.version
+            "name = \"{}\"\nversion = \"{}\"\nsummary = \"Misbehaves for tests\"\n{}",
+            marker.name,
+            marker.version,
+            schema(marker.behaviour)
         )
     }
 
@@ -109,7 +134,7 @@ impl router::Guest for Misbehaver {
             Some(Behaviour::BadName) => forward("../x", who),
             Some(Behaviour::LogFlood) => pass(havoc::flood_log()),
             Some(Behaviour::KvFlood) => pass(havoc::flood_kv()),
-            Some(Behaviour::Answer) => forward(&call.service, who),
+            Some(Behaviour::Answer | Behaviour::Schema) => forward(&call.service, who),
             Some(Behaviour::Reject) => {
                 let refusal = router::Refusal { reason: who.clone(), retry_after_ms: None };
                 router::Decision { verdict: router::Verdict::Reject(refusal), why: who, reuse: None }

@@ -35,6 +35,10 @@ macro_rules! behaviours {
 behaviours! {
     Nothing = "nothing",
     TrapInMetadata = "trap-in-metadata",
+    Schema = "schema",
+    SchemaBroken = "schema-broken",
+    SchemaEndless = "schema-endless",
+    SchemaExplodes = "schema-explodes",
     SelfTestFails = "self-test-fails",
     TrapInSelfTest = "trap-in-self-test",
     LoopInSelfTest = "loop-in-self-test",
