@@ -23,12 +23,13 @@ use crate::config::Config;
 use crate::edge::{self, BindError, Bound, Edge, Ends, Guard, Port, Workers};
 use crate::endpoint::Endpoint;
 use crate::http::{Pages, Search, SearchFailed, Shown, own_tools, surface};
+use crate::mesh::memo::Memories;
 use crate::plugin::{self, Plugins};
 use crate::prober::Prober;
 use crate::proxy::Proxy;
 use crate::registry::{Registry, Settings};
 use crate::store::Store;
-use crate::telemetry::account::{Accountant, StatsFile};
+use crate::telemetry::account::{Accountant, StatsFile, Unsaved};
 use crate::telemetry::alerts::Alerting;
 use crate::telemetry::events::EventLog;
 use crate::telemetry::meters::Metering;
@@ -87,11 +88,12 @@ async fn run(config: Config) -> anyhow::Result<()> {
     remove_endpoints(&config.data_dir);
     let mcp = edge::bind(config.mcp_addr, "--mcp-addr", "MESHWRIGHT_MCP_ADDR")?;
     let http = edge::bind(config.http_addr, "--http-addr", "MESHWRIGHT_HTTP_ADDR")?;
-    let (store, kept) = Store::open(&config.data_dir)?;
+    let (store, mut kept) = Store::open(&config.data_dir)?;
     if let Some(repaired) = &kept.repaired {
         tracing::error!("{repaired}; heartbeats rebuild the registry");
     }
     let kept_instances = kept.instances.len();
+    let memories = std::mem::take(&mut kept.memories);
 
     let (events, events_queue) = mpsc::channel(EVENTS);
     let settings = Settings {
@@ -104,7 +106,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let (registry, registry_task) = Registry::restore(settings, store.clone(), kept);
     let (finished, finished_queue) = mpsc::channel(FINISHED);
     let proxy = Arc::new(Proxy::new(registry.clone(), config.calls, config.body_bytes_max, finished));
-    let plugins = Arc::new(open_plugins(&config, events)?);
+    let plugins = Arc::new(open_plugins(&config, memories, events)?);
 
     let tracker = TaskTracker::new();
     let stop = CancellationToken::new();
@@ -131,7 +133,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     tracker.spawn(Prober::new(registry.clone(), config.probes, config.calls).run(stop.clone()));
     let accounting = CancellationToken::new();
     let books = TaskTracker::new();
-    books.spawn(Accountant::new(registry.clone(), store.clone()).run(accounting.clone()));
+    books.spawn(Accountant::new(registry.clone(), store.clone(), unsaved(&plugins)).run(accounting.clone()));
     if let Some(path) = &config.stats_file {
         books.spawn(StatsFile::new(registry.clone(), path.clone()).run(accounting.clone()));
     }
@@ -205,8 +207,17 @@ async fn stop_processes(registry: &Registry) {
     futures_util::future::join_all(peers.map(|peer| async move { peer.stop().await })).await;
 }
 
+fn unsaved(plugins: &Arc<Plugins>) -> Unsaved {
+    let (taken_from, given_back) = (Arc::clone(plugins), Arc::clone(plugins));
+    Unsaved {
+        take: Box::new(move || taken_from.unsaved()),
+        put_back: Box::new(move |changes| given_back.put_back(changes)),
+    }
+}
+
 fn open_plugins(
     config: &Config,
+    memories: Memories,
     events: mpsc::Sender<crate::mesh::observe::Event>,
 ) -> anyhow::Result<Plugins> {
     let configured = config.plugins.iter().map(|(name, plugin)| {
@@ -224,6 +235,7 @@ fn open_plugins(
         config: configured.collect::<BTreeMap<_, _>>(),
         compiler: plugin::Compiler::own(),
         data: Some(config.data_dir.clone()),
+        memories,
     };
     let sink = move |event| {
         if events.try_send(event).is_err() {

@@ -1,6 +1,7 @@
 //! What plugins remember, as it is kept from run to run.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::ids::Name;
 use super::time::Wall;
@@ -19,14 +20,14 @@ pub struct Memo {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MemoChange {
     Set(Memo),
-    /// The plugin was there then: what it remembers is kept for [`KEPT_S`] seconds from then on.
+    /// The plugin was there then: what it remembers is [`KEPT`] from then on.
     Seen(Name, Wall),
     /// Nobody has seen the plugin for so long that its memory goes.
     Forgotten(Name),
 }
 
-/// Thirty days.
-pub const KEPT_S: u64 = 30 * 24 * 3600;
+/// How long the memory of a plugin that is gone waits for it.
+pub const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// All that was kept of plugins' memories.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -12,6 +12,7 @@ pub mod health;
 pub mod ids;
 pub mod instance;
 pub mod lease;
+pub mod memo;
 pub mod observe;
 pub mod offer;
 pub mod pool;

@@ -46,4 +46,18 @@ impl Wall {
     pub const fn as_millis(self) -> i64 {
         self.0
     }
+
+    /// Time from `earlier` to here; zero when `earlier` is later.
+    pub const fn since(self, earlier: Wall) -> Duration {
+        let millis = self.0.saturating_sub(earlier.0);
+        Duration::from_millis(if millis > 0 { millis.unsigned_abs() } else { 0 })
+    }
+}
+
+impl Add<Duration> for Wall {
+    type Output = Wall;
+
+    fn add(self, by: Duration) -> Wall {
+        Wall(self.0.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
+    }
 }

@@ -1,6 +1,7 @@
-//! What a plugin remembers: one map per plugin, shared by all its instances and generations.
+//! What a plugin remembers: one map per plugin, shared by all its instances and generations, which knows what of it has
+//! not been written down yet.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -37,6 +38,10 @@ pub struct Kv(Mutex<Map>);
 struct Map {
     entries: HashMap<String, Entry>,
     bytes: usize,
+    /// Keys of entries that changed since they were last written down.
+    unsaved: HashSet<String>,
+    /// Something was kept, now or before.
+    used: bool,
 }
 
 struct Entry {
@@ -49,12 +54,56 @@ impl Kv {
         self.lock().live(key, now).map(|entry| Arc::clone(&entry.value))
     }
 
-    /// A `ttl` of zero keeps the value until the proxy stops.
+    /// A `ttl` of zero keeps the value for good.
     ///
     /// # Errors
     /// A quota, which the error names; nothing has changed then.
     pub fn set(&self, key: &str, value: &[u8], ttl: Duration, now: Mono) -> Result<(), KvError> {
         self.lock().put(key, value, ttl, now)
+    }
+
+    /// Sets what the run before wrote down.
+    ///
+    /// # Errors
+    /// A quota, which the error names; nothing has changed then.
+    pub fn restore(&self, key: &str, value: &[u8], ttl: Duration, now: Mono) -> Result<(), KvError> {
+        let mut map = self.lock();
+        map.put(key, value, ttl, now)?;
+        map.unsaved.remove(key);
+        Ok(())
+    }
+
+    pub fn is_used(&self) -> bool {
+        self.lock().used
+    }
+
+    /// Keys, values and the time that is left to them (`None` for good) that have not been written down, until they
+    /// have about `bytes_max`. They count as written down from now on.
+    pub fn take_unsaved(&self, bytes_max: usize, now: Mono) -> Vec<(String, Arc<[u8]>, Option<Duration>)> {
+        let mut map = self.lock();
+        let Map { entries, unsaved, .. } = &mut *map;
+        let mut taken = Vec::new();
+        let mut bytes = 0;
+        unsaved.retain(|key| {
+            if bytes >= bytes_max {
+                return true;
+            }
+            if let Some(entry) = entries.get(key).filter(|entry| entry.expires.is_none_or(|at| at > now)) {
+                bytes += key.len() + entry.value.len();
+                let left = entry.expires.map(|at| at.since(now));
+                taken.push((key.clone(), Arc::clone(&entry.value), left));
+            }
+            false
+        });
+        taken
+    }
+
+    /// What was written down after all was not.
+    pub fn mark_unsaved(&self, key: &str) {
+        let mut map = self.lock();
+        if map.entries.contains_key(key) {
+            map.unsaved.insert(key.to_owned());
+        }
     }
 
     /// Adds to a decimal number, 0 when the key is absent, and answers the sum.
@@ -105,6 +154,8 @@ impl Map {
         self.bytes += key.len() + value.len();
         let expires = (!ttl.is_zero()).then(|| now + ttl);
         self.entries.insert(key.to_owned(), Entry { value: value.into(), expires });
+        self.unsaved.insert(key.to_owned());
+        self.used = true;
         Ok(())
     }
 
@@ -122,11 +173,13 @@ impl Map {
     fn remove(&mut self, key: &str) {
         if let Some(gone) = self.entries.remove(key) {
             self.bytes -= key.len() + gone.value.len();
+            self.unsaved.remove(key);
         }
     }
 
     fn sweep(&mut self, now: Mono) {
         self.entries.retain(|_, entry| entry.expires.is_none_or(|at| at > now));
+        self.unsaved.retain(|key| self.entries.contains_key(key));
         self.bytes = self.entries.iter().map(|(key, entry)| key.len() + entry.value.len()).sum();
     }
 }

@@ -21,6 +21,7 @@ mod instance;
 mod kv;
 mod load;
 mod loaded;
+mod memories;
 mod prepare;
 mod reload;
 mod repair;
@@ -50,6 +51,7 @@ pub use self::reload::Plugins;
 pub use self::settings::Configuration;
 pub use self::watch::{WatchError, Watcher};
 pub use self::workbench::{Component, Counted, Subject, Workbench, config_json, read_component, read_config};
+use crate::mesh::memo::Memories;
 use crate::mesh::observe::Event;
 
 /// The default plugins, as the build script made them: name and component.
@@ -72,6 +74,8 @@ pub struct Settings {
     pub compiler: Compiler,
     /// Compiled plugins are kept under this folder from run to run; `None` compiles them each time.
     pub data: Option<PathBuf>,
+    /// What plugins remembered when the run before ended.
+    pub memories: Memories,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,16 +2,18 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::cache::{self, Cache};
 use super::engine::{EngineError, Purpose, Runtime};
 use super::folder::{self, Sha};
 use super::loaded::Loaded;
+use super::memories::Memories;
 use super::repair::Repair;
 use super::round::{Candidate, Round};
 use super::{EventSink, PluginConfig, Settings, clock, embedded};
 use crate::mesh::ids::Name;
+use crate::mesh::memo::MemoChange;
 use crate::mesh::observe::Event;
 use crate::mesh::time::Wall;
 use crate::policy::PolicySet;
@@ -24,6 +26,7 @@ pub struct Plugins {
     folder: Option<PathBuf>,
     embedded: Embedded,
     reloader: Mutex<Reloader>,
+    memories: Arc<Memories>,
     config: Mutex<BTreeMap<String, PluginConfig>>,
     listing: Mutex<Listing>,
 }
@@ -36,6 +39,7 @@ pub struct Reloader {
     pub events: EventSink,
     pub in_force: BTreeMap<Name, Entry>,
     pub memory: super::round::Memory,
+    pub memories: Arc<Memories>,
     /// What the round before found to be refused: said once, not each time.
     pub known_refusals: HashSet<(Option<PathBuf>, Sha, Sha)>,
     /// Replaced generations that calls may still use. They are dropped here, not on a data-path worker.
@@ -86,6 +90,7 @@ impl Plugins {
                 .inspect_err(|error| tracing::warn!(error = %super::compiler::words(error), "plugins are compiled at each start"))
                 .ok()
         });
+        let memories = Arc::new(Memories::restored(settings.memories, (clock::now(), clock::wall())));
         let reloader = Reloader {
             runtime: Runtime::new(Purpose::Serving, settings.compiler, cache)?,
             repair: Repair::start().map_err(EngineError::Thread)?,
@@ -93,6 +98,7 @@ impl Plugins {
             events,
             in_force: BTreeMap::new(),
             memory: super::round::Memory::default(),
+            memories: Arc::clone(&memories),
             known_refusals: HashSet::new(),
             retired: Vec::new(),
             set: PolicySet::default(),
@@ -102,6 +108,7 @@ impl Plugins {
             folder: settings.folder,
             embedded,
             reloader: Mutex::new(reloader),
+            memories,
             config: Mutex::new(settings.config),
             listing: Mutex::default(),
         })
@@ -131,6 +138,9 @@ impl Plugins {
         let outcome = Round::run(&mut reloader, &config, candidates);
         let changed = reloader.bring_into_force(outcome.in_force);
         reloader.known_refusals = outcome.refusals;
+        let names = reloader.in_force.keys().map(Name::as_str);
+        let names = names.chain(outcome.others.iter().map(|other| other.name.as_str()));
+        self.memories.seen(names, clock::wall());
         *lock(&self.listing) =
             Listing { in_force: reloader.in_force.values().cloned().collect(), others: outcome.others };
         (reloader.set.clone(), changed)
@@ -144,6 +154,16 @@ impl Plugins {
         drop(listing);
         all.sort_by(|a, b| a.name.cmp(&b.name).then(a.state.as_str().cmp(b.state.as_str())));
         all
+    }
+
+    /// What plugins remember and nobody has written down yet; it counts as written until [`Self::put_back`].
+    pub fn unsaved(&self) -> Vec<MemoChange> {
+        self.memories.unsaved((clock::now(), clock::wall()))
+    }
+
+    /// What could not be written down.
+    pub fn put_back(&self, changes: &[MemoChange]) {
+        self.memories.put_back(changes);
     }
 
     /// Counts from the next reload on.

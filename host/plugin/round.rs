@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::folder::{Content, Found, FoundConfig, Sha, sha256};
-use super::host_state::Shared;
 use super::load::{self, Build, LoadError};
 use super::loaded::{Loaded, Plugin};
 use super::prepare::{self, Wanted};
@@ -32,7 +31,6 @@ pub struct Memory {
     /// The plugin that each file last brought into force.
     carried: HashMap<PathBuf, Name>,
     generations: BTreeMap<Name, u64>,
-    shared: BTreeMap<Name, Arc<Shared>>,
 }
 
 #[derive(Clone)]
@@ -280,14 +278,13 @@ impl Round<'_> {
         configuration: &Configuration,
         refuses: bool,
     ) -> Result<Loaded, (String, bool)> {
-        let Reloader { memory, events, workers, repair, runtime, .. } = &mut *self.reloader;
+        let Reloader { memory, memories, events, workers, repair, runtime, .. } = &mut *self.reloader;
         let config_json = configuration.json.clone();
         let generation = memory.generations.get(&build.name).map_or(1, |before| before + 1);
         let source = Source { name: build.name.clone(), version: build.version.clone(), generation };
-        let shared =
-            memory.shared.entry(build.name.clone()).or_insert_with(|| Shared::new(build.name.as_str()));
+        let shared = memories.of(&build.name, clock::wall());
         let health = super::fault::Health::new(build.name.clone(), Arc::clone(events));
-        let plugin = Plugin::new(source, health, build, Arc::clone(shared), config_json, refuses);
+        let plugin = Plugin::new(source, health, build, shared, config_json, refuses);
         let loaded = load::check_configuration(runtime, build, &configuration.json)
             .and_then(|()| Loaded::warm(plugin, *workers, repair))
             .map_err(|error| error.about(&configuration.origin))

@@ -1,8 +1,9 @@
-//! What survives a restart: the registry, what services offer and counts, in SQLite behind one writer thread.
+//! What survives a restart: the registry, what services offer, counts and what plugins remember, in SQLite behind one writer thread.
 //!
 //! The only room that names `rusqlite`. Must not know what the rows mean to calls or people.
 
 mod index;
+mod memos;
 mod offers;
 mod open;
 mod rows;
@@ -19,6 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::mesh::ids::Name;
 use crate::mesh::instance::InstanceSpec;
+use crate::mesh::memo::{MemoChange, Memories};
 use crate::mesh::offer::Offer;
 use crate::mesh::stats::CallCounts;
 use crate::mesh::time::Wall;
@@ -101,6 +103,7 @@ pub struct Kept {
     pub services: Vec<(ServiceTotals, Option<Wall>)>,
     pub instances: Vec<(InstanceRow, Option<InstanceFigures>)>,
     pub offers: Vec<(Name, Offer)>,
+    pub memories: Memories,
     /// What had to be repaired at opening, for people.
     pub repaired: Option<String>,
 }
@@ -138,6 +141,7 @@ enum Command {
     Totals {
         services: Vec<ServiceTotals>,
         instances: Vec<InstanceFigures>,
+        memos: Vec<MemoChange>,
         done: oneshot::Sender<Result<(), StoreError>>,
     },
     Find {
@@ -193,7 +197,7 @@ impl Store {
         answer.await.map_err(|_| StoreError::Stopped)?
     }
 
-    /// Writes totals and figures, all or none.
+    /// Writes totals, figures and what plugins remember, all or none.
     ///
     /// # Errors
     /// Nothing was written; newer totals may be written in its place.
@@ -201,9 +205,10 @@ impl Store {
         &self,
         services: Vec<ServiceTotals>,
         instances: Vec<InstanceFigures>,
+        memos: Vec<MemoChange>,
     ) -> Result<(), StoreError> {
         let (done, answer) = oneshot::channel();
-        let command = Command::Totals { services, instances, done };
+        let command = Command::Totals { services, instances, memos, done };
         self.commands.send(command).await.map_err(|_| StoreError::Stopped)?;
         answer.await.map_err(|_| StoreError::Stopped)?
     }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, Row, Transaction, params};
 
-use super::{Change, InstanceFigures, InstanceRow, Kept, ServiceTotals, offers};
+use super::{Change, InstanceFigures, InstanceRow, Kept, ServiceTotals, memos, offers};
 use crate::mcp::declared::Page;
 use crate::mesh::ids::Name;
 use crate::mesh::instance::{Endpoint, HttpEndpoint, InstanceSpec};
+use crate::mesh::memo::MemoChange;
 use crate::mesh::offer::{Item, Kind};
 use crate::mesh::stats::CallCounts;
 use crate::mesh::time::Wall;
@@ -39,6 +40,7 @@ pub(super) fn totals(
     connection: &mut Connection,
     services: &[ServiceTotals],
     instances: &[InstanceFigures],
+    changes: &[MemoChange],
 ) -> rusqlite::Result<()> {
     let step = connection.transaction()?;
     {
@@ -79,6 +81,7 @@ pub(super) fn totals(
             ])?;
         }
     }
+    memos::put(&step, changes)?;
     step.commit()
 }
 
@@ -188,6 +191,7 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Kept> {
     }
 
     kept.offers = offers::load(connection)?;
+    kept.memories = memos::load(connection)?;
     Ok(kept)
 }
 

@@ -88,6 +88,20 @@ const MIGRATIONS: &[&str] = &[
         tokenize = 'porter unicode61 remove_diacritics 2', prefix = '2 3'
     );
 ",
+    "
+    CREATE TABLE memos (
+        plugin TEXT NOT NULL,
+        key TEXT NOT NULL,
+        value BLOB NOT NULL,
+        expires_at INTEGER,
+        PRIMARY KEY (plugin, key)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX memos_expiring ON memos (expires_at) WHERE expires_at IS NOT NULL;
+    CREATE TABLE memories (
+        plugin TEXT PRIMARY KEY,
+        seen_at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+",
 ];
 /// Migrations, by their place, after which the index of tools is filled from what services offer.
 const INDEXED: &[usize] = &[2];

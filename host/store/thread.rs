@@ -57,8 +57,8 @@ impl Writer {
                     let result = self.write(|connection| rows::commit(connection, &changes));
                     done.send(result).ok();
                 }
-                Command::Totals { services, instances, done } => {
-                    let result = self.write(|connection| rows::totals(connection, &services, &instances));
+                Command::Totals { services, instances, memos, done } => {
+                    let result = self.write(|connection| rows::totals(connection, &services, &instances, &memos));
                     done.send(result).ok();
                 }
                 Command::Find { query, limit, mut admits, done } => {

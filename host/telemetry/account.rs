@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::stats_file;
 use crate::clock;
 use crate::mesh::ids::Name;
+use crate::mesh::memo::MemoChange;
 use crate::mesh::stats::CallCounts;
 use crate::registry::{Registry, Snapshot};
 use crate::store::{InstanceFigures, ServiceTotals, Store};
@@ -18,6 +19,8 @@ use crate::store::{InstanceFigures, ServiceTotals, Store};
 const EVERY: Duration = Duration::from_millis(200);
 /// Conditions of instances that nobody calls are written this often.
 const FIGURES_EVERY: u32 = 25;
+/// A memory has four batches; a plugin that goes on writing must not hold the end.
+const LAST_BATCHES_MAX: u32 = 8;
 
 /// Keeps the stats file. Runs until `stop`, then writes once more. Run by `app`, apart from [`Accountant`]: a slow
 /// disk under one must not hold the other.
@@ -74,18 +77,25 @@ impl StatsFile {
     }
 }
 
-/// Brings counts to the store. Runs until `stop`, then writes once more. Run by `app`.
+/// What plugins remember and is to be written down, and where it goes back to when that failed.
+pub struct Unsaved {
+    pub take: Box<dyn Fn() -> Vec<MemoChange> + Send + Sync>,
+    pub put_back: Box<dyn Fn(&[MemoChange]) + Send + Sync>,
+}
+
+/// Brings counts and memories to the store. Runs until `stop`, then writes once more. Run by `app`.
 pub struct Accountant {
     registry: Registry,
     store: Store,
+    unsaved: Unsaved,
     services: HashMap<Name, CallCounts>,
     instances: HashMap<Name, InstanceFigures>,
     round: u32,
 }
 
 impl Accountant {
-    pub fn new(registry: Registry, store: Store) -> Self {
-        Self { registry, store, services: HashMap::new(), instances: HashMap::new(), round: 0 }
+    pub fn new(registry: Registry, store: Store, unsaved: Unsaved) -> Self {
+        Self { registry, store, unsaved, services: HashMap::new(), instances: HashMap::new(), round: 0 }
     }
 
     pub async fn run(mut self, stop: CancellationToken) {
@@ -95,10 +105,15 @@ impl Accountant {
             self.write_store().await;
         }
         self.round = 0;
-        self.write_store().await;
+        for _ in 0..LAST_BATCHES_MAX {
+            if !self.write_store().await {
+                break;
+            }
+        }
     }
 
-    async fn write_store(&mut self) {
+    /// Whether there was something to write, and it was written.
+    async fn write_store(&mut self) -> bool {
         let snapshot = self.registry.snapshot();
         let services: Vec<ServiceTotals> = snapshot
             .totals()
@@ -115,15 +130,19 @@ impl Accountant {
                 Some(last) => last.counts != figures.counts || (all && last != figures),
             })
             .collect();
-        if services.is_empty() && instances.is_empty() {
-            return;
+        let memos = (self.unsaved.take)();
+        if services.is_empty() && instances.is_empty() && memos.is_empty() {
+            return false;
         }
         // What failed is still different at the next look, so it is written then; the store says so to people.
-        if self.store.totals(services.clone(), instances.clone()).await.is_ok() {
-            self.services.extend(services.into_iter().map(|totals| (totals.name, totals.counts)));
-            self.instances.extend(instances.into_iter().map(|figures| (figures.name.clone(), figures)));
-            self.instances.retain(|name, _| snapshot.find(name.as_str()).is_some());
+        if self.store.totals(services.clone(), instances.clone(), memos.clone()).await.is_err() {
+            (self.unsaved.put_back)(&memos);
+            return false;
         }
+        self.services.extend(services.into_iter().map(|totals| (totals.name, totals.counts)));
+        self.instances.extend(instances.into_iter().map(|figures| (figures.name.clone(), figures)));
+        self.instances.retain(|name, _| snapshot.find(name.as_str()).is_some());
+        true
     }
 }
 

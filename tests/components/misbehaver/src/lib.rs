@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use bindings::exports::meshwright::plugin::{balancer, catalog, lifecycle, router};
+use bindings::meshwright::plugin::kv;
 use marker::{Behaviour, Marker};
 
 #[allow(unsafe_code, reason = "generated")]
@@ -133,6 +134,11 @@ impl router::Guest for Misbehaver {
             Some(Behaviour::UnknownService) => forward("no-such-service", who),
             Some(Behaviour::BadName) => forward("../x", who),
             Some(Behaviour::LogFlood) => pass(havoc::flood_log()),
+            Some(Behaviour::Remember) => {
+                let for_good = kv::add("calls", 1, 0).unwrap_or_default();
+                let briefly = kv::add("calls-briefly", 1, 3).unwrap_or_default();
+                forward(&call.service, format!("call {for_good}, {briefly} of late"))
+            }
             Some(Behaviour::KvFlood) => pass(havoc::flood_kv()),
             Some(Behaviour::Answer | Behaviour::Schema) => forward(&call.service, who),
             Some(Behaviour::Reject) => {

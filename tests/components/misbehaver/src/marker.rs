@@ -54,6 +54,7 @@ behaviours! {
     BadName = "bad-name",
     LogFlood = "log-flood",
     KvFlood = "kv-flood",
+    Remember = "remember",
     Answer = "answer",
     Reject = "reject",
     LoopInPick = "loop-in-pick",
