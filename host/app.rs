@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::Context;
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
@@ -22,18 +22,20 @@ use crate::clock;
 use crate::config::Config;
 use crate::edge::{self, BindError, Bound, Edge, Ends, Guard, Port, Workers};
 use crate::endpoint::Endpoint;
-use crate::http::{Pages, Search, SearchFailed, Shown, own_tools, surface};
+use crate::http::{NotRuled, Pages, Rule, Search, SearchFailed, Shown, own_tools, surface};
 use crate::mesh::memo::Memories;
+use crate::mesh::ruling::Ruling;
 use crate::plugin::{self, Plugins};
 use crate::prober::Prober;
 use crate::proxy::Proxy;
 use crate::registry::{Registry, Settings};
-use crate::store::Store;
+use crate::store::{Change, Store};
 use crate::telemetry::account::{Accountant, StatsFile, Unsaved};
 use crate::telemetry::alerts::Alerting;
 use crate::telemetry::events::EventLog;
 use crate::telemetry::meters::Metering;
 use crate::worker;
+use tasks::AskedToLook;
 
 /// Events that may wait to be logged.
 const EVENTS: usize = 4096;
@@ -93,7 +95,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         tracing::error!("{repaired}; heartbeats rebuild the registry");
     }
     let kept_instances = kept.instances.len();
-    let memories = std::mem::take(&mut kept.memories);
+    let (memories, rulings) = (std::mem::take(&mut kept.memories), std::mem::take(&mut kept.rulings));
 
     let (events, events_queue) = mpsc::channel(EVENTS);
     let settings = Settings {
@@ -106,16 +108,16 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let (registry, registry_task) = Registry::restore(settings, store.clone(), kept);
     let (finished, finished_queue) = mpsc::channel(FINISHED);
     let proxy = Arc::new(Proxy::new(registry.clone(), config.calls, config.body_bytes_max, finished));
-    let plugins = Arc::new(open_plugins(&config, memories, events)?);
+    let plugins = Arc::new(open_plugins(&config, memories, rulings, events)?);
 
     let tracker = TaskTracker::new();
     let stop = CancellationToken::new();
     tracker.spawn(registry_task.run(stop.clone()));
-    let watcher = tasks::reload_plugins(&config, &plugins, &registry, &tracker, &stop).await?;
+    let (watcher, look) = tasks::reload_plugins(&config, &plugins, &registry, &tracker, &stop).await?;
 
     let event_log = EventLog::default();
     tracker.spawn(event_log.clone().run(events_queue, stop.clone()));
-    let pages = pages(&config, &registry, &proxy, &plugins, &store);
+    let pages = pages(&config, &registry, &proxy, &plugins, &store, look);
     let metering = Metering {
         registry: registry.clone(),
         proxy: Arc::clone(&proxy),
@@ -218,6 +220,7 @@ fn unsaved(plugins: &Arc<Plugins>) -> Unsaved {
 fn open_plugins(
     config: &Config,
     memories: Memories,
+    rulings: Vec<Ruling>,
     events: mpsc::Sender<crate::mesh::observe::Event>,
 ) -> anyhow::Result<Plugins> {
     let configured = config.plugins.iter().map(|(name, plugin)| {
@@ -225,6 +228,7 @@ fn open_plugins(
             enabled: plugin.enabled,
             order: plugin.order,
             refuse_on_fault: plugin.refuse_on_fault,
+            grants: plugin.grants.clone(),
             config_json: plugin.config_json.clone(),
         };
         (name.to_string(), plugin)
@@ -236,6 +240,7 @@ fn open_plugins(
         compiler: plugin::Compiler::own(),
         data: Some(config.data_dir.clone()),
         memories,
+        rulings,
     };
     let sink = move |event| {
         if events.try_send(event).is_err() {
@@ -253,7 +258,9 @@ fn pages(
     proxy: &Arc<Proxy>,
     plugins: &Arc<Plugins>,
     store: &Store,
+    look: AskedToLook,
 ) -> Pages {
+    let rule = rule(store, plugins, look);
     let plugins = Arc::clone(plugins);
     let persistence = Arc::clone(store.persistence());
     let searched = store.clone();
@@ -269,6 +276,7 @@ fn pages(
         registry: registry.clone(),
         proxy: Arc::clone(proxy),
         plugins: Arc::new(move || plugins.status()),
+        rule,
         alerts: Arc::default(),
         readings: Arc::default(),
         persistence: Arc::new(move || persistence.degraded()),
@@ -278,6 +286,25 @@ fn pages(
         draining: Arc::new(AtomicBool::new(false)),
         body_bytes_max: config.body_bytes_max,
         lease_ttl: config.lease.ttl,
+    })
+}
+
+/// Writes down what operators decide, and has the plugins looked at before it answers.
+fn rule(store: &Store, plugins: &Arc<Plugins>, look: AskedToLook) -> Rule {
+    let (store, plugins) = (store.clone(), Arc::clone(plugins));
+    Arc::new(move |rulings| {
+        let (store, plugins, look) = (store.clone(), Arc::clone(&plugins), look.clone());
+        Box::pin(async move {
+            let changes = rulings.iter().cloned().map(Change::Ruling).collect();
+            store.commit(changes).await.map_err(|error| NotRuled(error.into()))?;
+            rulings.into_iter().for_each(|ruling| plugins.rule(ruling));
+            let (done, looked) = oneshot::channel();
+            // Neither fails but at the end of the process, and what was written down holds at the next start.
+            if look.send(done).await.is_ok() {
+                looked.await.ok();
+            }
+            Ok(())
+        })
     })
 }
 

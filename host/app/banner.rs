@@ -66,7 +66,7 @@ fn text(
 fn plugin_line(plugin: &PluginStatus) -> String {
     let mark = match plugin.state {
         PluginState::Loaded => "✔",
-        PluginState::Quarantined => "▲",
+        PluginState::Quarantined | PluginState::Pending => "▲",
         PluginState::Refused => "✖",
         PluginState::Disabled | PluginState::Shadowed => "○",
     };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -16,15 +16,21 @@ const QUIET: Duration = Duration::from_millis(100);
 /// The folder is read this often even if nothing is said to have changed.
 const RESCAN: Duration = Duration::from_secs(30);
 
-/// Brings the plugins into force, then keeps them as the folder says. The watcher ends with what is returned; without
-/// one (some file systems have none) the folder is still read every 30 s.
+/// Requests to look at once that may wait for the look before.
+const ASKED: usize = 16;
+
+/// Who must have the plugins looked at now, and be told when that is done.
+pub(super) type AskedToLook = mpsc::Sender<oneshot::Sender<()>>;
+
+/// Brings the plugins into force, then keeps them as the folder says and whenever they are asked to be looked at. The
+/// watcher ends with what is returned; without one (some file systems have none) the folder is still read every 30 s.
 pub(super) async fn reload_plugins(
     config: &Config,
     plugins: &Arc<Plugins>,
     registry: &Registry,
     tracker: &TaskTracker,
     stop: &CancellationToken,
-) -> anyhow::Result<Option<Watcher>> {
+) -> anyhow::Result<(Option<Watcher>, AskedToLook)> {
     let wake = Arc::new(Notify::new());
     let woken = Arc::clone(&wake);
     let watcher = match Watcher::start(&config.plugins_dir, move || woken.notify_one()) {
@@ -36,17 +42,22 @@ pub(super) async fn reload_plugins(
     };
     reload(plugins, registry).await;
     let (plugins, registry, stop) = (Arc::clone(plugins), registry.clone(), stop.clone());
+    let (ask, mut asked) = mpsc::channel::<oneshot::Sender<()>>(ASKED);
     tracker.spawn(async move {
         loop {
+            let mut done = None;
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = wake.notified() => settle(&wake).await,
+                Some(asked) = asked.recv() => done = Some(asked),
                 () = tokio::time::sleep(RESCAN) => {}
             }
             reload(&plugins, &registry).await;
+            // Who asked may have gone away meanwhile.
+            done.map(|done| done.send(()).ok());
         }
     });
-    Ok(watcher)
+    Ok((watcher, ask))
 }
 
 /// Waits until nothing was said for a moment, at most five moments.

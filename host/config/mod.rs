@@ -16,6 +16,7 @@ use crate::mesh::exposure::{Exposure, Exposures};
 use crate::mesh::ids::Name;
 use crate::mesh::instance::{Endpoint, InstanceSpec};
 use crate::mesh::lease::LeaseTimes;
+use crate::mesh::ruling::Grant;
 
 /// Default address of the MCP endpoint.
 pub const MCP_ADDR: &str = "127.0.0.1:6000";
@@ -123,6 +124,8 @@ pub struct PluginConfig {
     pub order: Option<i32>,
     /// Whether a call is refused, not passed on, when this plugin faults.
     pub refuse_on_fault: bool,
+    /// What any build of that name may have.
+    pub grants: Vec<Grant>,
     /// The plugin's own configuration, a JSON object.
     pub config_json: String,
 }

@@ -140,6 +140,8 @@ struct RawPlugin {
     #[serde(default)]
     on_error: OnError,
     #[serde(default)]
+    grants: Vec<String>,
+    #[serde(default)]
     config: toml::Table,
 }
 
@@ -222,9 +224,11 @@ pub(super) fn resolve(
         let name = Name::new(&name).map_err(|error| wrong(&key, error.to_string()))?;
         let config_json =
             serde_json::to_string(&plugin.config).map_err(|error| wrong(&key, error.to_string()))?;
+        let grants = services::grants(&plugin.grants).map_err(|message| wrong(&key, message))?;
         plugins.insert(
             name,
             PluginConfig {
+                grants,
                 enabled: plugin.enabled,
                 order: plugin.order,
                 refuse_on_fault: matches!(plugin.on_error, OnError::Reject),

@@ -5,6 +5,7 @@
 
 mod answer;
 mod own_tools;
+mod plugins;
 mod registration;
 mod services;
 mod status;
@@ -33,6 +34,7 @@ use crate::telemetry::alerts::{Alerts, PluginList};
 use crate::telemetry::meters::Readings;
 use answer::Refusal;
 pub use own_tools::own_tools;
+pub use plugins::{NotRuled, Rule};
 
 /// Why nothing can be written down, when nothing can.
 pub type Persistence = Arc<dyn Fn() -> Option<Arc<String>> + Send + Sync>;
@@ -65,6 +67,7 @@ pub struct Shown {
     pub registry: Registry,
     pub proxy: Arc<Proxy>,
     pub plugins: PluginList,
+    pub rule: Rule,
     pub alerts: Alerts,
     pub readings: Readings,
     pub persistence: Persistence,
@@ -109,7 +112,9 @@ pub fn surface(pages: Pages) -> Surface {
         .route("/services/{name}/status", get(services::status))
         .route("/health", get(status::health))
         .route("/stats", get(status::stats))
-        .route("/plugins", get(status::plugins))
+        .route("/plugins", get(plugins::list))
+        .route("/api/v1/plugins/{name}/grants", post(plugins::grants))
+        .route("/api/v1/plugins/{name}/enabled", post(plugins::enabled))
         .route("/api/v1/alerts", get(status::alerts))
         .route("/metrics", get(status::metrics))
         .route("/livez", get(status::livez))

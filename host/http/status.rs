@@ -131,6 +131,9 @@ pub(super) async fn health(State(pages): State<Pages>) -> Response {
 
 fn complaint(plugin: &PluginStatus) -> Option<String> {
     let name = &plugin.name;
+    if let Some(pending) = &plugin.pending {
+        return Some(format!("plugin `{name}` {} waits: {}", pending.version, pending.reason));
+    }
     match (&plugin.state, &plugin.refused) {
         (PluginState::Quarantined, _) => Some(format!("plugin `{name}` rests: {}", plugin.reason)),
         (PluginState::Refused, _) => Some(format!("plugin `{name}` was refused: {}", plugin.reason)),
@@ -195,101 +198,6 @@ pub(super) async fn stats(State(pages): State<Pages>) -> Response {
         records_dropped: pages.proxy.finished_dropped(),
     };
     json(StatusCode::OK, &view)
-}
-
-#[derive(Serialize)]
-struct PluginsView {
-    plugins: Vec<PluginView>,
-}
-
-#[derive(Serialize)]
-struct PluginView {
-    name: String,
-    /// `embedded`, or the file.
-    source: String,
-    version: String,
-    summary: String,
-    kinds: Vec<&'static str>,
-    state: &'static str,
-    reason: String,
-    sha256: String,
-    size_bytes: usize,
-    /// Whether this run `compiled` it or found it `cached`.
-    code: Option<&'static str>,
-    code_ms: Option<f64>,
-    generation: u64,
-    order: i32,
-    loaded_at: Option<String>,
-    calls: u64,
-    faults: u64,
-    fallbacks: u64,
-    p99_us: f64,
-    memory_bytes: usize,
-    last_fault: Option<String>,
-    refused: Option<RefusedView>,
-    panels: Vec<PanelView>,
-}
-
-#[derive(Serialize)]
-struct RefusedView {
-    sha256: String,
-    reason: String,
-    at: String,
-}
-
-#[derive(Serialize)]
-struct PanelView {
-    title: String,
-    chart: &'static str,
-    metrics: Vec<u32>,
-    unit: String,
-}
-
-impl From<PluginStatus> for PluginView {
-    fn from(plugin: PluginStatus) -> Self {
-        Self {
-            source: plugin.file.map_or_else(|| "embedded".to_owned(), |file| file.display().to_string()),
-            loaded_at: (plugin.generation > 0).then(|| clock::iso(plugin.loaded_at)),
-            name: plugin.name,
-            version: plugin.version,
-            summary: plugin.summary,
-            kinds: plugin.kinds,
-            state: plugin.state.as_str(),
-            reason: plugin.reason,
-            sha256: plugin.sha256,
-            size_bytes: plugin.size_bytes,
-            code: plugin.made.map(|made| made.origin.as_str()),
-            code_ms: plugin.made.map(|made| made.took.as_secs_f64() * 1_000.0),
-            generation: plugin.generation,
-            order: plugin.order,
-            calls: plugin.calls,
-            faults: plugin.faults,
-            fallbacks: plugin.fallbacks,
-            p99_us: plugin.p99_us,
-            memory_bytes: plugin.memory_bytes,
-            last_fault: plugin.last_fault,
-            refused: plugin.refused.map(|build| RefusedView {
-                sha256: build.sha256,
-                reason: build.reason,
-                at: clock::iso(build.at),
-            }),
-            panels: plugin
-                .panels
-                .into_iter()
-                .map(|panel| PanelView {
-                    title: panel.title,
-                    chart: panel.chart.as_str(),
-                    metrics: panel.metrics,
-                    unit: panel.unit,
-                })
-                .collect(),
-        }
-    }
-}
-
-pub(super) async fn plugins(State(pages): State<Pages>) -> Response {
-    let plugins = (pages.plugins)().into_iter().map(PluginView::from).collect();
-    json(StatusCode::OK, &PluginsView { plugins })
 }
 
 #[derive(Serialize)]

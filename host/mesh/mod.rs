@@ -17,6 +17,7 @@ pub mod observe;
 pub mod offer;
 pub mod pool;
 pub mod retry;
+pub mod ruling;
 pub mod stats;
 pub mod time;
 pub mod verdict;

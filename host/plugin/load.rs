@@ -19,6 +19,7 @@ use super::schema::{Question, SCHEMA_BYTES_MAX};
 use super::settings::{Complaints, Origin};
 use super::v0_1::{self, Indices};
 use crate::mesh::ids::{Name, NameError};
+use crate::mesh::ruling::Grant;
 use crate::policy::status::Made;
 
 /// A Python component has 18 MB.
@@ -76,6 +77,8 @@ pub enum LoadError {
     Fault { step: &'static str, fault: Fault },
     #[error("its metadata is not TOML with `name` and `version`: {0}")]
     Metadata(String),
+    #[error("it asks for the grant `{0}`, which this build does not know; there is `arguments`")]
+    UnknownGrant(String),
     #[error("its name `{name}` cannot be used: {error}")]
     Name { name: String, error: NameError },
     #[error("its self-test failed: {0}")]
@@ -139,6 +142,8 @@ pub struct Build {
     pub budgets: Budgets,
     /// JSON Schema of its configuration.
     pub config_schema: Option<String>,
+    /// What it cannot do without.
+    pub grants: Vec<Grant>,
     pub made: Made,
 }
 
@@ -163,6 +168,8 @@ struct Metadata {
     budgets: Budgets,
     #[serde(default, rename = "config-schema")]
     config_schema: Option<String>,
+    #[serde(default)]
+    grants: Vec<String>,
 }
 
 /// Takes as long as the compiler needs, which may use so many `threads`: never on a worker.
@@ -187,6 +194,12 @@ pub fn build(runtime: &Runtime, label: &str, file: &[u8], threads: usize) -> Res
     if metadata.version.is_empty() {
         return Err(LoadError::Metadata("`version` is empty".into()));
     }
+    let grants: Result<Vec<Grant>, LoadError> = metadata
+        .grants
+        .iter()
+        .map(|name| Grant::named(name).ok_or_else(|| LoadError::UnknownGrant(human(name))))
+        .collect();
+    let grants = grants?;
     if metadata.config_schema.as_ref().is_some_and(|schema| schema.len() > SCHEMA_BYTES_MAX) {
         return Err(LoadError::Schema(format!("is larger than {} KiB", SCHEMA_BYTES_MAX >> 10)));
     }
@@ -197,6 +210,7 @@ pub fn build(runtime: &Runtime, label: &str, file: &[u8], threads: usize) -> Res
         summary: printable(cut(&metadata.summary, SUMMARY_BYTES_MAX)),
         budgets: metadata.budgets,
         config_schema: metadata.config_schema,
+        grants,
         made,
     })
 }

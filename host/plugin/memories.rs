@@ -77,7 +77,9 @@ impl Memories {
                 changes.push(MemoChange::Forgotten(name.clone()));
                 return false;
             }
-            if memory.said.is_none_or(|said| memory.seen.since(said) >= SEEN_EVERY) && memory.shared.kv.is_used() {
+            if memory.said.is_none_or(|said| memory.seen.since(said) >= SEEN_EVERY)
+                && memory.shared.kv.is_used()
+            {
                 memory.said = Some(memory.seen);
                 changes.push(MemoChange::Seen(name.clone(), memory.seen));
             }

@@ -26,6 +26,7 @@ mod prepare;
 mod reload;
 mod repair;
 mod round;
+mod rulings;
 mod schema;
 mod settings;
 mod stats;
@@ -53,13 +54,14 @@ pub use self::watch::{WatchError, Watcher};
 pub use self::workbench::{Component, Counted, Subject, Workbench, config_json, read_component, read_config};
 use crate::mesh::memo::Memories;
 use crate::mesh::observe::Event;
+use crate::mesh::ruling::{Grant, Ruling};
 
 /// The default plugins, as the build script made them: name and component.
 mod embedded {
     include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 }
 
-/// Where `plugin_loaded`, `plugin_refused`, `plugin_quarantined` and `plugin_removed` go. Called from data-path
+/// Where `plugin_loaded`, `plugin_refused`, `plugin_pending`, `plugin_quarantined` and `plugin_removed` go. Called from data-path
 /// workers too, so it must not wait.
 pub type EventSink = Arc<dyn Fn(Event) + Send + Sync>;
 
@@ -76,6 +78,8 @@ pub struct Settings {
     pub data: Option<PathBuf>,
     /// What plugins remembered when the run before ended.
     pub memories: Memories,
+    /// What operators decided while the run before lasted.
+    pub rulings: Vec<Ruling>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +89,8 @@ pub struct PluginConfig {
     pub order: Option<i32>,
     /// A router's fault refuses the call instead of passing it on.
     pub refuse_on_fault: bool,
+    /// What any build of that name may have.
+    pub grants: Vec<Grant>,
     /// An object. A `NAME.toml` beside the plugin's file wins over it.
     pub config_json: String,
 }

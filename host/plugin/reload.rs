@@ -11,13 +11,15 @@ use super::loaded::Loaded;
 use super::memories::Memories;
 use super::repair::Repair;
 use super::round::{Candidate, Round};
+use super::rulings::{Rulings, Terms};
 use super::{EventSink, PluginConfig, Settings, clock, embedded};
 use crate::mesh::ids::Name;
 use crate::mesh::memo::MemoChange;
 use crate::mesh::observe::Event;
+use crate::mesh::ruling::{Grant, Ruling};
 use crate::mesh::time::Wall;
 use crate::policy::PolicySet;
-use crate::policy::status::{Made, PluginState, PluginStatus, RefusedBuild};
+use crate::policy::status::{Made, PendingBuild, PluginState, PluginStatus, RefusedBuild};
 
 pub type Embedded = &'static [(&'static str, &'static [u8])];
 
@@ -28,6 +30,7 @@ pub struct Plugins {
     reloader: Mutex<Reloader>,
     memories: Arc<Memories>,
     config: Mutex<BTreeMap<String, PluginConfig>>,
+    rulings: Mutex<Rulings>,
     listing: Mutex<Listing>,
 }
 
@@ -62,6 +65,8 @@ pub struct Entry {
     pub order: i32,
     pub loaded_at: Wall,
     pub refused: Option<RefusedBuild>,
+    pub pending: Option<PendingBuild>,
+    pub grants: Vec<Grant>,
 }
 
 #[derive(Default)]
@@ -90,6 +95,8 @@ impl Plugins {
                 .inspect_err(|error| tracing::warn!(error = %super::compiler::words(error), "plugins are compiled at each start"))
                 .ok()
         });
+        let mut rulings = Rulings::default();
+        settings.rulings.into_iter().for_each(|ruling| rulings.add(ruling));
         let memories = Arc::new(Memories::restored(settings.memories, (clock::now(), clock::wall())));
         let reloader = Reloader {
             runtime: Runtime::new(Purpose::Serving, settings.compiler, cache)?,
@@ -110,6 +117,7 @@ impl Plugins {
             reloader: Mutex::new(reloader),
             memories,
             config: Mutex::new(settings.config),
+            rulings: Mutex::new(rulings),
             listing: Mutex::default(),
         })
     }
@@ -129,13 +137,13 @@ impl Plugins {
             }
         };
         reloader.unreadable = false;
-        let config = lock(&self.config).clone();
+        let (config, rulings) = (lock(&self.config).clone(), lock(&self.rulings).clone());
         let candidates: Vec<Candidate> = found
             .into_iter()
             .map(Candidate::file)
             .chain(self.embedded.iter().map(|(name, bytes)| Candidate::embedded(name, bytes)))
             .collect();
-        let outcome = Round::run(&mut reloader, &config, candidates);
+        let outcome = Round::run(&mut reloader, Terms { config: &config, rulings: &rulings }, candidates);
         let changed = reloader.bring_into_force(outcome.in_force);
         reloader.known_refusals = outcome.refusals;
         let names = reloader.in_force.keys().map(Name::as_str);
@@ -154,6 +162,11 @@ impl Plugins {
         drop(listing);
         all.sort_by(|a, b| a.name.cmp(&b.name).then(a.state.as_str().cmp(b.state.as_str())));
         all
+    }
+
+    /// Counts from the next reload on.
+    pub fn rule(&self, ruling: Ruling) {
+        lock(&self.rulings).add(ruling);
     }
 
     /// What plugins remember and nobody has written down yet; it counts as written until [`Self::put_back`].
@@ -255,6 +268,8 @@ impl Entry {
             memory_bytes: self.loaded.memory_bytes(),
             last_fault,
             refused: self.refused.clone(),
+            pending: self.pending.clone(),
+            grants: self.grants.clone(),
             panels: self.loaded.panels.clone(),
             ..PluginStatus::idle(plugin.source.name.as_str().to_owned(), self.file.clone(), state, reason)
         }

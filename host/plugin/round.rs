@@ -6,16 +6,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::clock;
 use super::folder::{Content, Found, FoundConfig, Sha, sha256};
 use super::load::{self, Build, LoadError};
 use super::loaded::{Loaded, Plugin};
 use super::prepare::{self, Wanted};
 use super::reload::{Entry, Reloader};
+use super::rulings::Terms;
 use super::settings::{Configuration, Origin};
-use super::{PluginConfig, clock};
 use crate::mesh::ids::Name;
+use crate::mesh::ruling::{self, Grant};
 use crate::policy::Source;
-use crate::policy::status::{PluginState, PluginStatus, RefusedBuild};
+use crate::policy::status::{PendingBuild, PluginState, PluginStatus, RefusedBuild};
 
 const ORDER: i32 = 100;
 const ORDER_EMBEDDED: i32 = 1000;
@@ -82,7 +84,7 @@ pub struct Outcome {
 
 pub struct Round<'a> {
     reloader: &'a mut Reloader,
-    config: &'a BTreeMap<String, PluginConfig>,
+    terms: Terms<'a>,
     /// Refusals that the next round may see otherwise.
     passing: HashMap<Sha, Refusal>,
     outcome: Outcome,
@@ -92,7 +94,9 @@ pub struct Round<'a> {
 enum Obstacle {
     /// It is being written: nothing changes.
     Moving,
-    Disabled(Name),
+    Disabled(Name, &'static str),
+    /// It asks for what nobody gave it.
+    Pending(Arc<Build>, Sha, Vec<Grant>),
     Shadowed(Name),
     Refused {
         refusal: Refusal,
@@ -102,13 +106,9 @@ enum Obstacle {
 }
 
 impl Round<'_> {
-    pub fn run(
-        reloader: &mut Reloader,
-        config: &BTreeMap<String, PluginConfig>,
-        candidates: Vec<Candidate>,
-    ) -> Outcome {
+    pub fn run(reloader: &mut Reloader, terms: Terms<'_>, candidates: Vec<Candidate>) -> Outcome {
         let outcome = Outcome { in_force: BTreeMap::new(), others: Vec::new(), refusals: HashSet::new() };
-        let mut round = Round { reloader, config, passing: HashMap::new(), outcome };
+        let mut round = Round { reloader, terms, passing: HashMap::new(), outcome };
         round.prepare(&candidates);
         let here: HashSet<PathBuf> =
             candidates.iter().filter_map(|candidate| candidate.file.clone()).collect();
@@ -139,8 +139,11 @@ impl Round<'_> {
             Err(Obstacle::Moving) => {
                 self.keep(candidate, None);
             }
-            Err(Obstacle::Disabled(name)) => {
-                self.list(candidate, name.as_str(), PluginState::Disabled, String::new())
+            Err(Obstacle::Disabled(name, reason)) => {
+                self.list(candidate, name.as_str(), PluginState::Disabled, reason.to_owned())
+            }
+            Err(Obstacle::Pending(build, component, missing)) => {
+                self.wait(candidate, &build, component, &missing);
             }
             Err(Obstacle::Shadowed(name)) => {
                 let by = self.outcome.in_force.get(&name).map(|entry| describe(entry.file.as_deref()));
@@ -168,10 +171,10 @@ impl Round<'_> {
             config: Sha::default(),
         })?;
         let name = build.name.clone();
-        let settings = self.config.get(name.as_str());
-        if settings.is_some_and(|settings| !settings.enabled) {
-            return Err(Obstacle::Disabled(name));
+        if let Some(reason) = self.terms.disabled_by(&name) {
+            return Err(Obstacle::Disabled(name, reason));
         }
+        let settings = self.terms.settings(&name);
         let default_json = settings.map_or("", |settings| settings.config_json.as_str());
         let default_json = if default_json.is_empty() { "{}" } else { default_json };
         let config =
@@ -184,6 +187,10 @@ impl Round<'_> {
             let error = LoadError::Duplicate(describe(rival.file.as_deref()), name.clone());
             return Err(refused(Refusal { reason: error.to_string(), name: Some(name) }));
         }
+        let missing = self.terms.missing(&name, component, &build.grants);
+        if !missing.is_empty() {
+            return Err(Obstacle::Pending(build, component, missing));
+        }
         let usual = if candidate.is_embedded() { ORDER_EMBEDDED } else { ORDER };
         let order = settings.and_then(|settings| settings.order).unwrap_or(usual);
         let refuses = settings.is_some_and(|settings| settings.refuse_on_fault);
@@ -191,7 +198,13 @@ impl Round<'_> {
             && (same.component, same.config) == (component, config)
         {
             same.loaded.plugin.refuses_on_fault.store(refuses, Ordering::Relaxed);
-            return Ok(Entry { file: candidate.file.clone(), order, refused: None, ..same.clone() });
+            return Ok(Entry {
+                file: candidate.file.clone(),
+                order,
+                refused: None,
+                pending: None,
+                ..same.clone()
+            });
         }
         if let Some(refusal) = self.reloader.memory.refusals.get(&(component, Some(config))) {
             return Err(refused(refusal.clone()));
@@ -218,6 +231,8 @@ impl Round<'_> {
                 order,
                 loaded_at: clock::wall(),
                 refused: None,
+                pending: None,
+                grants: build.grants.clone(),
             })
             .inspect(|entry| self.greet(entry)),
             Err((reason, is_final)) => {
@@ -326,11 +341,44 @@ impl Round<'_> {
         }
     }
 
+    /// Keeps a build out until somebody gives it what it asks for; the one before stays in force.
+    fn wait(&mut self, candidate: &Candidate, build: &Build, component: Sha, missing: &[Grant]) {
+        let name = &build.name;
+        let reason = format!(
+            "it asks for {}, which nobody gave this build; `meshwright plugin allow {name}` shows and gives it",
+            ruling::list(missing)
+        );
+        let from = describe(candidate.file.as_deref());
+        let key = (candidate.file.clone(), component, Sha::default());
+        if !self.reloader.known_refusals.contains(&key) {
+            tracing::warn!(plugin = %name, version = %build.version, %from, %reason, "plugin waits for a grant");
+            self.reloader.announce("plugin_pending", format!("plugin `{name}` waits: {reason}"));
+        }
+        self.outcome.refusals.insert(key);
+        let pending = PendingBuild {
+            sha256: hex::encode(component),
+            version: build.version.clone(),
+            grants: missing.to_vec(),
+            reason: reason.clone(),
+        };
+        // The file may have brought another name into force before, which is kept then.
+        if self.keep(candidate, None)
+            && let Some(entry) = self.outcome.in_force.get_mut(name)
+        {
+            (entry.pending, entry.refused) = (Some(pending), None);
+            return;
+        }
+        self.list(candidate, name.as_str(), PluginState::Pending, reason);
+        if let Some(listed) = self.outcome.others.last_mut() {
+            listed.pending = Some(pending);
+        }
+    }
+
     /// Leaves in force what the file last brought into force, if there is such a plugin.
     fn keep(&mut self, candidate: &Candidate, refused: Option<RefusedBuild>) -> bool {
         let carried = candidate.file.as_ref().and_then(|file| self.reloader.memory.carried.get(file));
         let Some(name) = carried else { return false };
-        let is_enabled = self.config.get(name.as_str()).is_none_or(|settings| settings.enabled);
+        let is_enabled = self.terms.disabled_by(name).is_none();
         let Some(entry) = self.reloader.in_force.get(name).filter(|entry| entry.file == candidate.file)
         else {
             return false;
@@ -346,8 +394,8 @@ impl Round<'_> {
             (_, Some(new)) => Some(new),
             (old, None) => old.clone(),
         };
-        let order = self.config.get(name.as_str()).and_then(|settings| settings.order).unwrap_or(entry.order);
-        let kept = Entry { refused, order, ..entry.clone() };
+        let order = self.terms.settings(name).and_then(|settings| settings.order).unwrap_or(entry.order);
+        let kept = Entry { refused, order, pending: None, ..entry.clone() };
         self.outcome.in_force.insert(name.clone(), kept);
         true
     }

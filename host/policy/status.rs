@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::mesh::observe::Panel;
+use crate::mesh::ruling::Grant;
 use crate::mesh::time::Wall;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +15,9 @@ pub enum PluginState {
     Quarantined,
     /// Not in force; the reason says why.
     Refused,
-    /// Not in force, because the configuration says so.
+    /// Not in force, until somebody gives it what it asks for.
+    Pending,
+    /// Not in force, because the configuration or an operator says so.
     Disabled,
     /// Embedded, and overridden by a file of the same name.
     Shadowed,
@@ -26,6 +29,7 @@ impl PluginState {
             Self::Loaded => "loaded",
             Self::Quarantined => "quarantined",
             Self::Refused => "refused",
+            Self::Pending => "pending",
             Self::Disabled => "disabled",
             Self::Shadowed => "shadowed",
         }
@@ -65,6 +69,17 @@ pub struct RefusedBuild {
     pub at: Wall,
 }
 
+/// A build that waits for grants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingBuild {
+    /// Of the component, in hexadecimal digits.
+    pub sha256: String,
+    pub version: String,
+    /// What it asks for and nobody gave it.
+    pub grants: Vec<Grant>,
+    pub reason: String,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct PluginStatus {
     /// The plugin's name; the file's, when it never said its own.
@@ -101,6 +116,10 @@ pub struct PluginStatus {
     pub last_fault: Option<String>,
     /// The newest build that was refused while this one stayed in force.
     pub refused: Option<RefusedBuild>,
+    /// The build that waits for grants: beside the one in force, or this one.
+    pub pending: Option<PendingBuild>,
+    /// What it was given.
+    pub grants: Vec<Grant>,
     /// What a meter wants to be shown; indices refer to its metrics.
     pub panels: Vec<Panel>,
 }
@@ -129,6 +148,8 @@ impl PluginStatus {
             memory_bytes: 0,
             last_fault: None,
             refused: None,
+            pending: None,
+            grants: Vec::new(),
             panels: Vec::new(),
         }
     }

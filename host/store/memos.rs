@@ -15,7 +15,12 @@ pub(super) fn put(step: &Transaction<'_>, changes: &[MemoChange]) -> rusqlite::R
                 step.prepare_cached(
                     "INSERT OR REPLACE INTO memos (plugin, key, value, expires_at) VALUES (?1, ?2, ?3, ?4)",
                 )?
-                .execute(params![memo.plugin.as_str(), memo.key, &*memo.value, expires_at])?;
+                .execute(params![
+                    memo.plugin.as_str(),
+                    memo.key,
+                    &*memo.value,
+                    expires_at
+                ])?;
             }
             MemoChange::Seen(name, at) => {
                 step.prepare_cached("INSERT OR REPLACE INTO memories (plugin, seen_at) VALUES (?1, ?2)")?

@@ -7,6 +7,7 @@ mod memos;
 mod offers;
 mod open;
 mod rows;
+mod rulings;
 mod schema;
 mod thread;
 
@@ -22,6 +23,7 @@ use crate::mesh::ids::Name;
 use crate::mesh::instance::InstanceSpec;
 use crate::mesh::memo::{MemoChange, Memories};
 use crate::mesh::offer::Offer;
+use crate::mesh::ruling::Ruling;
 use crate::mesh::stats::CallCounts;
 use crate::mesh::time::Wall;
 
@@ -57,7 +59,7 @@ pub struct InstanceRow {
     pub expired_at: Option<Wall>,
 }
 
-/// A durable change of the registry.
+/// A durable change of the registry, or of what holds for plugins.
 #[derive(Clone, Debug)]
 pub enum Change {
     Instance(InstanceRow),
@@ -67,6 +69,8 @@ pub enum Change {
     /// What a service offers; it is found again after a restart, whoever of it is alive.
     Offer(Name, Arc<Offer>),
     OfferGone(Name),
+    /// What an operator decided about a plugin.
+    Ruling(Ruling),
 }
 
 /// A tool that a search found, by the names under which its service offers it.
@@ -104,6 +108,7 @@ pub struct Kept {
     pub instances: Vec<(InstanceRow, Option<InstanceFigures>)>,
     pub offers: Vec<(Name, Offer)>,
     pub memories: Memories,
+    pub rulings: Vec<Ruling>,
     /// What had to be repaired at opening, for people.
     pub repaired: Option<String>,
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, Row, Transaction, params};
 
-use super::{Change, InstanceFigures, InstanceRow, Kept, ServiceTotals, memos, offers};
+use super::{Change, InstanceFigures, InstanceRow, Kept, ServiceTotals, memos, offers, rulings};
 use crate::mcp::declared::Page;
 use crate::mesh::ids::Name;
 use crate::mesh::instance::{Endpoint, HttpEndpoint, InstanceSpec};
@@ -31,6 +31,7 @@ pub(super) fn commit(connection: &mut Connection, changes: &[Change]) -> rusqlit
             }
             Change::Offer(service, offer) => offers::put(&step, service, offer)?,
             Change::OfferGone(service) => offers::remove(&step, service)?,
+            Change::Ruling(ruling) => rulings::put(&step, ruling)?,
         }
     }
     step.commit()
@@ -192,6 +193,7 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Kept> {
 
     kept.offers = offers::load(connection)?;
     kept.memories = memos::load(connection)?;
+    kept.rulings = rulings::load(connection)?;
     Ok(kept)
 }
 

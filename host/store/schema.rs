@@ -102,6 +102,20 @@ const MIGRATIONS: &[&str] = &[
         seen_at INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
 ",
+    "
+    CREATE TABLE plugin_grants (
+        plugin TEXT NOT NULL,
+        sha256 BLOB NOT NULL,
+        granted TEXT NOT NULL,
+        at INTEGER NOT NULL,
+        PRIMARY KEY (plugin, sha256, granted)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE plugin_switches (
+        plugin TEXT PRIMARY KEY,
+        enabled INTEGER NOT NULL,
+        at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+",
 ];
 /// Migrations, by their place, after which the index of tools is filled from what services offer.
 const INDEXED: &[usize] = &[2];

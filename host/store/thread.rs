@@ -58,7 +58,8 @@ impl Writer {
                     done.send(result).ok();
                 }
                 Command::Totals { services, instances, memos, done } => {
-                    let result = self.write(|connection| rows::totals(connection, &services, &instances, &memos));
+                    let result =
+                        self.write(|connection| rows::totals(connection, &services, &instances, &memos));
                     done.send(result).ok();
                 }
                 Command::Find { query, limit, mut admits, done } => {

@@ -1,13 +1,15 @@
-//! Tools for the authors of plugins, behind `meshwright plugin`: check, test, bench, new, ls. They print what they
-//! find on standard output and answer with an exit code.
+//! Tools for the authors of plugins and those who run them, behind `meshwright plugin`. They print what they find on
+//! standard output and answer with an exit code.
 //!
 //! Knows the plugin room's workbench, the policies' traits and the domain. Must not know a running proxy from
-//! within: `ls` asks one over HTTP, all others work without one.
+//! within: `ls`, `allow`, `enable` and `disable` ask one over HTTP, all others work without one.
 
 mod bench;
 mod check;
 mod explain;
 mod listing;
+mod ruling;
+mod running;
 mod scaffold;
 mod scenario;
 mod text;
@@ -33,6 +35,12 @@ pub enum Tool {
     New(scaffold::Args),
     /// Lists the plugins of a running proxy
     Ls(listing::Args),
+    /// Gives a plugin of a running proxy what its new build asks for
+    Allow(ruling::AllowArgs),
+    /// Switches a plugin of a running proxy on
+    Enable(ruling::SwitchArgs),
+    /// Switches a plugin of a running proxy off
+    Disable(ruling::SwitchArgs),
 }
 
 /// How a tool ended, other than by an error.
@@ -58,7 +66,9 @@ enum WorkshopError {
     #[error(transparent)]
     Scaffold(#[from] scaffold::ScaffoldError),
     #[error(transparent)]
-    Listing(#[from] listing::ListingError),
+    Running(#[from] running::RunningError),
+    #[error(transparent)]
+    Ruling(#[from] ruling::RulingError),
 }
 
 /// No proxy answers.
@@ -73,6 +83,9 @@ pub fn run(tool: Tool) -> ExitCode {
         Tool::Bench(args) => bench::run(&args),
         Tool::New(args) => scaffold::run(&args),
         Tool::Ls(args) => listing::run(&args),
+        Tool::Allow(args) => ruling::allow(&args),
+        Tool::Enable(args) => ruling::switch(&args, true),
+        Tool::Disable(args) => ruling::switch(&args, false),
     };
     match ended {
         Ok(Verdict::Good) => ExitCode::SUCCESS,
@@ -80,10 +93,12 @@ pub fn run(tool: Tool) -> ExitCode {
         Err(error) => {
             eprintln!("meshwright: {}", text::chain(&error));
             match error {
-                WorkshopError::Listing(listing::ListingError::Unreachable { .. }) => {
+                WorkshopError::Running(running::RunningError::Unreachable { .. }) => {
                     ExitCode::from(UNREACHABLE)
                 }
-                WorkshopError::Scaffold(_) => ExitCode::from(USAGE),
+                WorkshopError::Scaffold(_) | WorkshopError::Ruling(ruling::RulingError::NobodyToAsk) => {
+                    ExitCode::from(USAGE)
+                }
                 _ => ExitCode::FAILURE,
             }
         }

@@ -9,6 +9,7 @@ use crate::config::{ProfileConfig, ServiceConfig, SessionLimits, expand_home};
 use crate::mesh::exposure::{Exposure, Filter, Patterns};
 use crate::mesh::ids::Name;
 use crate::mesh::instance::{Command, Endpoint, HttpEndpoint, InstanceSpec};
+use crate::mesh::ruling::Grant;
 
 /// Most client sessions that may be allowed.
 const SESSIONS_MAX: usize = 1_000_000;
@@ -107,6 +108,16 @@ pub(super) fn profile(raw: RawProfile) -> Result<ProfileConfig, Wrong> {
         own_tools: raw.own_tools,
         search: raw.search,
     })
+}
+
+/// What a plugin may have; else the name of what there is not.
+pub(super) fn grants(names: &[String]) -> Result<Vec<Grant>, String> {
+    let grant = |name: &String| {
+        Grant::named(name).ok_or_else(|| {
+            format!("there is no grant `{name}`; there is {}", crate::mesh::ruling::list(&Grant::ALL))
+        })
+    };
+    names.iter().map(grant).collect()
 }
 
 pub(super) fn sessions(raw: RawSessions) -> Result<SessionLimits, Wrong> {

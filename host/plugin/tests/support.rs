@@ -121,7 +121,13 @@ impl Bench {
 }
 
 pub fn config(json: &str) -> PluginConfig {
-    PluginConfig { enabled: true, order: None, refuse_on_fault: false, config_json: json.into() }
+    PluginConfig {
+        enabled: true,
+        order: None,
+        refuse_on_fault: false,
+        grants: Vec::new(),
+        config_json: json.into(),
+    }
 }
 
 pub fn facts() -> CallFacts<'static> {

@@ -22,7 +22,7 @@ use crate::policy::Ask;
 const ROUNDS_BEGIN: Mono = Mono::from_secs(100_000);
 
 /// What happens in a mesh, as events name it.
-const EVENT_KINDS: [&str; 10] = [
+const EVENT_KINDS: [&str; 11] = [
     "expiry_held",
     "instance_deregistered",
     "instance_expired",
@@ -30,6 +30,7 @@ const EVENT_KINDS: [&str; 10] = [
     "instance_renewed",
     "instance_state",
     "plugin_loaded",
+    "plugin_pending",
     "plugin_quarantined",
     "plugin_refused",
     "plugin_removed",

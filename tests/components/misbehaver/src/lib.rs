@@ -40,7 +40,7 @@ thread_local! {
 
 struct Misbehaver;
 
-fn schema(behaviour: Option<Behaviour>) -> String {
+fn more_metadata(behaviour: Option<Behaviour>) -> String {
     let schema = match behaviour {
         Some(Behaviour::Schema) => r#"{"type": "object", "additionalProperties": false, "properties": {
                 "mood": {"enum": ["calm", "cross"]}, "share": {"type": "integer", "maximum": 10}}}"#
@@ -48,6 +48,8 @@ fn schema(behaviour: Option<Behaviour>) -> String {
         Some(Behaviour::SchemaBroken) => r#"{"properties": {"mood": {"type": "strnig"}}}"#.to_owned(),
         Some(Behaviour::SchemaEndless) => r##"{"$ref": "#"}"##.to_owned(),
         Some(Behaviour::SchemaExplodes) => exploding_schema(),
+        Some(Behaviour::Asks) => return "grants = [\"arguments\"]\n".to_owned(),
+        Some(Behaviour::AsksForTheMoon) => return "grants = [\"moon\"]\n".to_owned(),
         _ => return String::new(),
     };
     format!("config-schema = '''{schema}'''\n")
@@ -73,7 +75,7 @@ impl lifecycle::Guest for Misbehaver {
             "name = \"{}\"\nversion = \"{}\"\nsummary = \"Misbehaves for tests\"\n{}",
             marker.name,
             marker.version,
-            schema(marker.behaviour)
+            more_metadata(marker.behaviour)
         )
     }
 
@@ -140,7 +142,7 @@ impl router::Guest for Misbehaver {
                 forward(&call.service, format!("call {for_good}, {briefly} of late"))
             }
             Some(Behaviour::KvFlood) => pass(havoc::flood_kv()),
-            Some(Behaviour::Answer | Behaviour::Schema) => forward(&call.service, who),
+            Some(Behaviour::Answer | Behaviour::Asks | Behaviour::Schema) => forward(&call.service, who),
             Some(Behaviour::Reject) => {
                 let refusal = router::Refusal { reason: who.clone(), retry_after_ms: None };
                 router::Decision { verdict: router::Verdict::Reject(refusal), why: who, reuse: None }

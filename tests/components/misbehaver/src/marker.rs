@@ -56,6 +56,8 @@ behaviours! {
     KvFlood = "kv-flood",
     Remember = "remember",
     Answer = "answer",
+    Asks = "asks",
+    AsksForTheMoon = "asks-for-the-moon",
     Reject = "reject",
     LoopInPick = "loop-in-pick",
     TrapInPick = "trap-in-pick",

@@ -1,0 +1,225 @@
+//! `GET /plugins`, and what operators decide: `POST /api/v1/plugins/{name}/grants` and `/enabled`.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::Pages;
+use super::answer::{Refusal, json, read};
+use crate::clock;
+use crate::mesh::ids::Name;
+use crate::mesh::ruling::{self, Grant, Ruling};
+use crate::policy::status::{PendingBuild, PluginStatus};
+
+const GRANTS_EXAMPLE: &str =
+    r#"send {"sha256": "…", "grants": ["arguments"]}, as `pending` of `GET /plugins` has them"#;
+const ENABLED_EXAMPLE: &str = r#"send {"enabled": false}"#;
+
+/// Writes rulings down and has them in force when it answers.
+pub type Rule =
+    Arc<dyn Fn(Vec<Ruling>) -> Pin<Box<dyn Future<Output = Result<(), NotRuled>> + Send>> + Send + Sync>;
+
+#[derive(Debug, Error)]
+#[error("what was decided cannot be written down")]
+pub struct NotRuled(#[source] pub Box<dyn std::error::Error + Send + Sync>);
+
+#[derive(Serialize)]
+struct PluginsView {
+    plugins: Vec<PluginView>,
+}
+
+#[derive(Serialize)]
+struct PluginView {
+    name: String,
+    /// `embedded`, or the file.
+    source: String,
+    version: String,
+    summary: String,
+    kinds: Vec<&'static str>,
+    state: &'static str,
+    reason: String,
+    sha256: String,
+    size_bytes: usize,
+    /// Whether this run `compiled` it or found it `cached`.
+    code: Option<&'static str>,
+    code_ms: Option<f64>,
+    generation: u64,
+    order: i32,
+    loaded_at: Option<String>,
+    calls: u64,
+    faults: u64,
+    fallbacks: u64,
+    p99_us: f64,
+    memory_bytes: usize,
+    last_fault: Option<String>,
+    /// What it was given.
+    grants: Vec<&'static str>,
+    refused: Option<RefusedView>,
+    pending: Option<PendingView>,
+    panels: Vec<PanelView>,
+}
+
+#[derive(Serialize)]
+struct RefusedView {
+    sha256: String,
+    reason: String,
+    at: String,
+}
+
+#[derive(Serialize)]
+struct PendingView {
+    sha256: String,
+    version: String,
+    grants: Vec<&'static str>,
+    reason: String,
+}
+
+#[derive(Serialize)]
+struct PanelView {
+    title: String,
+    chart: &'static str,
+    metrics: Vec<u32>,
+    unit: String,
+}
+
+fn names(grants: &[Grant]) -> Vec<&'static str> {
+    grants.iter().map(|grant| grant.as_str()).collect()
+}
+
+impl From<PendingBuild> for PendingView {
+    fn from(build: PendingBuild) -> Self {
+        let grants = names(&build.grants);
+        Self { sha256: build.sha256, version: build.version, grants, reason: build.reason }
+    }
+}
+
+impl From<PluginStatus> for PluginView {
+    fn from(plugin: PluginStatus) -> Self {
+        Self {
+            source: plugin.file.map_or_else(|| "embedded".to_owned(), |file| file.display().to_string()),
+            loaded_at: (plugin.generation > 0).then(|| clock::iso(plugin.loaded_at)),
+            name: plugin.name,
+            version: plugin.version,
+            summary: plugin.summary,
+            kinds: plugin.kinds,
+            state: plugin.state.as_str(),
+            reason: plugin.reason,
+            sha256: plugin.sha256,
+            size_bytes: plugin.size_bytes,
+            code: plugin.made.map(|made| made.origin.as_str()),
+            code_ms: plugin.made.map(|made| made.took.as_secs_f64() * 1_000.0),
+            generation: plugin.generation,
+            order: plugin.order,
+            calls: plugin.calls,
+            faults: plugin.faults,
+            fallbacks: plugin.fallbacks,
+            p99_us: plugin.p99_us,
+            memory_bytes: plugin.memory_bytes,
+            last_fault: plugin.last_fault,
+            grants: names(&plugin.grants),
+            pending: plugin.pending.map(PendingView::from),
+            refused: plugin.refused.map(|build| RefusedView {
+                sha256: build.sha256,
+                reason: build.reason,
+                at: clock::iso(build.at),
+            }),
+            panels: plugin
+                .panels
+                .into_iter()
+                .map(|panel| PanelView {
+                    title: panel.title,
+                    chart: panel.chart.as_str(),
+                    metrics: panel.metrics,
+                    unit: panel.unit,
+                })
+                .collect(),
+        }
+    }
+}
+
+pub(super) async fn list(State(pages): State<Pages>) -> Response {
+    let plugins = (pages.plugins)().into_iter().map(PluginView::from).collect();
+    json(StatusCode::OK, &PluginsView { plugins })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GrantsBody {
+    sha256: String,
+    grants: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EnabledBody {
+    enabled: bool,
+}
+
+/// Gives a build what it waits for, and answers with the plugin as it is then.
+pub(super) async fn grants(
+    State(pages): State<Pages>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Refusal> {
+    let body: GrantsBody = read(&headers, &body, "invalid_grants", GRANTS_EXAMPLE)?;
+    let grants: Option<Vec<Grant>> = body.grants.iter().map(|name| Grant::named(name)).collect();
+    let grants = grants.filter(|grants| !grants.is_empty()).ok_or_else(|| {
+        let detail = format!("`grants` is a list of some of {}", ruling::list(&Grant::ALL));
+        Refusal::new(StatusCode::BAD_REQUEST, "invalid_grants", detail, GRANTS_EXAMPLE)
+    })?;
+    let (plugin, _) = known(&pages, &name)?;
+    let waits = (pages.plugins)().into_iter().any(|status| {
+        let pending = status.pending.filter(|pending| pending.sha256 == body.sha256);
+        let has = status.sha256 == body.sha256 && grants.iter().all(|grant| status.grants.contains(grant));
+        status.name == name && (has || pending.is_some())
+    });
+    let sha256: Option<[u8; 32]> = hex::decode(&body.sha256).ok().and_then(|bytes| bytes.try_into().ok());
+    let Some(sha256) = sha256.filter(|_| waits) else {
+        let detail =
+            format!("no build of `{name}` with that `sha256` waits for a grant; the file may have changed");
+        return Err(Refusal::new(StatusCode::CONFLICT, "not_pending", detail, GRANTS_EXAMPLE));
+    };
+    let rulings =
+        grants.into_iter().map(|grant| Ruling::Granted { plugin: plugin.clone(), sha256, grant }).collect();
+    rule(&pages, &name, rulings).await
+}
+
+/// Switches a plugin on or off, and answers with the plugin as it is then.
+pub(super) async fn enabled(
+    State(pages): State<Pages>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Refusal> {
+    let EnabledBody { enabled } = read(&headers, &body, "invalid_switch", ENABLED_EXAMPLE)?;
+    let (plugin, _) = known(&pages, &name)?;
+    rule(&pages, &name, vec![Ruling::Switched { plugin, enabled }]).await
+}
+
+async fn rule(pages: &Pages, name: &str, rulings: Vec<Ruling>) -> Result<Response, Refusal> {
+    (pages.rule)(rulings).await.map_err(|error| {
+        tracing::warn!(error = %crate::upstream::chain(&error), plugin = name, "ruling not taken");
+        let hint = "nothing has changed; free the disk of the data folder and try again";
+        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "persistence_degraded", error.to_string(), hint)
+    })?;
+    let (_, status) = known(pages, name)?;
+    Ok(json(StatusCode::OK, &PluginView::from(status)))
+}
+
+/// The plugin of that name: the one in force, if there are several.
+fn known(pages: &Pages, name: &str) -> Result<(Name, PluginStatus), Refusal> {
+    let of_name = (pages.plugins)().into_iter().filter(|status| status.name == name);
+    let found = of_name.max_by_key(|status| status.generation);
+    Name::new(name).ok().zip(found).ok_or_else(|| {
+        let detail = format!("no plugin is called `{name}`");
+        Refusal::new(StatusCode::NOT_FOUND, "unknown_plugin", detail, "`GET /plugins` lists them")
+    })
+}

@@ -1,0 +1,181 @@
+//! What operators decide while the proxy runs: which build gets what it asks for, and which plugin is on.
+
+mod support;
+
+use std::fs;
+use std::process::{Command, Output, Stdio};
+
+use support::guests::{drop_in, misbehaver, sha256};
+use support::raw_upstream::RawOptions;
+use support::{Mesh, MeshOptions, RawUpstream, SOON, Value, eventually, json};
+
+const FILE: &str = "hot.wasm";
+const GRANTS: &str = "/api/v1/plugins/hot/grants";
+const ENABLED: &str = "/api/v1/plugins/hot/enabled";
+
+fn asking(version: &str) -> Vec<u8> {
+    misbehaver("asks", "hot", version)
+}
+
+async fn hot(mesh: &Mesh) -> Value {
+    mesh.api.plugin("hot").await.expect("listed")
+}
+
+/// Until the plugin is as `is` wants it.
+async fn until(mesh: &Mesh, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+    eventually(what, SOON, || async { mesh.api.plugin("hot").await.filter(|plugin| is(plugin)) }).await
+}
+
+/// Who decides a call, and by which version.
+async fn decides(mesh: &Mesh) -> Option<String> {
+    let answer = mesh.api.call("s", "act", json!({})).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()["why"].as_str().map(str::to_owned)
+}
+
+async fn with_upstream(config: &str, component: Vec<u8>) -> (Mesh, RawUpstream) {
+    let plugins = vec![(FILE.to_owned(), component)];
+    let mesh = Mesh::start(MeshOptions { config: config.into(), plugins, ..MeshOptions::default() }).await;
+    let upstream = RawUpstream::start(RawOptions { sessions: false, ..RawOptions::default() }).await;
+    mesh.api.join("s", upstream.port).await;
+    (mesh, upstream)
+}
+
+fn tool(mesh: &Mesh, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_meshwright"));
+    let command = command.arg("plugin").args(args).args(["--url", &mesh.http]).stdin(Stdio::null());
+    command.output().expect("run it")
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_waits_for_its_grant_and_the_next_build_again() {
+    let first = asking("1.0.0");
+    let (mut mesh, _upstream) = with_upstream("", first.clone()).await;
+    let listed = hot(&mesh).await;
+    assert_eq!(listed["state"], "pending", "{listed}");
+    assert_eq!(listed["pending"]["sha256"], sha256(&first));
+    assert_eq!(listed["pending"]["grants"], json!(["arguments"]));
+    let reason = listed["reason"].as_str().expect("a reason");
+    assert!(reason.contains("`arguments`") && reason.contains("`meshwright plugin allow hot`"), "{reason}");
+    assert!(mesh.log().contains(reason), "the log and the banner say so: {}", mesh.log());
+    assert_eq!(decides(&mesh).await, None);
+
+    let wrong = json!({"sha256": sha256(b"another"), "grants": ["arguments"]});
+    mesh.api.post(GRANTS, &wrong).await.problem(409, "not_pending");
+    let unknown = json!({"sha256": sha256(&first), "grants": ["moon"]});
+    mesh.api.post(GRANTS, &unknown).await.problem(400, "invalid_grants");
+    let absent = json!({"sha256": sha256(&first), "grants": ["arguments"]});
+    mesh.api.post("/api/v1/plugins/nobody/grants", &absent).await.problem(404, "unknown_plugin");
+    let allowed = mesh.api.post(GRANTS, &absent).await.ok();
+    assert_eq!((&allowed["state"], &allowed["pending"]), (&json!("loaded"), &Value::Null), "{allowed}");
+    assert_eq!(allowed["grants"], json!(["arguments"]));
+    mesh.api.post(GRANTS, &absent).await.ok();
+    assert_eq!(decides(&mesh).await.as_deref(), Some("hot 1.0.0"));
+
+    drop_in(&mesh.plugins_dir(), FILE, &asking("1.1.0"));
+    let listed = until(&mesh, "the second build waits", |plugin| !plugin["pending"].is_null()).await;
+    assert_eq!((&listed["state"], &listed["version"]), (&json!("loaded"), &json!("1.0.0")), "{listed}");
+    assert_eq!(listed["pending"]["version"], "1.1.0");
+    assert_eq!(decides(&mesh).await.as_deref(), Some("hot 1.0.0"), "the one before serves on");
+    let health = mesh.api.get("/health").await.ok().to_string();
+    assert!(health.contains("waits"), "{health}");
+
+    // The grant is bound to the build, also across a restart.
+    mesh.kill();
+    mesh.restart().await;
+    assert_eq!(hot(&mesh).await["state"], "pending");
+    drop_in(&mesh.plugins_dir(), FILE, &first);
+    until(&mesh, "what was allowed before is in force", |plugin| plugin["state"] == "loaded").await;
+    assert_eq!(decides(&mesh).await.as_deref(), Some("hot 1.0.0"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn allow_shows_what_it_gives_and_asks_before() {
+    let (mesh, _upstream) = with_upstream("", asking("1.0.0")).await;
+    let unasked = tool(&mesh, &["allow", "hot"]);
+    let text = said(&unasked);
+    assert_eq!(unasked.status.code(), Some(2), "{text}");
+    assert!(text.contains(&sha256(&asking("1.0.0"))) && text.contains("grant   arguments: "), "{text}");
+    assert_eq!(hot(&mesh).await["state"], "pending", "nothing has changed");
+    let allowed = tool(&mesh, &["allow", "hot", "--yes"]);
+    assert!(allowed.status.success() && said(&allowed).contains("hot 1.0.0 is loaded"), "{}", said(&allowed));
+    assert!(said(&tool(&mesh, &["allow", "hot"])).contains("waits for nothing"));
+    assert_eq!(tool(&mesh, &["allow", "nobody"]).status.code(), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_configuration_gives_grants_by_name_to_every_build() {
+    let (mesh, _upstream) = with_upstream("[plugins.hot]\ngrants = [\"arguments\"]\n", asking("1.0.0")).await;
+    assert_eq!(hot(&mesh).await["state"], "loaded", "{}", hot(&mesh).await);
+    drop_in(&mesh.plugins_dir(), FILE, &asking("1.1.0"));
+    until(&mesh, "the second build is in force", |plugin| plugin["version"] == "1.1.0").await;
+    drop_in(&mesh.plugins_dir(), FILE, &misbehaver("asks-for-the-moon", "hot", "1.2.0"));
+    let listed = until(&mesh, "the third is refused", |plugin| !plugin["refused"].is_null()).await;
+    let reason = listed["refused"]["reason"].as_str().expect("a reason");
+    assert!(reason.contains("`moon`") && reason.contains("`arguments`"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_is_switched_off_and_on_without_a_failed_call_and_stays_so() {
+    let config = "[plugins.hot]\norder = 7\non_error = \"reject\"\n";
+    let (mut mesh, _upstream) = with_upstream(config, misbehaver("answer", "hot", "1.0.0")).await;
+    let stop = tokio_util::sync::CancellationToken::new();
+    let callers: Vec<_> = (0..4)
+        .map(|_| {
+            let (api, stop) = (mesh.api.clone(), stop.clone());
+            tokio::spawn(async move {
+                let mut calls = 0;
+                while !stop.is_cancelled() {
+                    let answer = api.call("s", "act", json!({})).await;
+                    assert_eq!(answer.status, 200, "{}", answer.text());
+                    calls += 1;
+                }
+                calls
+            })
+        })
+        .collect();
+    for _ in 0..5 {
+        let off = mesh.api.post(ENABLED, &json!({"enabled": false})).await.ok();
+        assert_eq!((&off["state"], &off["generation"]), (&json!("disabled"), &json!(0)), "{off}");
+        assert_eq!(decides(&mesh).await, None);
+        let on = mesh.api.post(ENABLED, &json!({"enabled": true})).await.ok();
+        assert_eq!((&on["state"], &on["order"]), (&json!("loaded"), &json!(7)), "{on}");
+        assert_eq!(decides(&mesh).await.as_deref(), Some("hot 1.0.0"));
+    }
+    stop.cancel();
+    let mut calls = 0;
+    for caller in callers {
+        calls += caller.await.expect("no call failed");
+    }
+    assert!(calls > 50, "only {calls}");
+
+    let off = tool(&mesh, &["disable", "hot"]);
+    assert!(off.status.success() && said(&off).contains("hot 1.0.0 is disabled"), "{}", said(&off));
+    mesh.kill();
+    mesh.restart().await;
+    assert_eq!(hot(&mesh).await["state"], "disabled", "also after a restart");
+    let on = tool(&mesh, &["enable", "hot"]);
+    assert!(on.status.success() && said(&on).contains("hot 1.0.0 is loaded"), "{}", said(&on));
+    assert_eq!(tool(&mesh, &["disable", "nobody"]).status.code(), Some(1));
+    mesh.api.post(ENABLED, &json!({"enabled": "maybe"})).await.problem(400, "invalid_switch");
+    fs::remove_file(mesh.plugins_dir().join(FILE)).expect("take it away");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_switch_overrules_the_configuration() {
+    let config = "[plugins.hot]\nenabled = false\n[plugins.usage-meter]\nenabled = true\n";
+    let (mut mesh, _upstream) = with_upstream(config, misbehaver("answer", "hot", "1.0.0")).await;
+    assert_eq!(hot(&mesh).await["reason"], "`enabled = false` in the configuration");
+    mesh.api.post(ENABLED, &json!({"enabled": true})).await.ok();
+    mesh.api.post("/api/v1/plugins/usage-meter/enabled", &json!({"enabled": false})).await.ok();
+    mesh.kill();
+    mesh.restart().await;
+    assert_eq!(hot(&mesh).await["state"], "loaded");
+    let meter = mesh.api.plugin("usage-meter").await.expect("listed");
+    assert_eq!(meter["state"], "disabled", "default plugins can be switched off, too");
+    assert!(meter["reason"].as_str().expect("a reason").contains("`meshwright plugin enable`"), "{meter}");
+}
