@@ -114,6 +114,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     tracker.spawn(registry_task.run(stop.clone()));
     let (watcher, look) = tasks::reload_plugins(&config, &plugins, &registry, &tracker, &stop).await?;
+    tasks::keep_plans(&registry, &tracker, &stop);
 
     let event_log = EventLog::default();
     tracker.spawn(event_log.clone().run(events_queue, stop.clone()));

@@ -1,4 +1,4 @@
-//! The task that keeps plugins as the folder says.
+//! The tasks that keep plugins as the folder says, and plans as planners say.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,12 +7,15 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::clock;
 use crate::config::Config;
 use crate::plugin::{Plugins, Watcher};
 use crate::registry::Registry;
 
 /// How long the folder must have been quiet before it is read: a file that is being copied makes many events.
 const QUIET: Duration = Duration::from_millis(100);
+/// Distance of looks at what balancers are told.
+const PLAN_EVERY: Duration = Duration::from_millis(250);
 /// The folder is read this often even if nothing is said to have changed.
 const RESCAN: Duration = Duration::from_secs(30);
 
@@ -58,6 +61,35 @@ pub(super) async fn reload_plugins(
         }
     });
     Ok((watcher, ask))
+}
+
+/// Has planners plan for all pools, whenever these change and a few times a second.
+pub(super) fn keep_plans(registry: &Registry, tracker: &TaskTracker, stop: &CancellationToken) {
+    let (registry, stop) = (registry.clone(), stop.clone());
+    tracker.spawn(async move {
+        let mut generations = registry.generations();
+        let mut ticks = tokio::time::interval(PLAN_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+                Ok(()) = generations.changed() => {}
+            }
+            let snapshot = registry.snapshot();
+            if snapshot.policies.planned.is_empty() {
+                continue;
+            }
+            let planning = tokio::task::spawn_blocking(move || {
+                for planned in &snapshot.policies.planned {
+                    planned.refresh(snapshot.services().iter().map(|service| &service.pool), clock::mono());
+                }
+            });
+            if let Err(error) = planning.await {
+                tracing::error!(error = %error, "planning panicked, the native balancer takes over");
+            }
+        }
+    });
 }
 
 /// Waits until nothing was said for a moment, at most five moments.

@@ -71,7 +71,7 @@ fn choose(pool: &Pool, random: u64, weight: impl Fn(&Member) -> u64) -> Option<S
 }
 
 /// Index of the weight under which `random`'s share of `total`, the sum of `weights`, falls.
-fn draw(weights: &[u64], total: u64, random: u64) -> Option<usize> {
+pub(super) fn draw(weights: &[u64], total: u64, random: u64) -> Option<usize> {
     let mut point = ((u128::from(random) * u128::from(total)) >> 64) as u64;
     weights.iter().position(|weight| {
         let hit = point < *weight;
@@ -95,7 +95,7 @@ fn compare((a, a_weight): (&Member, u64), (b, b_weight): (&Member, u64)) -> Orde
 }
 
 /// `SplitMix64`'s output function: a second random number from the one that is given.
-fn mix(random: u64) -> u64 {
+pub(super) fn mix(random: u64) -> u64 {
     let mut z = random.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -1,15 +1,18 @@
 //! What is asked of policies, and what they may answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::ids::{CallId, Name};
-use super::time::Wall;
+use super::time::{Mono, Wall};
 
 /// A call as routers see it. Borrowed from the request's bytes where it can be.
 #[derive(Clone, Debug)]
 pub struct CallFacts<'a> {
     pub id: CallId,
     pub arrived: Wall,
+    /// The same on the clock that counts: what is remembered of decisions ends by it.
+    pub now: Mono,
     pub random: u64,
     /// Hash of what should stay together: the session, or else the client.
     pub affinity: u64,
@@ -60,7 +63,7 @@ pub struct Reuse {
 }
 
 /// What calls must have in common, besides service and method, to share a decision.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Vary {
     pub tool: bool,
     pub client: bool,
@@ -78,6 +81,6 @@ pub struct Refusal {
 pub struct Decision {
     pub verdict: Verdict,
     /// One short phrase for people.
-    pub why: String,
+    pub why: Arc<str>,
     pub reuse: Option<Reuse>,
 }

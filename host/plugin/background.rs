@@ -1,4 +1,4 @@
-//! Alerters and meters: one instance, asked by background tasks.
+//! Planners, alerters and meters: one instance, asked by background tasks.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,8 +9,10 @@ use super::instance::{BACKGROUND_BUDGET, Class, Instance, sensible};
 use super::loaded::Plugin;
 use super::stats::Stats;
 use crate::mesh::observe::{Event, Finished, Firing, MeterDescription, Point, Sample, Want};
+use crate::mesh::plan::Plan;
+use crate::mesh::pool::Pool;
 use crate::mesh::time::Wall;
-use crate::policy::{Alerter, Meter, PolicyFault, Source};
+use crate::policy::{Alerter, Meter, Planner, PolicyFault, Source};
 
 /// What a plugin says about itself once, and must say again after a restart: indices refer to it.
 #[derive(Default, PartialEq)]
@@ -102,10 +104,24 @@ impl Background {
     }
 }
 
+pub struct WasmPlanner(pub Arc<Background>);
+
+impl Planner for WasmPlanner {
+    fn source(&self) -> &Arc<Source> {
+        &self.0.plugin.source
+    }
+
+    fn plan(&self, pool: &Pool) -> Result<Option<Plan>, PolicyFault> {
+        self.0.ask(|instance| {
+            sensible(instance.enter(BACKGROUND_BUDGET, |guest, store| guest.compile(store, pool)))
+        })
+    }
+}
+
 pub struct WasmAlerter(pub Arc<Background>);
 
 impl Alerter for WasmAlerter {
-    fn source(&self) -> &Source {
+    fn source(&self) -> &Arc<Source> {
         &self.0.plugin.source
     }
 
@@ -125,7 +141,7 @@ impl Alerter for WasmAlerter {
 pub struct WasmMeter(pub Arc<Background>);
 
 impl Meter for WasmMeter {
-    fn source(&self) -> &Source {
+    fn source(&self) -> &Arc<Source> {
         &self.0.plugin.source
     }
 

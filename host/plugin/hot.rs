@@ -11,10 +11,9 @@ use super::instance::{Class, Instance};
 use super::loaded::Plugin;
 use super::repair::Repair;
 use super::stats::Stats;
-use crate::mesh::ids::{Name, Slot};
-use crate::mesh::pool::{Catalog, Pool};
-use crate::mesh::verdict::{CallFacts, Decision};
-use crate::policy::{Ask, Balancer, PolicyFault, Router, Source};
+use crate::mesh::ids::Slot;
+use crate::mesh::pool::Pool;
+use crate::policy::{Ask, Balancer, PolicyFault, Source};
 
 thread_local! {
     static WORKER: Cell<usize> = const { Cell::new(0) };
@@ -24,6 +23,11 @@ thread_local! {
 /// from this one on. Threads that never said so are worker 0.
 pub fn set_worker(index: usize) {
     WORKER.set(index);
+}
+
+/// Which data-path worker the calling thread is.
+pub fn worker() -> usize {
+    WORKER.get()
 }
 
 /// After a repair that failed, the next attempt waits so long.
@@ -68,8 +72,31 @@ impl Hot {
         Ok(Arc::new_cyclic(|me| Self { me: Weak::clone(me), plugin, shards, repair }))
     }
 
+    pub fn source(&self) -> &Arc<Source> {
+        &self.plugin.source
+    }
+
+    pub fn workers(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Whether the plugin rests after repeated faults.
+    pub fn rests(&self) -> bool {
+        self.plugin.health.rests()
+    }
+
+    pub fn refuses_on_fault(&self) -> bool {
+        self.plugin.refuses_on_fault.load(Ordering::Relaxed)
+    }
+
+    /// Its answer made sense and could not be followed: the call goes on without it.
+    pub fn misjudged(&self, what: &str) {
+        self.plugin.health.misjudged(what);
+        self.plugin.health.fell_back();
+    }
+
     /// Asks the worker's own instance, or else a neighbour's. Never waits.
-    fn ask<T>(&self, question: impl FnOnce(&mut Instance) -> Result<T, Fault>) -> Result<T, PolicyFault> {
+    pub fn ask<T>(&self, question: impl FnOnce(&mut Instance) -> Result<T, Fault>) -> Result<T, PolicyFault> {
         let plugin = &*self.plugin;
         if plugin.health.rests() {
             plugin.health.fell_back();
@@ -189,33 +216,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-pub struct WasmRouter(pub Arc<Hot>);
-
-impl Router for WasmRouter {
-    fn source(&self) -> &Source {
-        &self.0.plugin.source
-    }
-
-    fn route(&self, call: &CallFacts<'_>, catalog: &Arc<Catalog>) -> Result<Decision, PolicyFault> {
-        self.0.ask(|instance| instance.route(call, catalog))
-    }
-
-    fn refuses_on_fault(&self) -> bool {
-        self.0.plugin.refuses_on_fault.load(Ordering::Relaxed)
-    }
-
-    /// Shown, but no strike: a service that has not come yet, or has just gone, must not silence all other rules.
-    fn overruled(&self, target: &Name) {
-        self.0.plugin.health.misjudged(&format!("it forwarded to `{target}`, which does not exist"));
-        self.0.plugin.health.fell_back();
-    }
-}
-
 pub struct WasmBalancer(pub Arc<Hot>);
 
 impl Balancer for WasmBalancer {
-    fn source(&self) -> &Source {
-        &self.0.plugin.source
+    fn source(&self) -> &Arc<Source> {
+        self.0.source()
     }
 
     fn pick(&self, pool: &Arc<Pool>, ask: Ask) -> Result<Option<Slot>, PolicyFault> {

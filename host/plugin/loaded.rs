@@ -3,21 +3,21 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::background::{Background, WasmAlerter, WasmMeter};
+use super::background::{Background, WasmAlerter, WasmMeter, WasmPlanner};
 use super::fault::{Fault, Health};
 use super::host_state::Shared;
-use super::hot::{Hot, WasmBalancer, WasmRouter};
+use super::hot::{Hot, WasmBalancer};
 use super::instance::{Class, Compiled, Instance};
 use super::load::{Build, LoadError};
 use super::repair::Repair;
+use super::router::WasmRouter;
 use super::stats;
-use super::v0_1::KINDS;
 use crate::mesh::observe::Panel;
-use crate::policy::{Alerter, Balancer, Meter, Router, Source};
+use crate::policy::{Alerter, Balancer, Meter, Planned, Router, Source};
 
 /// What every instance of a generation is made from.
 pub struct Plugin {
-    pub source: Source,
+    pub source: Arc<Source>,
     pub health: Health,
     pub refuses_on_fault: AtomicBool,
     compiled: Arc<Compiled>,
@@ -27,7 +27,7 @@ pub struct Plugin {
 
 impl Plugin {
     pub fn new(
-        source: Source,
+        source: Arc<Source>,
         health: Health,
         build: &Build,
         shared: Arc<Shared>,
@@ -56,8 +56,9 @@ pub struct Loaded {
     pub plugin: Arc<Plugin>,
     pub kinds: Vec<&'static str>,
     pub panels: Vec<Panel>,
-    pub router: Option<Arc<dyn Router>>,
+    router: Option<Arc<WasmRouter>>,
     pub balancer: Option<Arc<dyn Balancer>>,
+    pub planned: Option<Arc<Planned>>,
     pub alerter: Option<Arc<dyn Alerter>>,
     pub meter: Option<Arc<dyn Meter>>,
     hot: Option<Arc<Hot>>,
@@ -73,40 +74,61 @@ impl Loaded {
         let kinds = plugin.compiled.indices.kinds();
         let is = |kind: &str| kinds.contains(&kind);
         let plugin = Arc::new(plugin);
-        let hot = if is(KINDS[0]) || is(KINDS[1]) {
+        let hot = if is("router") || is("balancer") {
             let first = configured(&plugin, Class::Hot)?;
             let hot = Hot::warm(Arc::clone(&plugin), first, workers.max(1), repair.clone());
             Some(hot.map_err(LoadError::during("its preparation"))?)
         } else {
             None
         };
-        let background = if is(KINDS[2]) || is(KINDS[3]) {
+        let background = if is("planner") || is("alerter") || is("meter") {
             let first = configured(&plugin, Class::Background)?;
             let background = Background::warm(Arc::clone(&plugin), first);
             Some(background.map_err(LoadError::during("its preparation"))?)
         } else {
             None
         };
-        let router =
-            hot.clone().filter(|_| is(KINDS[0])).map(|hot| Arc::new(WasmRouter(hot)) as Arc<dyn Router>);
-        let balancer =
-            hot.clone().filter(|_| is(KINDS[1])).map(|hot| Arc::new(WasmBalancer(hot)) as Arc<dyn Balancer>);
+        let router = hot.clone().filter(|_| is("router")).map(|hot| Arc::new(WasmRouter::new(hot)));
+        let balancer = hot
+            .clone()
+            .filter(|_| is("balancer"))
+            .map(|hot| Arc::new(WasmBalancer(hot)) as Arc<dyn Balancer>);
+        let planned = background
+            .clone()
+            .filter(|_| is("planner"))
+            .map(|background| Planned::new(Arc::new(WasmPlanner(background))));
         let alerter = background
             .clone()
-            .filter(|_| is(KINDS[2]))
+            .filter(|_| is("alerter"))
             .map(|background| Arc::new(WasmAlerter(background)) as Arc<dyn Alerter>);
         let meter = background
             .clone()
-            .filter(|_| is(KINDS[3]))
+            .filter(|_| is("meter"))
             .map(|background| Arc::new(WasmMeter(background)) as Arc<dyn Meter>);
         let panels = meter.as_ref().map_or_else(Vec::new, |meter| meter.describe().panels.clone());
-        Ok(Self { plugin, kinds, panels, router, balancer, alerter, meter, hot, background })
+        Ok(Self { plugin, kinds, panels, router, balancer, planned, alerter, meter, hot, background })
     }
 
     /// Calls answered or failed, and the 99th percentile of their latency in microseconds.
     pub fn figures(&self) -> (u64, f64) {
         let hot = self.hot.iter().flat_map(|hot| hot.stats());
         stats::total(hot.chain(self.background.iter().map(|background| background.stats())))
+    }
+
+    pub fn policy_router(&self) -> Option<Arc<dyn Router>> {
+        self.router.clone().map(|router| router as Arc<dyn Router>)
+    }
+
+    /// Calls that followed an earlier decision or a plan, so that the plugin was not asked.
+    pub fn reused(&self) -> u64 {
+        let decisions = self.router.as_ref().map_or(0, |router| router.reused());
+        decisions + self.planned.as_ref().map_or(0, |planned| planned.followed())
+    }
+
+    /// All that picks instances; a plan is followed before anything is asked.
+    pub fn balancers(&self) -> impl Iterator<Item = Arc<dyn Balancer>> {
+        let planned = self.planned.clone().map(|planned| planned as Arc<dyn Balancer>);
+        planned.into_iter().chain(self.balancer.clone())
     }
 
     pub fn memory_bytes(&self) -> usize {
@@ -121,6 +143,7 @@ impl Loaded {
         }
         used(self.router.as_ref())
             || used(self.balancer.as_ref())
+            || used(self.planned.as_ref())
             || used(self.alerter.as_ref())
             || used(self.meter.as_ref())
     }

@@ -26,6 +26,7 @@ mod prepare;
 mod reload;
 mod repair;
 mod round;
+mod router;
 mod rulings;
 mod schema;
 mod settings;

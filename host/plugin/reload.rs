@@ -216,8 +216,9 @@ impl Reloader {
         let mut set = PolicySet::default();
         for (_, name, _) in ranking {
             let loaded = &self.in_force[name].loaded;
-            set.routers.extend(loaded.router.clone());
-            set.balancers.extend(loaded.balancer.clone());
+            set.routers.extend(loaded.policy_router());
+            set.balancers.extend(loaded.balancers());
+            set.planned.extend(loaded.planned.clone());
             set.alerters.extend(loaded.alerter.clone());
             set.meters.extend(loaded.meter.clone());
         }
@@ -262,6 +263,7 @@ impl Entry {
             order: self.order,
             loaded_at: self.loaded_at,
             calls,
+            reused: self.loaded.reused(),
             faults: plugin.health.faults(),
             fallbacks: plugin.health.fallbacks(),
             p99_us,

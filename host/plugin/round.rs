@@ -296,7 +296,8 @@ impl Round<'_> {
         let Reloader { memory, memories, events, workers, repair, runtime, .. } = &mut *self.reloader;
         let config_json = configuration.json.clone();
         let generation = memory.generations.get(&build.name).map_or(1, |before| before + 1);
-        let source = Source { name: build.name.clone(), version: build.version.clone(), generation };
+        let source =
+            Arc::new(Source { name: build.name.clone(), version: build.version.clone(), generation });
         let shared = memories.of(&build.name, clock::wall());
         let health = super::fault::Health::new(build.name.clone(), Arc::clone(events));
         let plugin = Plugin::new(source, health, build, shared, config_json, refuses);

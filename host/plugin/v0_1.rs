@@ -3,6 +3,7 @@
 
 mod answers;
 mod imports;
+mod plans;
 
 use wasmtime::component::{HasSelf, Instance, InstancePre, Linker};
 use wasmtime::{Result, Store};
@@ -10,7 +11,8 @@ use wasmtime::{Result, Store};
 use self::bindings::exports::meshwright::plugin as exports;
 use super::host_state::HostState;
 use crate::mesh::observe::{Event, Finished, Firing, MeterDescription, Point, Sample, Want};
-use crate::mesh::pool::{Catalog, Pool};
+use crate::mesh::plan::Plan;
+use crate::mesh::pool::{Catalog, Member, Pool};
 use crate::mesh::time::Wall;
 use crate::mesh::verdict::{CallFacts, Decision};
 
@@ -29,7 +31,7 @@ pub const PACKAGE: &str = "meshwright:plugin";
 pub const IMPORTS: &[&str] = &["arguments", "kv", "live", "log", "types"];
 pub const LIFECYCLE: &str = "lifecycle";
 /// The interfaces that make a plugin of a kind.
-pub const KINDS: &[&str] = &["router", "balancer", "alerter", "meter"];
+pub const KINDS: &[&str] = &["router", "balancer", "planner", "alerter", "meter"];
 
 /// The slot that stands for "leave it to the next".
 const NO_SLOT: u32 = u32::MAX;
@@ -56,6 +58,7 @@ pub struct Indices {
     catalog: Option<exports::catalog::GuestIndices>,
     router: Option<exports::router::GuestIndices>,
     balancer: Option<exports::balancer::GuestIndices>,
+    planner: Option<exports::planner::GuestIndices>,
     alerter: Option<exports::alerter::GuestIndices>,
     meter: Option<exports::meter::GuestIndices>,
 }
@@ -80,6 +83,7 @@ impl Indices {
             catalog: optional!(catalog),
             router: optional!(router),
             balancer: optional!(balancer),
+            planner: optional!(planner),
             alerter: optional!(alerter),
             meter: optional!(meter),
         })
@@ -87,8 +91,13 @@ impl Indices {
 
     /// In the order of [`KINDS`].
     pub fn kinds(&self) -> Vec<&'static str> {
-        let there =
-            [self.router.is_some(), self.balancer.is_some(), self.alerter.is_some(), self.meter.is_some()];
+        let there = [
+            self.router.is_some(),
+            self.balancer.is_some(),
+            self.planner.is_some(),
+            self.alerter.is_some(),
+            self.meter.is_some(),
+        ];
         KINDS.iter().zip(there).filter(|(_, there)| *there).map(|(kind, _)| *kind).collect()
     }
 
@@ -105,6 +114,7 @@ impl Indices {
             catalog: optional!(catalog),
             router: optional!(router),
             balancer: optional!(balancer),
+            planner: optional!(planner),
             alerter: optional!(alerter),
             meter: optional!(meter),
         })
@@ -117,6 +127,7 @@ pub struct Guest {
     catalog: Option<exports::catalog::Guest>,
     router: Option<exports::router::Guest>,
     balancer: Option<exports::balancer::Guest>,
+    planner: Option<exports::planner::Guest>,
     alerter: Option<exports::alerter::Guest>,
     meter: Option<exports::meter::Guest>,
 }
@@ -185,22 +196,8 @@ impl Guest {
 
     pub fn on_pool(&self, store: &mut Store<HostState>, pool: &Pool) -> Result<()> {
         let Some(guest) = &self.balancer else { return Ok(()) };
-        let tags: Vec<Vec<&str>> =
-            pool.members.iter().map(|member| member.tags.iter().map(|tag| tag.as_str()).collect()).collect();
-        let members: Vec<_> = pool
-            .members
-            .iter()
-            .zip(&tags)
-            .map(|(member, tags)| exports::balancer::Member {
-                slot: member.slot.0,
-                instance: member.instance.as_str(),
-                node: member.node.as_str(),
-                zone: member.zone.as_ref().map_or("", |zone| zone.as_str()),
-                weight: member.weight,
-                tags,
-            })
-            .collect();
-        guest.call_on_pool(store, pool.id.0, pool.service.as_str(), &members)
+        let tags = member_tags(pool);
+        guest.call_on_pool(store, pool.id.0, pool.service.as_str(), &members(pool, &tags))
     }
 
     /// Tells that a pool is gone.
@@ -211,18 +208,7 @@ impl Guest {
 
     pub fn on_load(&self, store: &mut Store<HostState>, pool: &Pool) -> Result<()> {
         let Some(guest) = &self.balancer else { return Ok(()) };
-        let loads: Vec<_> = pool
-            .members
-            .iter()
-            .map(|member| exports::balancer::Load {
-                slot: member.slot.0,
-                in_flight: member.live.in_flight(),
-                ewma_us: member.live.ewma_us(),
-                errors_permille: (1000 - member.live.success_permille().min(1000)) as u16,
-                score: member.live.score(),
-            })
-            .collect();
-        guest.call_on_load(store, pool.id.0, &loads)
+        guest.call_on_load(store, pool.id.0, &loads(pool))
     }
 
     pub fn pick(
@@ -236,6 +222,14 @@ impl Guest {
         let Some(guest) = &self.balancer else { return Ok(Err(NO_SUCH_KIND)) };
         let slot = guest.call_pick(store, pool, affinity, random, tried)?;
         Ok(Ok((slot != NO_SLOT).then_some(slot)))
+    }
+
+    pub fn compile(&self, store: &mut Store<HostState>, pool: &Pool) -> Result<Answer<Option<Plan>>> {
+        let Some(guest) = &self.planner else { return Ok(Err(NO_SUCH_KIND)) };
+        let tags = member_tags(pool);
+        let service = pool.service.as_str();
+        let said = guest.call_compile(store, pool.id.0, service, &members(pool, &tags), &loads(pool))?;
+        Ok(said.map(|plan| plans::plan(plan, pool)).transpose())
     }
 
     /// Nothing when the component is no alerter.
@@ -308,6 +302,34 @@ impl Guest {
         let Some(guest) = &self.meter else { return Ok(Err(NO_SUCH_KIND)) };
         Ok(answers::points(guest.call_collect(store, millis(now))?, description))
     }
+}
+
+fn member_tags(pool: &Pool) -> Vec<Vec<&str>> {
+    pool.members.iter().map(|member| member.tags.iter().map(|tag| tag.as_str()).collect()).collect()
+}
+
+/// `tags` are those of the members, in their order.
+fn members<'a>(pool: &'a Pool, tags: &'a [Vec<&'a str>]) -> Vec<exports::balancer::Member<'a>> {
+    let member = |(member, tags): (&'a Member, &'a Vec<&'a str>)| exports::balancer::Member {
+        slot: member.slot.0,
+        instance: member.instance.as_str(),
+        node: member.node.as_str(),
+        zone: member.zone.as_ref().map_or("", |zone| zone.as_str()),
+        weight: member.weight,
+        tags,
+    };
+    pool.members.iter().zip(tags).map(member).collect()
+}
+
+fn loads(pool: &Pool) -> Vec<exports::balancer::Load> {
+    let load = |member: &Member| exports::balancer::Load {
+        slot: member.slot.0,
+        in_flight: member.live.in_flight(),
+        ewma_us: member.live.ewma_us(),
+        errors_permille: (1000 - member.live.success_permille().min(1000)) as u16,
+        score: member.live.score(),
+    };
+    pool.members.iter().map(load).collect()
 }
 
 fn millis(wall: Wall) -> u64 {

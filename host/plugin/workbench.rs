@@ -19,7 +19,7 @@ use super::repair::Repair;
 use super::settings::Configuration;
 use crate::mesh::ids::Name;
 use crate::mesh::observe::{Event, Finished, Firing, MeterDescription, Point, Sample, Want};
-use crate::mesh::pool::{Catalog, Pool};
+use crate::mesh::pool::{Catalog, Member, Pool};
 use crate::mesh::time::Wall;
 use crate::mesh::verdict::{CallFacts, Decision};
 use crate::policy::{Ask, PolicySet, Source};
@@ -97,7 +97,7 @@ impl Component {
 
     fn class(&self) -> Class {
         // A component of both classes is asked about calls, too, and has to live with less memory.
-        let hot = self.kinds.iter().any(|kind| !matches!(*kind, "alerter" | "meter"));
+        let hot = self.kinds.iter().any(|kind| !matches!(*kind, "planner" | "alerter" | "meter"));
         if hot { Class::Hot } else { Class::Background }
     }
 
@@ -111,7 +111,9 @@ impl Component {
         let mut instance = instance.map_err(LoadError::during("its start"))?;
         let configured = instance.configure(config_json).map_err(LoadError::during("`configure`"))?;
         configured.map_err(|issues| LoadError::Configuration(issues.into()))?;
-        Ok(Subject { instance: Box::new(instance), pool_told: None })
+        let is = |kind: &str| self.kinds.contains(&kind);
+        let (plans, picks) = (is("planner"), is("balancer"));
+        Ok(Subject { instance: Box::new(instance), pool_told: None, plans, picks })
     }
 }
 
@@ -165,15 +167,17 @@ impl Workbench {
         let config_json = configuration.json.clone();
         load::check_configuration(&self.runtime, &component.build, &config_json).map_err(placed)?;
         let name = component.name().clone();
-        let source = Source { name: name.clone(), version: component.version().to_owned(), generation: 1 };
+        let version = component.version().to_owned();
+        let source = Arc::new(Source { name: name.clone(), version, generation: 1 });
         let shared = Shared::new(name.as_str());
         let health = Health::new(name, Arc::new(|_| {}));
         let plugin = Plugin::new(source, health, &component.build, shared, config_json, false);
         let loaded = Loaded::warm(plugin, 1, &self.repair).map_err(placed)?;
         let memory_bytes = loaded.memory_bytes();
         let policies = PolicySet {
-            routers: loaded.router.into_iter().collect(),
-            balancers: loaded.balancer.into_iter().collect(),
+            routers: loaded.policy_router().into_iter().collect(),
+            balancers: loaded.balancers().collect(),
+            planned: loaded.planned.into_iter().collect(),
             alerters: loaded.alerter.into_iter().collect(),
             meters: loaded.meter.into_iter().collect(),
         };
@@ -189,6 +193,8 @@ pub struct Subject {
     instance: Box<Instance>,
     /// The version of the pool that it knows.
     pool_told: Option<u64>,
+    plans: bool,
+    picks: bool,
 }
 
 impl Subject {
@@ -197,7 +203,23 @@ impl Subject {
         self.counted(|instance| instance.route(call, catalog))
     }
 
+    /// By the plan of a planner, which is made anew each time; what it leaves to others, a balancer is asked.
     pub fn pick(&mut self, pool: &Arc<Pool>, ask: Ask) -> Counted<Option<u32>> {
+        if !self.plans {
+            return self.ask(pool, ask);
+        }
+        let (plan, fuel) = self.counted(|instance| {
+            sensible(instance.enter(BACKGROUND_BUDGET, |guest, store| guest.compile(store, pool)))
+        })?;
+        let excluded = |member: &Member| member.slot.0 < 64 && ask.excluded >> member.slot.0 & 1 == 1;
+        let slot = plan.and_then(|plan| plan.pick(pool, excluded, ask.affinity, ask.random));
+        match slot {
+            None if self.picks => self.ask(pool, ask).map(|(slot, more)| (slot, fuel + more)),
+            slot => Ok((slot.map(|slot| slot.0), fuel)),
+        }
+    }
+
+    fn ask(&mut self, pool: &Arc<Pool>, ask: Ask) -> Counted<Option<u32>> {
         if self.pool_told != Some(pool.version) {
             self.instance.push(pool)?;
             self.pool_told = Some(pool.version);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{PolicyFault, Router, Source};
 use crate::mesh::ids::Name;
 use crate::mesh::pool::Catalog;
-use crate::mesh::verdict::{CallFacts, Refusal, Target, Verdict};
+use crate::mesh::verdict::{CallFacts, Decision, Refusal, Target, Verdict};
 
 /// A tool call before it was looked at: what routers see, and what they do not.
 #[derive(Clone, Debug)]
@@ -19,15 +19,16 @@ pub struct Call<'a> {
 /// Which policy decided, and why; `None` of it when all routers passed.
 #[derive(Clone, Debug)]
 pub struct Ruling {
-    pub by: Source,
-    pub why: String,
+    pub by: Arc<Source>,
+    pub why: Arc<str>,
 }
 
 /// A call that the routers let through. Only [`review`] makes one, and only for one an instance can be asked.
 #[derive(Debug)]
 pub struct Permitted<T> {
     call: T,
-    target: Option<Target>,
+    /// One that forwards; `None` when all routers passed.
+    decision: Option<Arc<Decision>>,
     ruling: Option<Ruling>,
 }
 
@@ -55,26 +56,27 @@ pub fn review<'a>(
             Err(fault) if router.refuses_on_fault() => return Err(refuse_for_fault(router.source(), &fault)),
             Err(_) => continue,
         };
-        let ruling = |why| Ruling { by: router.source().clone(), why };
-        match decision.verdict {
+        let ruling = || Ruling { by: Arc::clone(router.source()), why: Arc::clone(&decision.why) };
+        match &decision.verdict {
             Verdict::Pass => {}
             Verdict::Forward(target) if exists(&target.service) => {
-                return Ok(Permitted { call, target: Some(target), ruling: Some(ruling(decision.why)) });
+                let ruling = Some(ruling());
+                return Ok(Permitted { call, decision: Some(decision), ruling });
             }
             Verdict::Forward(target) => router.overruled(&target.service),
-            Verdict::Reject(refusal) => return Err(Refused { refusal, ruling: ruling(decision.why) }),
+            Verdict::Reject(refusal) => return Err(Refused { refusal: refusal.clone(), ruling: ruling() }),
         }
     }
-    Ok(Permitted { call, target: None, ruling: None })
+    Ok(Permitted { call, decision: None, ruling: None })
 }
 
-fn refuse_for_fault(by: &Source, fault: &PolicyFault) -> Refused {
+fn refuse_for_fault(by: &Arc<Source>, fault: &PolicyFault) -> Refused {
     Refused {
         refusal: Refusal {
             reason: "a policy that must agree could not be asked".to_owned(),
             retry_after: None,
         },
-        ruling: Ruling { by: by.clone(), why: fault.to_string() },
+        ruling: Ruling { by: Arc::clone(by), why: fault.to_string().into() },
     }
 }
 
@@ -83,24 +85,31 @@ impl<T> Permitted<T> {
         self.ruling.as_ref()
     }
 
+    fn target(&self) -> Option<&Target> {
+        match &self.decision.as_ref()?.verdict {
+            Verdict::Forward(target) => Some(target),
+            Verdict::Pass | Verdict::Reject(_) => None,
+        }
+    }
+
     pub fn tag(&self) -> Option<&Name> {
-        self.target.as_ref().and_then(|target| target.tag.as_ref())
+        self.target().and_then(|target| target.tag.as_ref())
     }
 
     pub fn timeout(&self) -> Option<Duration> {
-        self.target.as_ref().and_then(|target| target.timeout)
+        self.target().and_then(|target| target.timeout)
     }
 }
 
 impl Permitted<Call<'_>> {
     /// The service or instance that takes the call.
     pub fn service(&self) -> &str {
-        self.target.as_ref().map_or(self.call.facts.service, |target| target.service.as_str())
+        self.target().map_or(self.call.facts.service, |target| target.service.as_str())
     }
 
     /// The tool's name there.
     pub fn tool(&self) -> &str {
-        self.target.as_ref().and_then(|target| target.tool.as_deref()).unwrap_or(self.call.facts.tool)
+        self.target().and_then(|target| target.tool.as_deref()).unwrap_or(self.call.facts.tool)
     }
 
     pub fn arguments(&self) -> &[u8] {

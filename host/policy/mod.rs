@@ -1,19 +1,22 @@
-//! The contract between the mesh and its policies: four traits, and the [`chain`] that alone turns a call into a
+//! The contract between the mesh and its policies: five traits, and the [`chain`] that alone turns a call into a
 //! permitted one. The native balancer, which has the last word, is the domain's own (`mesh::balance`).
 //!
 //! Knows the domain. Must not know what a policy is made of: WebAssembly, files and reloads are the plugin room's.
 
 pub mod chain;
+mod planned;
 pub mod status;
 
 use std::sync::Arc;
 
+pub use self::planned::Planned;
 use thiserror::Error;
 
 use crate::mesh::ids::{Name, Slot};
 use crate::mesh::observe::{Event, Finished, Firing, MeterDescription, Point, Sample, Want};
+use crate::mesh::plan::Plan;
 use crate::mesh::pool::{Catalog, Pool};
-use crate::mesh::time::Wall;
+use crate::mesh::time::{Mono, Wall};
 use crate::mesh::verdict::{CallFacts, Decision};
 
 /// Which build of which policy decided: what answers, logs and listings show.
@@ -49,14 +52,15 @@ pub struct Ask {
     pub random: u64,
     /// A bit for each slot under 64 that must not be picked.
     pub excluded: u64,
+    pub now: Mono,
 }
 
 /// Decides where a call goes, or whether it goes at all. Runs inline on a data-path worker: never blocks.
 pub trait Router: Send + Sync {
-    fn source(&self) -> &Source;
+    fn source(&self) -> &Arc<Source>;
     /// # Errors
     /// The fault, already accounted for by the implementation.
-    fn route(&self, call: &CallFacts<'_>, catalog: &Arc<Catalog>) -> Result<Decision, PolicyFault>;
+    fn route(&self, call: &CallFacts<'_>, catalog: &Arc<Catalog>) -> Result<Arc<Decision>, PolicyFault>;
     /// Whether a call is refused, not passed on, when this router faults.
     fn refuses_on_fault(&self) -> bool;
     /// Told when a call could not be forwarded because no service or instance is called `target`: the call goes on
@@ -66,7 +70,7 @@ pub trait Router: Send + Sync {
 
 /// Picks the instance of a pool that takes a call. Runs inline on a data-path worker: never blocks.
 pub trait Balancer: Send + Sync {
-    fn source(&self) -> &Source;
+    fn source(&self) -> &Arc<Source>;
     /// A slot, or `None` to leave it to the next balancer. The caller checks that the slot can be used.
     ///
     /// # Errors
@@ -77,9 +81,19 @@ pub trait Balancer: Send + Sync {
     fn overruled(&self, slot: Slot, exists: bool);
 }
 
+/// Programs the native balancer. May take up to a second: never called on a data-path worker.
+pub trait Planner: Send + Sync {
+    fn source(&self) -> &Arc<Source>;
+    /// How the pool is to be balanced; `None` leaves it to the next balancer.
+    ///
+    /// # Errors
+    /// The fault, already accounted for by the implementation.
+    fn plan(&self, pool: &Pool) -> Result<Option<Plan>, PolicyFault>;
+}
+
 /// Says what deserves a person's attention. May take up to a second: never called on a data-path worker.
 pub trait Alerter: Send + Sync {
-    fn source(&self) -> &Source;
+    fn source(&self) -> &Arc<Source>;
     fn wants(&self) -> &[Want];
     /// # Errors
     /// The fault, already accounted for by the implementation.
@@ -88,7 +102,7 @@ pub trait Alerter: Send + Sync {
 
 /// Turns finished calls into metrics of its author's own. Never called on a data-path worker.
 pub trait Meter: Send + Sync {
-    fn source(&self) -> &Source;
+    fn source(&self) -> &Arc<Source>;
     fn describe(&self) -> &MeterDescription;
     /// # Errors
     /// The fault, already accounted for by the implementation.
@@ -103,6 +117,8 @@ pub trait Meter: Send + Sync {
 pub struct PolicySet {
     pub routers: Vec<Arc<dyn Router>>,
     pub balancers: Vec<Arc<dyn Balancer>>,
+    /// Those of the balancers that follow plans.
+    pub planned: Vec<Arc<Planned>>,
     pub alerters: Vec<Arc<dyn Alerter>>,
     pub meters: Vec<Arc<dyn Meter>>,
 }

@@ -106,6 +106,8 @@ pub struct PluginStatus {
     /// When this generation came into force; the epoch when it is not.
     pub loaded_at: Wall,
     pub calls: u64,
+    /// Calls that followed an earlier decision or a plan, so that it was not asked.
+    pub reused: u64,
     pub faults: u64,
     /// Calls that went on without the plugin.
     pub fallbacks: u64,
@@ -142,6 +144,7 @@ impl PluginStatus {
             order: 0,
             loaded_at: Wall::default(),
             calls: 0,
+            reused: 0,
             faults: 0,
             fallbacks: 0,
             p99_us: 0.0,

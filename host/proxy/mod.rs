@@ -197,6 +197,7 @@ impl Proxy {
         let facts = CallFacts {
             id: asked.id,
             arrived: clock::wall(),
+            now: asked.arrived,
             random,
             affinity: asked.affinity.unwrap_or_else(|| affinity(asked.client, random)),
             service: asked.target,

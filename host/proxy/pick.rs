@@ -56,17 +56,17 @@ impl<'a> Question<'a> {
     /// overruled when all that is left is behind open ones: at most half of a pool may be ejected.
     pub(super) fn pick(&self, tried: &Excluded, now: Mono) -> Option<Picked<'a>> {
         let mut excluded = Excluded { low: tried.low, high: tried.high.clone() };
-        while let Some(instance) = self.choose(&excluded) {
+        while let Some(instance) = self.choose(&excluded, now) {
             match instance.core.guard.admits(now) {
                 Admission::Yes => return Some(Picked { instance, trial: false }),
                 Admission::Trial => return Some(Picked { instance, trial: true }),
                 Admission::No => excluded.add(instance.slot),
             }
         }
-        self.choose(tried).map(|instance| Picked { instance, trial: false })
+        self.choose(tried, now).map(|instance| Picked { instance, trial: false })
     }
 
-    fn choose(&self, excluded: &Excluded) -> Option<&'a Arc<Instance>> {
+    fn choose(&self, excluded: &Excluded, now: Mono) -> Option<&'a Arc<Instance>> {
         let service = match self.target {
             Found::Service(service) => service,
             Found::Instance(_, instance) => {
@@ -81,7 +81,7 @@ impl<'a> Question<'a> {
                 && !excluded.has(instance.slot)
                 && self.tag.is_none_or(|tag| instance.spec.tags.contains(tag))
         };
-        if let Some(instance) = self.ask_balancers(service, random, &qualifies, panics) {
+        if let Some(instance) = self.ask_balancers(service, (random, now), &qualifies, panics) {
             return Some(instance);
         }
         let not_this =
@@ -94,7 +94,7 @@ impl<'a> Question<'a> {
     fn ask_balancers(
         &self,
         service: &'a Service,
-        random: u64,
+        (random, now): (u64, Mono),
         qualifies: &impl Fn(&Instance) -> bool,
         panics: bool,
     ) -> Option<&'a Arc<Instance>> {
@@ -105,7 +105,7 @@ impl<'a> Question<'a> {
             |instance: &Instance| qualifies(instance) && (panics || instance.core.live.share_permille() > 0);
         let excluded = service.instances.iter().filter(|i| i.slot.0 < 64 && !usable(i));
         let excluded = excluded.fold(0, |bits, instance| bits | (1 << instance.slot.0));
-        let ask = Ask { affinity: self.affinity, random, excluded };
+        let ask = Ask { affinity: self.affinity, random, excluded, now };
         for balancer in &self.policies.balancers {
             // A fault has been counted where it happened; the next balancer is asked.
             let Ok(Some(slot)) = balancer.pick(&service.pool, ask) else { continue };

@@ -160,8 +160,11 @@ impl Scrape {
 
     fn plugin_families(&self) -> Vec<Family> {
         type Read = fn(&PluginStatus) -> f64;
-        let rows: [(&str, &str, MetricType, Read); 7] = [
+        let rows: [(&str, &str, MetricType, Read); 8] = [
             ("calls", "Times a plugin was asked", MetricType::Counter, |p| p.calls as f64),
+            ("reused", "Calls that followed an earlier decision or a plan", MetricType::Counter, |p| {
+                p.reused as f64
+            }),
             ("faults", "Traps, deadlines and nonsense", MetricType::Counter, |p| p.faults as f64),
             ("fallbacks", "Calls that went on without the plugin", MetricType::Counter, |p| {
                 p.fallbacks as f64

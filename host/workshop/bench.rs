@@ -15,12 +15,14 @@ use crate::mesh::pool::{Catalog, CatalogService, Live, Member, Pool};
 use crate::mesh::time::{Mono, Wall};
 use crate::mesh::verdict::CallFacts;
 use crate::plugin::{Component, LoadError, Workbench, read_config};
-use crate::policy::{Ask, PolicyFault, PolicySet};
+use crate::policy::{Ask, Balancer, PolicyFault, PolicySet};
 
 /// Sizes of the mesh: services for routers, members for balancers, instances for alerters.
 const SIZES: [usize; 2] = [3, 100];
 const WARM_UP: usize = 200;
 const SAMPLES_MAX: usize = 20_000;
+/// Longer than a decision may hold.
+const REUSE_OVER: Duration = Duration::from_secs(61);
 /// Each question is measured for at most so long.
 const TIME_MAX: Duration = Duration::from_secs(1);
 const INSTANTIATIONS: usize = 20;
@@ -137,20 +139,34 @@ fn answers(component: &Component, policies: &PolicySet) -> Result<Vec<Cost>, Pol
             let catalog = Arc::new(catalog(size));
             let names: Vec<_> = catalog.services.iter().map(|service| service.name.clone()).collect();
             let mut random = fastrand::Rng::with_seed(1);
+            // Later than any decision holds, so that each is made anew.
+            let mut now = Mono::from_secs(0);
             let times = timed(|round| {
                 let service = names[round % names.len()].as_str();
-                router.route(&call(service, &mut random), &catalog).map(drop)
+                now = now + REUSE_OVER;
+                router.route(&call(service, &mut random, now), &catalog).map(drop)
             })?;
             costs.push(Cost { budget_us: budgets.route_us, ..cost("route", "services", size, times) });
+            let first = router.route(&call(names[0].as_str(), &mut random, now), &catalog)?;
+            if first.reuse.is_some() {
+                let times = timed(|round| {
+                    let service = names[round % names.len()].as_str();
+                    router.route(&call(service, &mut random, now), &catalog).map(drop)
+                })?;
+                costs.push(cost("reused route", "services", size, times));
+            }
         }
-        if let Some(balancer) = policies.balancers.first() {
-            let pool = Arc::new(pool(size));
-            let mut random = fastrand::Rng::with_seed(1);
-            let times = timed(|_| {
-                let ask = Ask { affinity: random.u64(..), random: random.u64(..), excluded: 0 };
-                balancer.pick(&pool, ask).map(drop)
-            })?;
-            costs.push(Cost { budget_us: budgets.pick_us, ..cost("pick", "members", size, times) });
+        let pool = Arc::new(pool(size));
+        if let Some(planned) = policies.planned.first() {
+            let times = timed(|_| planned.planner().plan(&pool).map(drop))?;
+            costs.push(cost("compile", "members", size, times));
+            planned.refresh([&pool].into_iter(), Mono::from_secs(0));
+            let question = if policies.balancers.len() > 1 { "planned pick" } else { "pick" };
+            costs.push(Cost { budget_us: budgets.pick_us, ..picks(&**planned, &pool, question)? });
+        }
+        // The last of them is asked where a plan says nothing.
+        if let Some(balancer) = policies.balancers.iter().skip(policies.planned.len()).next() {
+            costs.push(Cost { budget_us: budgets.pick_us, ..picks(&**balancer, &pool, "pick")? });
         }
         if let Some(alerter) = policies.alerters.first() {
             let wants = (0..).zip(alerter.wants());
@@ -166,6 +182,16 @@ fn answers(component: &Component, policies: &PolicySet) -> Result<Vec<Cost>, Pol
         costs.push(cost("collect", "calls", calls.len(), times));
     }
     Ok(costs)
+}
+
+fn picks(balancer: &dyn Balancer, pool: &Arc<Pool>, question: &'static str) -> Result<Cost, PolicyFault> {
+    let mut random = fastrand::Rng::with_seed(1);
+    let now = Mono::from_secs(0);
+    let times = timed(|_| {
+        let ask = Ask { affinity: random.u64(..), random: random.u64(..), excluded: 0, now };
+        balancer.pick(pool, ask).map(drop)
+    })?;
+    Ok(cost(question, "members", pool.members.len(), times))
 }
 
 /// The times of one answer after the other, sorted. Two readings of the clock, about 50 ns, are in each.
@@ -258,10 +284,11 @@ fn catalog(services: usize) -> Catalog {
     Catalog { version: 1, services: (0..services).map(service).collect() }
 }
 
-fn call<'a>(service: &'a str, random: &mut fastrand::Rng) -> CallFacts<'a> {
+fn call<'a>(service: &'a str, random: &mut fastrand::Rng, now: Mono) -> CallFacts<'a> {
     CallFacts {
         id: CallId(random.u64(..)),
         arrived: Wall::from_millis(1_767_225_600_000),
+        now,
         random: random.u64(..),
         affinity: random.u64(..),
         service,

@@ -9,17 +9,17 @@ use crate::mesh::ids::Slot;
 use crate::mesh::observe::{Finished, Sample};
 use crate::mesh::pool::Pool;
 use crate::mesh::time::{Mono, Wall};
-use crate::mesh::verdict::{Decision, Verdict};
+use crate::mesh::verdict::{CallFacts, Decision, Verdict};
 use crate::plugin::set_worker;
 use crate::policy::status::PluginState;
 use crate::policy::{PolicyFault, PolicySet};
 
-fn route(set: &PolicySet) -> Result<Decision, PolicyFault> {
+fn route(set: &PolicySet) -> Result<Arc<Decision>, PolicyFault> {
     set.routers[0].route(&facts(), &catalog(1, 3))
 }
 
 /// Routes until the instance that the last fault ended is replaced.
-fn route_when_repaired(set: &PolicySet) -> Result<Decision, PolicyFault> {
+fn route_when_repaired(set: &PolicySet) -> Result<Arc<Decision>, PolicyFault> {
     until("a repair", || match route(set) {
         Err(PolicyFault::Busy(_)) => None,
         answer => Some(answer),
@@ -30,17 +30,17 @@ fn route_when_repaired(set: &PolicySet) -> Result<Decision, PolicyFault> {
 fn a_well_behaved_component_is_all_kinds_at_once() {
     let (bench, set) = Bench::of("nothing");
     let status = bench.only();
-    assert_eq!(status.kinds, ["router", "balancer", "alerter", "meter"]);
+    assert_eq!(status.kinds, ["router", "balancer", "planner", "alerter", "meter"]);
     assert_eq!((status.name.as_str(), status.version.as_str(), status.generation), ("guest", "1.0.0", 1));
     assert_eq!((status.state, status.summary.as_str()), (PluginState::Loaded, "a test"));
 
     let decision = route(&set).unwrap();
     assert!(matches!(decision.verdict, Verdict::Forward(ref target) if target.service == name("docs")));
-    assert_eq!(decision.why, "3 services ", "the catalogue came first, and control characters are gone");
-    assert_eq!(set.balancers[0].pick(&Arc::new(pool(0, 1, 2)), ask()), Ok(Some(Slot(0))));
+    assert_eq!(&*decision.why, "3 services ", "the catalogue came first, and control characters are gone");
+    assert_eq!(set.balancers[1].pick(&Arc::new(pool(0, 1, 2)), ask()), Ok(Some(Slot(0))));
     let mut elsewhere = ask();
     elsewhere.excluded = 1;
-    assert_eq!(set.balancers[0].pick(&Arc::new(pool(0, 1, 2)), elsewhere), Ok(None));
+    assert_eq!(set.balancers[1].pick(&Arc::new(pool(0, 1, 2)), elsewhere), Ok(None));
 
     assert_eq!(set.alerters[0].wants()[0].window_s, 60);
     let sample = Sample { want: 0, labels: vec![("service".into(), "docs".into())], value: 3.0 };
@@ -78,7 +78,7 @@ fn an_endless_loop_is_stopped_within_its_deadline() {
         let (bench, set) = Bench::of(behaviour);
         let started = Instant::now();
         let fault = if picks {
-            set.balancers[0].pick(&Arc::new(pool(0, 1, 2)), ask()).unwrap_err()
+            set.balancers[1].pick(&Arc::new(pool(0, 1, 2)), ask()).unwrap_err()
         } else {
             route(&set).unwrap_err()
         };
@@ -102,7 +102,7 @@ fn traps_recursion_exits_and_memory_bombs_cost_one_call_each() {
         assert_eq!(route(&set), Err(PolicyFault::Trap(name("guest"))), "{behaviour}");
         let fault = bench.only().last_fault.unwrap();
         assert!(fault.contains(words), "{behaviour}: {fault}");
-        let other = set.balancers[0].pick(&Arc::new(pool(0, 1, 2)), ask());
+        let other = set.balancers[1].pick(&Arc::new(pool(0, 1, 2)), ask());
         assert_eq!(other, Ok(Some(Slot(0))), "{behaviour}: a neighbour takes the next question");
     }
 }
@@ -113,7 +113,7 @@ fn a_memory_bomb_stays_within_its_instance() {
     let (bench, set) = Bench::of("route-allocate");
     assert!(matches!(route(&set), Err(PolicyFault::Trap(_) | PolicyFault::Deadline(_))));
     assert!(bench.only().memory_bytes <= 2 * (32 << 20));
-    assert_eq!(set.balancers[0].pick(&Arc::new(pool(0, 1, 2)), ask()), Ok(Some(Slot(0))));
+    assert_eq!(set.balancers[1].pick(&Arc::new(pool(0, 1, 2)), ask()), Ok(Some(Slot(0))));
     until("the repair", || (bench.only().memory_bytes < 8 << 20).then_some(()));
 }
 
@@ -125,10 +125,11 @@ fn nonsense_is_refused_and_long_texts_are_cut() {
         assert!(what.contains(words), "{what}");
     }
     let (_bench, set) = Bench::of("long-why");
-    let why = route(&set).unwrap().why;
+    let why = Arc::clone(&route(&set).unwrap().why);
     assert_eq!((why.len(), why.chars().all(|c| c == 'é')), (1024, true));
     let (_bench, set) = Bench::of("long-reason");
-    let Verdict::Reject(refusal) = route(&set).unwrap().verdict else { panic!() };
+    let decision = route(&set).unwrap();
+    let Verdict::Reject(refusal) = &decision.verdict else { panic!() };
     assert_eq!((refusal.reason.len(), refusal.retry_after), (4096, Some(Duration::from_millis(5))));
 }
 
@@ -169,7 +170,7 @@ fn a_condemned_instance_is_replaced_in_the_background() {
     bench.put("guest.wasm", &guest("route-fail-thrice"));
     let (set, _) = bench.plugins.reload();
     assert!(matches!(route(&set), Err(PolicyFault::Trap(_))));
-    until("the repair", || set.balancers[0].pick(&Arc::new(pool(0, 1, 2)), ask()).ok());
+    until("the repair", || set.balancers[1].pick(&Arc::new(pool(0, 1, 2)), ask()).ok());
 }
 
 #[test]
@@ -217,7 +218,7 @@ fn importing_arguments_needs_no_grant_and_gives_nothing_without_one() {
 fn floods_of_log_lines_cost_nothing_but_themselves() {
     let (_bench, set) = Bench::of("route-flood");
     let _ = route(&set);
-    set.balancers[0].pick(&Arc::new(pool(0, 1, 2)), ask()).unwrap();
+    set.balancers[1].pick(&Arc::new(pool(0, 1, 2)), ask()).unwrap();
 }
 
 #[test]
@@ -226,7 +227,7 @@ fn pools_are_pushed_when_they_change_and_only_forward() {
     bench.put("guest.wasm", &guest("count"));
     let (set, _) = bench.plugins.reload();
     // The guest answers how often it was told of pools (hundreds), of loads (tens) and of pools gone (ones).
-    let picks = |pool: &Arc<Pool>| set.balancers[0].pick(pool, ask()).unwrap().unwrap().0;
+    let picks = |pool: &Arc<Pool>| set.balancers[1].pick(pool, ask()).unwrap().unwrap().0;
     let first = pool(3, 1, 2);
     let loads_version = Arc::clone(&first.loads_version);
     let (first, mut second) = (Arc::new(first), pool(3, 2, 3));
@@ -237,7 +238,7 @@ fn pools_are_pushed_when_they_change_and_only_forward() {
     loads_version.fetch_add(1, Ordering::Relaxed);
     assert_eq!(picks(&first), 120);
     assert_eq!(picks(&second), 230);
-    let older = set.balancers[0].pick(&first, ask());
+    let older = set.balancers[1].pick(&first, ask());
     assert_eq!(older, Ok(None), "slots of a later membership mean nothing in an older snapshot");
     assert_eq!(picks(&second), 230, "and it teaches nothing");
     drop((first, second, loads_version));
@@ -251,7 +252,7 @@ fn live_figures_are_those_of_the_pool_that_is_asked_about() {
     let pool = Arc::new(pool(3, 1, 2));
     pool.members[1].live.observe(Mono::from_secs(1), Duration::from_micros(77));
     let _in_flight = pool.members[1].live.enter();
-    assert_eq!(set.balancers[0].pick(&pool, ask()), Ok(Some(Slot(1077))));
+    assert_eq!(set.balancers[1].pick(&pool, ask()), Ok(Some(Slot(1077))));
 }
 
 #[test]
@@ -269,4 +270,48 @@ fn workers_share_no_instance_and_strangers_are_worker_0() {
             });
         }
     });
+}
+
+#[test]
+fn a_decision_that_may_be_reused_is_not_asked_for_again() {
+    let (bench, set) = Bench::of("reuse");
+    let at = |tool: &'static str, secs: u64, version: u64| {
+        let call = CallFacts { tool, now: Mono::from_secs(secs), ..facts() };
+        set.routers[0].route(&call, &catalog(version, 3)).unwrap()
+    };
+    let first = at("search", 0, 1);
+    let again = at("search", 59, 1);
+    assert!(Arc::ptr_eq(&first, &again), "at most for a minute, whatever it says");
+    assert_eq!((bench.only().calls, bench.only().reused), (1, 1));
+    at("other", 59, 1);
+    at("search", 60, 1);
+    at("search", 61, 2);
+    assert_eq!((bench.only().calls, bench.only().reused), (4, 1), "another tool, its end, another catalogue");
+    at("search", 62, 2);
+    assert_eq!((bench.only().calls, bench.only().reused), (4, 2));
+}
+
+#[test]
+fn a_plan_is_followed_without_asking() {
+    let (bench, set) = Bench::of("plan");
+    let pool = Arc::new(pool(0, 1, 2));
+    assert_eq!(set.balancers[0].pick(&pool, ask()), Ok(None), "nothing is planned yet");
+    set.planned[0].refresh([&pool].into_iter(), Mono::from_secs(0));
+    let asked = bench.only().calls;
+    for _ in 0..100 {
+        assert_eq!(set.balancers[0].pick(&pool, ask()), Ok(Some(Slot(1))));
+    }
+    assert_eq!((bench.only().calls, bench.only().reused), (asked, 100));
+}
+
+#[test]
+fn a_plan_that_cannot_be_followed_is_a_fault_and_no_plan() {
+    for behaviour in ["plan-short", "plan-nobody", "plan-nowhere", "plan-free", "compile-trap"] {
+        let (bench, set) = Bench::of(behaviour);
+        let pool = Arc::new(pool(0, 1, 2));
+        set.planned[0].refresh([&pool].into_iter(), Mono::from_secs(0));
+        assert_eq!(set.balancers[0].pick(&pool, ask()), Ok(None), "{behaviour}");
+        assert_eq!(bench.only().faults, 1, "{behaviour}");
+        assert_eq!(set.balancers[1].pick(&pool, ask()), Ok(Some(Slot(0))), "{behaviour}: it is asked itself");
+    }
 }

@@ -228,5 +228,5 @@ fn what_a_plugin_remembers_outlives_its_generations() {
     // The next generation answers from memory before it has seen a catalogue with another number of services.
     bench.put("guest.wasm", &altered(guest("count"), 1));
     let (second, _) = bench.plugins.reload();
-    assert_eq!(second.routers[0].route(&facts(), &catalog(0, 4)).unwrap().why, "4 services ");
+    assert_eq!(&*second.routers[0].route(&facts(), &catalog(0, 4)).unwrap().why, "4 services ");
 }

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::mesh::ids::{CallId, Name, PoolId, Slot};
 use crate::mesh::observe::Event;
 use crate::mesh::pool::{Catalog, CatalogService, Live, Member, Pool};
-use crate::mesh::time::Wall;
+use crate::mesh::time::{Mono, Wall};
 use crate::mesh::verdict::CallFacts;
 use crate::plugin::{PluginConfig, Plugins, Settings};
 use crate::policy::status::PluginStatus;
@@ -134,6 +134,7 @@ pub fn facts() -> CallFacts<'static> {
     CallFacts {
         id: CallId(1),
         arrived: Wall::from_millis(1_700_000_000_000),
+        now: Mono::from_secs(0),
         random: 7,
         affinity: 9,
         service: "docs",
@@ -175,7 +176,7 @@ pub fn pool(id: u32, version: u64, members: u32) -> Pool {
 }
 
 pub fn ask() -> Ask {
-    Ask { affinity: 1, random: 2, excluded: 0 }
+    Ask { affinity: 1, random: 2, excluded: 0, now: Mono::from_secs(0) }
 }
 
 /// Waits for what another thread does; the time only bounds a failing test.

@@ -2,6 +2,7 @@
 //! would act upon is refused when it is out of bounds.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Answer;
@@ -58,7 +59,12 @@ pub fn decision(said: router::Decision) -> Answer<Decision> {
             retry_after: refusal.retry_after_ms.map(|ms| Duration::from_millis(ms.into())),
         }),
     };
-    Ok(Decision { verdict, why: text(said.why, WHY_BYTES_MAX), reuse: said.reuse.map(reuse) })
+    Ok(Decision { verdict, why: why(said.why), reuse: said.reuse.map(reuse) })
+}
+
+/// A phrase for people.
+pub fn why(said: String) -> Arc<str> {
+    text(said, WHY_BYTES_MAX).into()
 }
 
 fn mirror(said: router::Mirror) -> Answer<Mirror> {

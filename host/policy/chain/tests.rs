@@ -1,20 +1,20 @@
 use super::*;
 use crate::mesh::ids::CallId;
-use crate::mesh::time::Wall;
+use crate::mesh::time::{Mono, Wall};
 use crate::mesh::verdict::Decision;
 
 struct Fixed {
-    source: Source,
-    answer: Result<Decision, PolicyFault>,
+    source: Arc<Source>,
+    answer: Result<Arc<Decision>, PolicyFault>,
     strict: bool,
 }
 
 impl Router for Fixed {
-    fn source(&self) -> &Source {
+    fn source(&self) -> &Arc<Source> {
         &self.source
     }
 
-    fn route(&self, _: &CallFacts<'_>, _: &Arc<Catalog>) -> Result<Decision, PolicyFault> {
+    fn route(&self, _: &CallFacts<'_>, _: &Arc<Catalog>) -> Result<Arc<Decision>, PolicyFault> {
         self.answer.clone()
     }
 
@@ -30,8 +30,9 @@ fn name(text: &str) -> Name {
 }
 
 fn router(who: &str, answer: Result<Verdict, PolicyFault>, strict: bool) -> Arc<dyn Router> {
-    let source = Source { name: name(who), version: "1".to_owned(), generation: 3 };
-    let answer = answer.map(|verdict| Decision { verdict, why: format!("{who} says so"), reuse: None });
+    let source = Arc::new(Source { name: name(who), version: "1".to_owned(), generation: 3 });
+    let answer = answer
+        .map(|verdict| Arc::new(Decision { verdict, why: format!("{who} says so").into(), reuse: None }));
     Arc::new(Fixed { source, answer, strict })
 }
 
@@ -53,6 +54,7 @@ fn reviewed(routers: &[Arc<dyn Router>]) -> Result<Permitted<Call<'static>>, Ref
     let facts = CallFacts {
         id: CallId(1),
         arrived: Wall::from_millis(0),
+        now: Mono::from_secs(0),
         random: 0,
         affinity: 0,
         service: "asked",

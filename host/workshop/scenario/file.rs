@@ -280,7 +280,7 @@ fn case(raw: RawCase, (config, services, pool): &Defaults) -> Result<Case, Strin
         raw.issues.is_some(),
     ];
     if asked.iter().filter(|asked| **asked).count() != 1 {
-        return Err("it needs one of `call` (for routers), `pick` (balancers), `round` (alerters), `calls` \
+        return Err("it needs one of `call` (for routers), `pick` (balancers and planners), `round` (alerters), `calls` \
                     (meters), `issues` (a configuration that is refused)"
             .into());
     }

@@ -5,7 +5,7 @@ mod rules;
 use std::cell::RefCell;
 
 use bindings::exports::meshwright::plugin::{catalog, lifecycle, router};
-use rules::{Outcome, Rules};
+use rules::{Outcome, Rules, Terms};
 
 #[allow(unsafe_code, reason = "generated")]
 mod bindings {
@@ -67,13 +67,29 @@ impl router::Guest for TagRouter {
             method: &call.method,
             client: &call.client,
         };
-        RULES.with_borrow(|rules| match rules.decide(&asked) {
-            None => router::Decision { verdict: router::Verdict::Pass, why: String::new(), reuse: None },
-            Some((why, outcome)) => {
-                router::Decision { verdict: verdict(outcome, &call.service), why: why.into(), reuse: None }
+        RULES.with_borrow(|rules| {
+            let reuse = rules.terms(&asked).map(reuse);
+            match rules.decide(&asked) {
+                None => router::Decision { verdict: router::Verdict::Pass, why: String::new(), reuse },
+                Some((why, outcome)) => {
+                    router::Decision { verdict: verdict(outcome, &call.service), why: why.into(), reuse }
+                }
             }
         })
     }
+}
+
+/// Rules know no time: what was decided holds for as long as it may.
+const REUSE_MS: u32 = 60_000;
+
+fn reuse(terms: Terms) -> router::Reuse {
+    let depends = [
+        (terms.tool, router::Vary::TOOL),
+        (terms.client, router::Vary::CLIENT),
+        (terms.affinity, router::Vary::AFFINITY),
+    ];
+    let vary = depends.into_iter().filter(|(depends, _)| *depends).map(|(_, flag)| flag);
+    router::Reuse { ttl_ms: REUSE_MS, vary: vary.fold(router::Vary::empty(), |all, flag| all | flag) }
 }
 
 fn verdict(outcome: &Outcome, asked: &str) -> router::Verdict {

@@ -77,6 +77,14 @@ struct Rule {
     outcome: Outcome,
 }
 
+/// What decisions depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    pub tool: bool,
+    pub client: bool,
+    pub affinity: bool,
+}
+
 #[derive(Default)]
 pub struct Rules {
     rules: Vec<Rule>,
@@ -109,6 +117,26 @@ impl Rules {
                 && self.can_take(rule, call.service)
         })?;
         Some((&rule.why, &rule.outcome))
+    }
+
+    /// What another call must have in common with this one to be decided alike, besides service and method; `None`
+    /// when chance has a say.
+    pub fn terms(&self, call: &Call<'_>) -> Option<Terms> {
+        let mut terms = Terms {
+            tool: self.rules.iter().any(|rule| rule.when.tool.choose_some()),
+            client: self.rules.iter().any(|rule| rule.when.client.choose_some()),
+            affinity: false,
+        };
+        // Which of the rules that fit takes the call is the share's to say; the others never fit.
+        for share in
+            self.rules.iter().filter(|rule| rule.when.fits(call)).filter_map(|rule| rule.share.as_ref())
+        {
+            if !share.is_sticky() {
+                return None;
+            }
+            terms.affinity = true;
+        }
+        Some(terms)
     }
 
     fn can_take(&self, rule: &Rule, asked: &str) -> bool {

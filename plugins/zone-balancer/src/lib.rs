@@ -1,19 +1,19 @@
-//! Balancer: peak-EWMA power of two choices with zones; `pool` has the logic and knows no bindings.
+//! Balancer that plans: the host's own two choices, with zones, weights, health and failures; `choices` has the logic
+//! and knows no bindings.
 
-mod pool;
+mod choices;
 mod settings;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use bindings::exports::meshwright::plugin::{balancer, lifecycle};
-use bindings::meshwright::plugin::live;
-use pool::{Figures, Load, Member, Pool};
+use bindings::exports::meshwright::plugin::{lifecycle, planner};
+use choices::Member;
 use settings::Settings;
 
 #[allow(unsafe_code, reason = "generated")]
 mod bindings {
-    wit_bindgen::generate!({ path: "../../wit", world: "balancing" });
+    wit_bindgen::generate!({ path: "../../wit", world: "planning" });
 
     #[cfg(target_arch = "wasm32")]
     export!(ZoneBalancer with_types_in self);
@@ -21,17 +21,11 @@ mod bindings {
     use super::ZoneBalancer;
 }
 
-/// What the contract returns for "somebody else's turn".
-const NOBODY: u32 = u32::MAX;
-
-#[derive(Default)]
-struct State {
-    settings: Settings,
-    pools: BTreeMap<u32, Pool>,
-}
+/// A plan outlives some rounds that are missed, and then the host's own balancer takes over.
+const TTL_MS: u32 = 10_000;
 
 thread_local! {
-    static STATE: RefCell<State> = RefCell::new(State::default());
+    static SETTINGS: RefCell<Settings> = RefCell::new(Settings::default());
 }
 
 struct ZoneBalancer;
@@ -44,12 +38,7 @@ impl lifecycle::Guest for ZoneBalancer {
     fn configure(config_json: String) -> Result<(), Vec<lifecycle::Issue>> {
         match Settings::read(&config_json) {
             Ok(settings) => {
-                STATE.with_borrow_mut(|state| {
-                    for pool in state.pools.values_mut() {
-                        pool.rebuild(&settings);
-                    }
-                    state.settings = settings;
-                });
+                SETTINGS.replace(settings);
                 Ok(())
             }
             Err(issues) => Err(issues
@@ -60,43 +49,47 @@ impl lifecycle::Guest for ZoneBalancer {
     }
 
     fn self_test() -> Result<(), String> {
-        pool::self_test()
+        choices::self_test()
     }
 }
 
-impl balancer::Guest for ZoneBalancer {
-    fn on_pool(pool: u32, _service: String, members: Vec<balancer::Member>) {
-        STATE.with_borrow_mut(|state| {
-            if members.is_empty() {
-                state.pools.remove(&pool);
-                return;
-            }
-            let members = members
-                .into_iter()
-                .map(|member| Member { slot: member.slot, zone: member.zone, weight: member.weight })
-                .collect();
-            state.pools.entry(pool).or_default().set_members(members, &state.settings);
-        });
-    }
-
-    fn on_load(pool: u32, loads: Vec<balancer::Load>) {
-        STATE.with_borrow_mut(|state| {
-            let Some(known) = state.pools.get_mut(&pool) else { return };
-            let loads = loads.into_iter().map(|load| {
-                let errors_permille = load.errors_permille;
-                (load.slot, Load { ewma_us: load.ewma_us, errors_permille, score: load.score })
+impl planner::Guest for ZoneBalancer {
+    /// Sessions are kept together by the host, so that nothing here looks at them.
+    fn compile(
+        _pool: u32,
+        _service: String,
+        members: Vec<planner::Member>,
+        loads: Vec<planner::Load>,
+    ) -> Option<planner::Plan> {
+        let scores: BTreeMap<u32, u8> = loads.iter().map(|load| (load.slot, load.score)).collect();
+        let members: Vec<Member<'_>> = members
+            .iter()
+            .map(|member| Member {
+                zone: &member.zone,
+                weight: member.weight,
+                // Members are taken to be well until the first load arrives.
+                score: scores.get(&member.slot).copied().unwrap_or(100),
+            })
+            .collect();
+        SETTINGS.with_borrow(|settings| {
+            let choices = choices::choices(&members, settings)?.into_iter();
+            let choices = choices.map(|choice| planner::Choice {
+                share: choice.share,
+                price: choice.price,
+                first: choice.first,
             });
-            known.set_loads(loads, &state.settings);
-        });
-    }
-
-    /// Sessions are kept together by the host, so that the affinity has no say here.
-    fn pick(pool: u32, _affinity: u64, random: u64, tried: u64) -> u32 {
-        let figures =
-            |slot| Figures { in_flight: live::in_flight(pool, slot), ewma_us: live::ewma_us(pool, slot) };
-        STATE.with_borrow(|state| {
-            let picked = state.pools.get(&pool).and_then(|pool| pool.pick(random, tried, figures));
-            picked.unwrap_or(NOBODY)
+            let failure_us = settings.failure_penalty_ms.saturating_mul(1_000);
+            Some(planner::Plan {
+                strategy: planner::Strategy::TwoChoices(planner::TwoChoices {
+                    choices: choices.collect(),
+                    failure_us,
+                }),
+                ttl_ms: TTL_MS,
+                why: settings.zone.as_ref().map_or_else(
+                    || "the less loaded of two".to_owned(),
+                    |zone| format!("the less loaded of two, zone `{zone}` first"),
+                ),
+            })
         })
     }
 }

@@ -21,6 +21,11 @@ impl Patterns {
         Self(texts.into_iter().map(Pattern::new).collect())
     }
 
+    /// Whether there is a text that does not fit.
+    pub fn choose_some(&self) -> bool {
+        !self.0.is_empty()
+    }
+
     pub fn fit(&self, text: &str) -> bool {
         self.0.is_empty() || self.0.iter().any(|pattern| pattern.fits(text))
     }

@@ -18,6 +18,10 @@ impl Share {
         Self { permille, sticky, seed }
     }
 
+    pub fn is_sticky(&self) -> bool {
+        self.sticky
+    }
+
     pub fn takes(&self, random: u64, affinity: u64) -> bool {
         let drawn = mix(self.seed ^ if self.sticky { affinity } else { random });
         // The high 32 bits, scaled to 0-999.

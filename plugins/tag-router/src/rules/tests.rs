@@ -136,6 +136,20 @@ fn each_fault_is_told_with_its_place() {
 }
 
 #[test]
+fn terms_name_what_decisions_depend_on() {
+    let terms = |json: &str, call: &Call<'_>| rules(json).terms(call);
+    let none = Terms { tool: false, client: false, affinity: false };
+    assert_eq!(terms("{}", &CALL), Some(none));
+    let by_tool = r#"{"rules": [{"name": "a", "when": {"tool": "x"}, "reject": {"reason": "b"}}]}"#;
+    assert_eq!(terms(by_tool, &CALL), Some(Terms { tool: true, ..none }));
+    let by_chance = r#"{"rules": [{"name": "a", "when": {"client": "mallory"}, "permille": 5, "reject": {"reason": "b"}}]}"#;
+    assert_eq!(terms(by_chance, &CALL), Some(Terms { client: true, ..none }));
+    assert_eq!(terms(by_chance, &Call { client: "mallory", ..CALL }), None, "chance decides");
+    let sticky = r#"{"rules": [{"name": "a", "permille": 5, "sticky": true, "reject": {"reason": "b"}}]}"#;
+    assert_eq!(terms(sticky, &CALL), Some(Terms { affinity: true, ..none }));
+}
+
+#[test]
 fn the_self_test_passes() {
     assert_eq!(self_test(), Ok(()));
 }

@@ -150,7 +150,12 @@ impl router::Guest for Contrarian {
             "huge-why" => "x".repeat(2 << 20),
             _ => format!("{} services\n", number("services")),
         };
-        router::Decision { verdict, why, reuse: None }
+        let reuse = does("reuse").then(|| {
+            let asked = kv::add("asked", 1, 0);
+            log::emit(log::Level::Debug, &format!("{asked:?}"));
+            router::Reuse { ttl_ms: u32::MAX, vary: router::Vary::TOOL }
+        });
+        router::Decision { verdict, why, reuse }
     }
 }
 
@@ -181,10 +186,23 @@ impl planner::Guest for Contrarian {
     fn compile(
         _pool: u32,
         _service: String,
-        _members: Vec<balancer::Member>,
+        members: Vec<balancer::Member>,
         _loads: Vec<balancer::Load>,
     ) -> Option<planner::Plan> {
-        None
+        act("compile");
+        let strategy = match behaviour().as_str() {
+            "plan" => planner::Strategy::Weighted((0..members.len() as u32).collect()),
+            "plan-short" => planner::Strategy::Weighted(vec![1]),
+            "plan-nobody" => planner::Strategy::Tiers(vec![vec![77]]),
+            "plan-nowhere" => planner::Strategy::Ring(vec![(1, 77)]),
+            "plan-free" => {
+                let choice = planner::Choice { share: 1, price: f32::NAN, first: false };
+                let choices = vec![choice; members.len()];
+                planner::Strategy::TwoChoices(planner::TwoChoices { choices, failure_us: 0 })
+            }
+            _ => return None,
+        };
+        Some(planner::Plan { strategy, ttl_ms: u32::MAX, why: "planned".into() })
     }
 }
 
