@@ -27,7 +27,7 @@ use crate::mesh::memo::Memories;
 use crate::mesh::ruling::Ruling;
 use crate::plugin::{self, Plugins};
 use crate::prober::Prober;
-use crate::proxy::Proxy;
+use crate::proxy::{self, MirrorBook, Mirroring, Proxy};
 use crate::registry::{Registry, Settings};
 use crate::store::{Change, Store};
 use crate::telemetry::account::{Accountant, StatsFile, Unsaved};
@@ -107,7 +107,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
     };
     let (registry, registry_task) = Registry::restore(settings, store.clone(), kept);
     let (finished, finished_queue) = mpsc::channel(FINISHED);
-    let proxy = Arc::new(Proxy::new(registry.clone(), config.calls, config.body_bytes_max, finished));
+    let (copies, copies_queue) = mpsc::channel(proxy::COPIES_WAITING_MAX);
+    let proxy = Proxy::new(registry.clone(), config.calls, config.body_bytes_max, finished, copies);
+    let proxy = Arc::new(proxy);
     let plugins = Arc::new(open_plugins(&config, memories, rulings, events)?);
 
     let tracker = TaskTracker::new();
@@ -132,6 +134,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
         alerts: Arc::clone(&pages.alerts),
     };
     tracker.spawn(metering.run(stop.clone()));
+    let mirroring = Mirroring { proxy: Arc::clone(&proxy), queue: copies_queue, book: pages.mirrors.clone() };
+    tracker.spawn(mirroring.run(stop.clone()));
     tracker.spawn(alerting.run(stop.clone()));
     tracker.spawn(Prober::new(registry.clone(), config.probes, config.calls).run(stop.clone()));
     let accounting = CancellationToken::new();
@@ -280,6 +284,7 @@ fn pages(
         rule,
         alerts: Arc::default(),
         readings: Arc::default(),
+        mirrors: MirrorBook::default(),
         persistence: Arc::new(move || persistence.degraded()),
         search,
         started: clock::wall(),

@@ -314,10 +314,18 @@ fn bench_prints_costs_for_small_and_large_meshes() {
     let file = default_plugin(home.path(), "tag-router");
     let said = plugin(home.path(), &["bench", &file]);
     said.ended(0);
-    said.has(&["route", "3 services", "100 services", "MEDIAN", "P99", "to make and configure"]);
+    said.has(&[
+        "route",
+        "reused route",
+        "3 services",
+        "100 services",
+        "MEDIAN",
+        "P99",
+        "to make and configure",
+    ]);
 
     for (name, questions) in [
-        ("zone-balancer", vec!["pick", "pick"]),
+        ("zone-balancer", vec!["compile", "pick", "compile", "pick"]),
         ("threshold-alerts", vec!["evaluate", "evaluate"]),
         ("usage-meter", vec!["on-calls", "collect"]),
     ] {

@@ -236,7 +236,8 @@ impl Begun {
         if let Some(attempt) = self.attempt.take() {
             attempt.succeed(failure);
         }
-        if let Some(account) = self.account.take() {
+        if let Some(mut account) = self.account.take() {
+            account.answered(&whole.body);
             account.settle(if failure { Ending::ToolError } else { Ending::Ok }, whole.status, body.len());
         }
         Ok(json(whole.status, body))

@@ -28,7 +28,7 @@ use tower_service::Service as _;
 use crate::body::Body;
 use crate::edge::{Port, Surface};
 use crate::mesh::time::{Mono, Wall};
-use crate::proxy::Proxy;
+use crate::proxy::{MirrorBook, Proxy};
 use crate::registry::Registry;
 use crate::telemetry::alerts::{Alerts, PluginList};
 use crate::telemetry::meters::Readings;
@@ -70,6 +70,7 @@ pub struct Shown {
     pub rule: Rule,
     pub alerts: Alerts,
     pub readings: Readings,
+    pub mirrors: MirrorBook,
     pub persistence: Persistence,
     pub search: Search,
     pub started: Wall,

@@ -12,8 +12,10 @@ use super::Pages;
 use super::answer::{Refusal, json};
 use super::services::{Counts, condition};
 use crate::clock;
+use crate::mesh::ids::Name;
 use crate::mesh::stats::CallCounts;
 use crate::policy::status::{PluginState, PluginStatus};
+use crate::proxy::MirrorCounts;
 use crate::registry::Service;
 use crate::telemetry::account::total_messages;
 use crate::telemetry::metrics::{MEDIA_TYPE, Scrape};
@@ -153,6 +155,18 @@ struct Stats<'a> {
     counts: Counts,
     /// Calls that meters and per-tool latencies did not see; they are counted all the same.
     records_dropped: u64,
+    /// Copies of calls that routers wanted sent elsewhere as well.
+    mirrors: Vec<MirrorView>,
+    mirrors_dropped: u64,
+}
+
+#[derive(Serialize)]
+struct MirrorView {
+    service: String,
+    mirror: String,
+    same: u64,
+    different: u64,
+    failed: u64,
 }
 
 #[derive(Serialize)]
@@ -196,8 +210,15 @@ pub(super) async fn stats(State(pages): State<Pages>) -> Response {
         services,
         counts: all.into(),
         records_dropped: pages.proxy.finished_dropped(),
+        mirrors: pages.mirrors.counts().into_iter().map(mirror_view).collect(),
+        mirrors_dropped: pages.proxy.copies_dropped(),
     };
     json(StatusCode::OK, &view)
+}
+
+fn mirror_view((service, mirror, counts): (Name, Name, MirrorCounts)) -> MirrorView {
+    let MirrorCounts { same, different, failed } = counts;
+    MirrorView { service: service.to_string(), mirror: mirror.to_string(), same, different, failed }
 }
 
 #[derive(Serialize)]
@@ -246,6 +267,8 @@ pub(super) async fn metrics(State(pages): State<Pages>) -> Result<Response, Refu
         plugins: (pages.plugins)(),
         readings: pages.readings.load_full(),
         in_flight: pages.proxy.in_flight(),
+        mirrors: pages.mirrors.counts(),
+        mirrors_dropped: pages.proxy.copies_dropped(),
         persistence_degraded: (pages.persistence)().is_some(),
     };
     let text = scrape.text().map_err(|_| {

@@ -45,6 +45,17 @@ pub fn parse(kind: Kind, json: &str) -> Result<Item, serde_json::Error> {
     Ok(Item { key: key.into(), json: Arc::from(json), repeatable })
 }
 
+/// Whether a tool changes nothing: by its own word, or by the operator's when it says nothing of the kind itself.
+pub fn reads_only(tool: &Item) -> bool {
+    #[derive(Deserialize)]
+    struct Tool {
+        #[serde(default)]
+        annotations: Annotations,
+    }
+    let hints = serde_json::from_str::<Tool>(&tool.json).map(|tool| tool.annotations).unwrap_or_default();
+    hints.read_only_hint == Some(true) || (tool.repeatable && hints.idempotent_hint != Some(true))
+}
+
 /// A declaration for a tool of which only the name is known.
 pub fn named_tool(name: &str) -> Item {
     let quoted = serde_json::to_string(name).expect("a string can always be written as JSON");

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{PolicyFault, Router, Source};
-use crate::mesh::ids::Name;
+use crate::mesh::ids::{CallId, Name};
 use crate::mesh::pool::Catalog;
-use crate::mesh::verdict::{CallFacts, Decision, Refusal, Target, Verdict};
+use crate::mesh::time::{Mono, Wall};
+use crate::mesh::verdict::{CallFacts, Decision, Mirror, Refusal, Target, Verdict};
 
 /// A tool call before it was looked at: what routers see, and what they do not.
 #[derive(Clone, Debug)]
@@ -80,6 +81,48 @@ fn refuse_for_fault(by: &Arc<Source>, fault: &PolicyFault) -> Refused {
     }
 }
 
+/// A copy of a call for another service. Only a permitted call whose router asked for one makes it, and no router is
+/// asked about it.
+#[derive(Debug)]
+pub struct CallCopy {
+    service: Name,
+    tool: String,
+    method: String,
+    client: String,
+    arguments: Vec<u8>,
+    id: CallId,
+    arrived: Wall,
+    now: Mono,
+    random: u64,
+    affinity: u64,
+    size: u32,
+    time_left: Duration,
+}
+
+impl CallCopy {
+    pub fn service(&self) -> &Name {
+        &self.service
+    }
+
+    pub fn permitted(&self) -> Permitted<Call<'_>> {
+        let facts = CallFacts {
+            id: self.id,
+            arrived: self.arrived,
+            now: self.now,
+            random: self.random,
+            affinity: self.affinity,
+            service: self.service.as_str(),
+            tool: &self.tool,
+            method: &self.method,
+            client: &self.client,
+            size: self.size,
+            time_left: self.time_left,
+        };
+        let call = Call { facts, arguments: &self.arguments };
+        Permitted { call, decision: None, ruling: None }
+    }
+}
+
 impl<T> Permitted<T> {
     pub fn ruling(&self) -> Option<&Ruling> {
         self.ruling.as_ref()
@@ -94,6 +137,11 @@ impl<T> Permitted<T> {
 
     pub fn tag(&self) -> Option<&Name> {
         self.target().and_then(|target| target.tag.as_ref())
+    }
+
+    /// Where else the call goes, as far as the router is concerned.
+    pub fn mirror(&self) -> Option<&Mirror> {
+        self.target().and_then(|target| target.mirror.as_ref())
     }
 
     pub fn timeout(&self) -> Option<Duration> {
@@ -114,6 +162,25 @@ impl Permitted<Call<'_>> {
 
     pub fn arguments(&self) -> &[u8] {
         self.call.arguments
+    }
+
+    /// The copy that the router asked for; `None` when it did not.
+    pub fn copy(&self) -> Option<CallCopy> {
+        let facts = &self.call.facts;
+        Some(CallCopy {
+            service: self.mirror()?.service.clone(),
+            tool: self.tool().to_owned(),
+            method: facts.method.to_owned(),
+            client: facts.client.to_owned(),
+            arguments: self.call.arguments.to_vec(),
+            id: facts.id,
+            arrived: facts.arrived,
+            now: facts.now,
+            random: facts.random,
+            affinity: facts.affinity,
+            size: facts.size,
+            time_left: facts.time_left,
+        })
     }
 
     pub fn facts(&self) -> &CallFacts<'_> {

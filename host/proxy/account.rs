@@ -5,8 +5,10 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::StatusCode;
+use tokio::sync::oneshot;
 
 use super::failure::CallFailure;
+use super::mirror::Original;
 use super::{Books, shared};
 use crate::clock;
 use crate::mcp::envelope;
@@ -51,6 +53,9 @@ pub struct Account {
     tool: Arc<str>,
     client: Arc<str>,
     pub(super) instance: Option<Name>,
+    /// Who waits to compare a copy's answer with this call's.
+    pub(super) original: Option<oneshot::Sender<Original>>,
+    answer: Option<Bytes>,
     /// Microseconds of the last attempt.
     pub(super) attempt_us: u32,
     request_bytes: u32,
@@ -75,6 +80,8 @@ impl Account {
             tool: shared(""),
             client: shared(facts.client),
             instance: None,
+            original: None,
+            answer: None,
             attempt_us: 0,
             request_bytes: facts.size,
             response_bytes: 0,
@@ -108,6 +115,7 @@ impl Account {
         let result = match ended {
             Ok((instance, Answer::Result(result))) => {
                 self.response_bytes = u32::try_from(result.len()).unwrap_or(u32::MAX);
+                self.answered(&result);
                 if envelope::is_tool_error(&result) {
                     self.ending = Ending::ToolError;
                     Err(CallFailure::tool_error(
@@ -139,6 +147,13 @@ impl Account {
 }
 
 impl Account {
+    /// The answer, or its result, when it is there in one piece.
+    pub fn answered(&mut self, answer: &Bytes) {
+        if self.original.is_some() {
+            self.answer = Some(answer.clone());
+        }
+    }
+
     /// Closes the account of a call whose answer was passed on as it came.
     pub fn settle(mut self, ending: Ending, status: StatusCode, response_bytes: usize) {
         self.ending = ending;
@@ -160,6 +175,10 @@ impl Drop for Account {
         let core = &self.service.core;
         count(&core.counters, self.ending, self.request_bytes, self.response_bytes);
         core.latency.record(micros);
+        if let Some(original) = self.original.take() {
+            // Whoever compares may have gone with the end of the proxy.
+            original.send(Original { ending: self.ending, answer: self.answer.take() }).ok();
+        }
         self.books.report(Finished {
             id: self.id,
             at: self.at,

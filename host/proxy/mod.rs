@@ -7,6 +7,7 @@ mod account;
 mod attempt;
 mod decode;
 mod failure;
+mod mirror;
 mod pick;
 mod reply;
 
@@ -36,6 +37,7 @@ pub use account::{Account, Ending};
 pub use attempt::{Attempt, Carry, Run};
 pub use decode::read_body;
 pub use failure::CallFailure;
+pub use mirror::{Copied, MirrorBook, MirrorCounts, Mirroring, WAITING_MAX as COPIES_WAITING_MAX};
 pub use reply::{framed, json, problem};
 
 use account::Done;
@@ -58,6 +60,9 @@ pub(crate) struct Books {
     finished: mpsc::Sender<Finished>,
     /// Records that found the channel full: meters and per-tool latencies miss them, counts do not.
     dropped: AtomicU64,
+    copies: mpsc::Sender<Copied>,
+    /// Copies that found the queue full.
+    copies_dropped: AtomicU64,
     in_flight: AtomicUsize,
 }
 
@@ -67,6 +72,15 @@ impl Books {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
+
+    /// Whether the copy is on its way.
+    fn copy(&self, copied: Copied) -> bool {
+        let sent = self.copies.try_send(copied).is_ok();
+        if !sent {
+            self.copies_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        sent
+    }
 }
 
 impl Proxy {
@@ -75,10 +89,17 @@ impl Proxy {
         times: CallTimes,
         body_bytes_max: usize,
         finished: mpsc::Sender<Finished>,
+        copies: mpsc::Sender<Copied>,
     ) -> Self {
         // Seconds of the start in the upper half keep ids apart across restarts.
         let first = (clock::wall().as_millis().unsigned_abs() / 1000) << 32;
-        let books = Books { finished, dropped: AtomicU64::new(0), in_flight: AtomicUsize::new(0) };
+        let books = Books {
+            finished,
+            dropped: AtomicU64::new(0),
+            copies,
+            copies_dropped: AtomicU64::new(0),
+            in_flight: AtomicUsize::new(0),
+        };
         Self { registry, times, body_bytes_max, books: Arc::new(books), next_id: AtomicU64::new(first) }
     }
 
@@ -89,6 +110,11 @@ impl Proxy {
 
     pub fn finished_dropped(&self) -> u64 {
         self.books.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Copies of calls that were not sent, because too many waited.
+    pub fn copies_dropped(&self) -> u64 {
+        self.books.copies_dropped.load(Ordering::Relaxed)
     }
 
     pub const fn times(&self) -> &CallTimes {
@@ -219,6 +245,7 @@ impl Proxy {
         account.route_to(target.service(), permitted.tool());
 
         let time = permitted.timeout().map_or(time, |shorter| shorter.min(time));
+        account.original = self.mirror(&permitted, target.service(), time);
         let spent = clock::mono().since(asked.arrived);
         let deadline = tokio::time::Instant::now() + time.saturating_sub(spent);
         let run = Run {

@@ -12,9 +12,11 @@ use prometheus_client::registry::Registry as Scraped;
 
 use super::meters::Reading;
 use crate::mesh::breaker::BreakerState;
+use crate::mesh::ids::Name;
 use crate::mesh::observe::{Labels, MetricKind};
 use crate::mesh::stats::CallCounts;
 use crate::policy::status::{PluginState, PluginStatus};
+use crate::proxy::MirrorCounts;
 use crate::registry::Snapshot;
 
 /// The media type of [`text()`].
@@ -26,6 +28,8 @@ pub struct Scrape {
     pub plugins: Vec<PluginStatus>,
     pub readings: Arc<Vec<Reading>>,
     pub in_flight: usize,
+    pub mirrors: Vec<(Name, Name, MirrorCounts)>,
+    pub mirrors_dropped: u64,
     pub persistence_degraded: bool,
 }
 
@@ -89,8 +93,35 @@ impl Scrape {
             kind: MetricType::Gauge,
             series: vec![(Vec::new(), f64::from(u8::from(self.persistence_degraded)))],
         });
+        families.extend(self.mirror_families());
         families.extend(self.meter_families(&families));
         families
+    }
+
+    fn mirror_families(&self) -> [Family; 2] {
+        let series = self.mirrors.iter().flat_map(|(service, mirror, counts)| {
+            let outcomes =
+                [("same", counts.same), ("different", counts.different), ("failed", counts.failed)];
+            outcomes.map(|(outcome, count)| {
+                let labels =
+                    vec![label("service", service), label("mirror", mirror), label("outcome", outcome)];
+                (labels, count as f64)
+            })
+        });
+        [
+            Family {
+                name: "meshwright_mirrored_calls".to_owned(),
+                help: "Copies of calls, by how their answers compare with the originals'".to_owned(),
+                kind: MetricType::Counter,
+                series: series.collect(),
+            },
+            Family {
+                name: "meshwright_mirrored_calls_dropped".to_owned(),
+                help: "Copies of calls that were not sent, because too many waited".to_owned(),
+                kind: MetricType::Counter,
+                series: vec![(Vec::new(), self.mirrors_dropped as f64)],
+            },
+        ]
     }
 
     fn service_families(&self) -> Vec<Family> {

@@ -99,7 +99,11 @@ fn verdict(outcome: &Outcome, asked: &str) -> router::Verdict {
             tag: forward.tag.clone(),
             tool: forward.tool.clone(),
             timeout_ms: forward.timeout_ms,
-            mirror: None,
+            mirror: forward.mirror.as_ref().map(|mirror| router::Mirror {
+                service: mirror.service.clone(),
+                permille: mirror.permille,
+                any_tool: mirror.any_tool,
+            }),
         }),
         Outcome::Reject(refusal) => router::Verdict::Reject(router::Refusal {
             reason: refusal.reason.clone(),

@@ -38,6 +38,15 @@ pub struct Forward {
     pub tag: Option<String>,
     pub tool: Option<String>,
     pub timeout_ms: Option<u32>,
+    pub mirror: Option<Mirror>,
+}
+
+/// Where a copy goes, and of how many of 1,000 calls.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Mirror {
+    pub service: String,
+    pub permille: u16,
+    pub any_tool: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]

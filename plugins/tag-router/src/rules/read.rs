@@ -4,7 +4,7 @@ use meshwright_sdk::settings::{self, Fields, Issue};
 
 use super::pattern::Patterns;
 use super::share::Share;
-use super::{Forward, Outcome, Refusal, Rule, When};
+use super::{Forward, Mirror, Outcome, Refusal, Rule, When};
 
 /// The host ends every call after ten minutes.
 const TIMEOUT_MS_MAX: u32 = 600_000;
@@ -72,17 +72,25 @@ fn patterns(fields: &mut Fields<'_>, key: &'static str) -> Patterns {
 }
 
 fn forward(fields: &mut Fields<'_>) -> Forward {
-    let given = ["service", "tag", "tool", "timeout_ms"].iter().any(|key| fields.has(key));
+    let given = ["service", "tag", "tool", "timeout_ms", "mirror"].iter().any(|key| fields.has(key));
     let forward = Forward {
         service: fields.name("service"),
         tag: fields.name("tag"),
         tool: fields.text("tool"),
         timeout_ms: fields.integer("timeout_ms", 1..=TIMEOUT_MS_MAX),
+        mirror: fields.object("mirror", mirror).flatten(),
     };
     if !given {
-        fields.fault_here("This changes nothing; give `service`, `tag`, `tool` or `timeout_ms`.");
+        fields.fault_here("This changes nothing; give `service`, `tag`, `tool`, `timeout_ms` or `mirror`.");
     }
     forward
+}
+
+fn mirror(fields: &mut Fields<'_>) -> Option<Mirror> {
+    let service = fields.required("service", Fields::name);
+    let permille = fields.integer("permille", 0..=1000).and_then(|permille| permille.try_into().ok());
+    let any_tool = fields.boolean("any_tool").unwrap_or(false);
+    Some(Mirror { service: service?, permille: permille.unwrap_or(1000), any_tool })
 }
 
 fn refusal(fields: &mut Fields<'_>) -> Option<Refusal> {

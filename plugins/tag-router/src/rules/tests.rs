@@ -30,7 +30,8 @@ fn the_first_rule_that_fits_wins() {
             {"name": "second", "reject": {"reason": "no"}}
         ]}"#,
     );
-    let expected = Forward { service: None, tag: Some("eu".into()), tool: None, timeout_ms: Some(500) };
+    let tag = Some("eu".into());
+    let expected = Forward { service: None, tag, tool: None, timeout_ms: Some(500), mirror: None };
     assert_eq!(rules.decide(&CALL), Some(("rule `first`", &Outcome::Forward(expected))));
     assert_eq!(why(&rules, &Call { client: "people", ..CALL }), "rule `second`");
 }
@@ -102,7 +103,7 @@ fn each_fault_is_told_with_its_place() {
         (
             r#"{"rules": [{"name": "a", "forward": {}}]}"#,
             "/rules/0/forward",
-            "This changes nothing; give `service`, `tag`, `tool` or `timeout_ms`.",
+            "This changes nothing; give `service`, `tag`, `tool`, `timeout_ms` or `mirror`.",
         ),
         (
             r#"{"rules": [{"name": "a", "reject": {"reason": "b"}, "permille": 1001}]}"#,
