@@ -50,7 +50,8 @@ fn variable(name: &str) -> Result<String, String> {
 
 /// Not the whole of `plugins/`: components are dropped there while the program runs.
 fn watch(root: &Path) {
-    let own = ["build.rs", "wit", "Cargo.toml", "Cargo.lock", "plugins/sdk", "templates"].map(PathBuf::from);
+    let own = ["build.rs", "wit/plugin.wit", "Cargo.toml", "Cargo.lock", "plugins/sdk", "templates"]
+        .map(PathBuf::from);
     let crates = PLUGINS.map(|plugin| Path::new("plugins").join(plugin));
     for path in own.iter().chain(&crates) {
         println!("cargo::rerun-if-changed={}", root.join(path).display());

@@ -323,6 +323,18 @@ fn readmes_install_what_is_tested() {
 }
 
 #[test]
+fn the_guide_has_the_commands_of_the_readmes() {
+    let guide = fs::read_to_string(repository().join("wit/README.md")).expect("read the guide");
+    for language in ["js", "python"] {
+        for command in toolchains::commands_of(&format!("templates/{language}/router")) {
+            let command = command.replace("{{name}}", "night-watch");
+            let has = guide.lines().any(|line| line == command || line.starts_with(&format!("{command}  ")));
+            assert!(has, "the guide lacks `{command}` of {language}");
+        }
+    }
+}
+
+#[test]
 fn what_templates_and_examples_share_is_the_same_everywhere() {
     for (file, folders) in [
         ("abi.go", &["examples/read-replica-router", "templates/go/router", "templates/go/alerter"][..]),

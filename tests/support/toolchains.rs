@@ -109,6 +109,12 @@ pub fn tools_of(folder: &str) -> Vec<String> {
     tools
 }
 
+/// All that the README in `folder` says to run until the component is checked and tested.
+pub fn commands_of(folder: &str) -> Vec<String> {
+    let blocks = blocks(&read(&repository().join(folder).join("README.md")));
+    blocks[..3].concat().lines().map(str::to_owned).collect()
+}
+
 /// Every pinned tool, as `name==version` and `name@version`.
 pub fn pinned() -> Vec<String> {
     let requirements = read(&pins().join("requirements.txt"));
