@@ -26,6 +26,8 @@ pub struct CallFacts<'a> {
     pub size: u32,
     /// Time left to the caller's deadline.
     pub time_left: Duration,
+    /// JSON text of a tool call's arguments; empty for other methods.
+    pub arguments: &'a [u8],
 }
 
 /// A router's answer.

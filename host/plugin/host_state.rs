@@ -8,6 +8,7 @@ use wasmtime::{ResourceLimiter, UpdateDeadline};
 use super::clock;
 use super::engine::TICK;
 use super::kv::Kv;
+use super::pointer;
 use crate::mesh::pool::{Member, Pool};
 
 pub const LOG_LINES_PER_S: u32 = 100;
@@ -15,6 +16,10 @@ pub const LOG_LINE_BYTES_MAX: usize = 4 << 10;
 pub const TABLE_ELEMENTS_MAX: usize = 10_000;
 /// An interpreter's component holds about 50 core instances.
 const CORE_INSTANCES_MAX: usize = 128;
+/// Longer arguments are not handed over.
+const ARGUMENT_BYTES_MAX: usize = 64 << 10;
+/// Room for arguments that an instance keeps between calls.
+const ARGUMENTS_KEPT_BYTES_MAX: usize = 64 << 10;
 /// How much of a guest's standard error a fault quotes.
 const LAST_WORDS_BYTES_MAX: usize = 512;
 
@@ -87,6 +92,20 @@ pub struct HostState {
     /// The pool of the last question, kept so that asking about the same pool costs no reference count.
     pool: Option<Arc<Pool>>,
     asking: bool,
+    reading: Reading,
+    /// The arguments of the call that is being routed: a copy, since a store borrows from nobody. Its room is kept.
+    arguments: Vec<u8>,
+}
+
+/// What a guest may know of arguments.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    /// No call is being routed.
+    Nothing,
+    Allowed,
+    NotGranted,
+    /// It wanted to all the same.
+    Overstepped,
 }
 
 impl HostState {
@@ -100,6 +119,43 @@ impl HostState {
             last_words: String::new(),
             pool: None,
             asking: false,
+            reading: Reading::Nothing,
+            arguments: Vec::new(),
+        }
+    }
+
+    /// A call is being routed; `None` for its arguments when they are not for this guest.
+    pub fn routes(&mut self, arguments: Option<&[u8]>) {
+        self.arguments.clear();
+        self.reading = match arguments {
+            None => Reading::NotGranted,
+            Some(text) => {
+                self.arguments.extend_from_slice(text);
+                Reading::Allowed
+            }
+        };
+    }
+
+    /// The call is routed. Whether the guest wanted arguments that are not for it.
+    pub fn routed(&mut self) -> bool {
+        if self.arguments.capacity() > ARGUMENTS_KEPT_BYTES_MAX {
+            self.arguments = Vec::new();
+        }
+        std::mem::replace(&mut self.reading, Reading::Nothing) == Reading::Overstepped
+    }
+
+    /// The argument at that pointer, as text.
+    pub fn argument(&mut self, at: &str) -> Option<String> {
+        match self.reading {
+            Reading::Allowed => {
+                let text = pointer::at(std::str::from_utf8(&self.arguments).ok()?, at)?;
+                (text.len() <= ARGUMENT_BYTES_MAX).then(|| text.to_owned())
+            }
+            Reading::NotGranted | Reading::Overstepped => {
+                self.reading = Reading::Overstepped;
+                None
+            }
+            Reading::Nothing => None,
         }
     }
 

@@ -32,6 +32,9 @@ const HANDLES_MAX: usize = 1_024;
 /// Pools that are found to be gone are taken back so many at a time.
 const GONE_POOLS_AT_ONCE: usize = 8;
 
+const NOT_GRANTED: &str =
+    "it reads the call's arguments, and its metadata do not ask for the grant `arguments`";
+
 /// Which limits an instance lives under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -62,6 +65,8 @@ impl Class {
 pub struct Compiled {
     pub pre: InstancePre<HostState>,
     pub indices: Indices,
+    /// It was given the grant.
+    pub reads_arguments: bool,
 }
 
 impl Compiled {
@@ -82,7 +87,13 @@ impl Compiled {
             let instance = self.pre.instantiate(&mut *store)?;
             self.indices.load(store, &instance)
         })?;
-        Ok(Instance { store, guest, catalog_seen: None, pools_seen: BTreeMap::new() })
+        Ok(Instance {
+            store,
+            guest,
+            reads_arguments: self.reads_arguments,
+            catalog_seen: None,
+            pools_seen: BTreeMap::new(),
+        })
     }
 }
 
@@ -90,6 +101,7 @@ impl Compiled {
 pub struct Instance {
     store: Store<HostState>,
     guest: Guest,
+    reads_arguments: bool,
     catalog_seen: Option<u64>,
     pools_seen: BTreeMap<u32, PoolSeen>,
 }
@@ -128,7 +140,12 @@ impl Instance {
 
     pub fn route(&mut self, call: &CallFacts<'_>, catalog: &Catalog) -> Result<Decision, Fault> {
         self.tell(catalog)?;
-        sensible(self.enter(ASK_BUDGET, |guest, store| guest.route(store, call)))
+        self.store.data_mut().routes(self.reads_arguments.then_some(call.arguments));
+        let decision = sensible(self.enter(ASK_BUDGET, |guest, store| guest.route(store, call)));
+        if self.store.data_mut().routed() && decision.is_ok() {
+            return Err(Fault::Nonsense(NOT_GRANTED));
+        }
+        decision
     }
 
     /// Hands over the catalogue unless it is known.

@@ -181,11 +181,11 @@ pub fn build(runtime: &Runtime, label: &str, file: &[u8], threads: usize) -> Res
         return Err(LoadError::TooLarge);
     }
     // A parser or compiler that panics over hostile bytes must cost this file only.
-    let (compiled, made) = catch_unwind(AssertUnwindSafe(|| {
+    let (mut compiled, made) = catch_unwind(AssertUnwindSafe(|| {
         inspect(file)?;
         let (pre, made) = runtime.prepare(file, threads).map_err(not_prepared)?;
         let indices = Indices::new(&pre).map_err(|error| LoadError::Contract(human(&error.to_string())))?;
-        Ok((Arc::new(Compiled { pre, indices }), made))
+        Ok((Compiled { pre, indices, reads_arguments: false }, made))
     }))
     .unwrap_or_else(|panic| Err(LoadError::Compiler(human(&panic_text(&*panic)))))?;
     let metadata = introduce(&compiled, label)?;
@@ -200,11 +200,13 @@ pub fn build(runtime: &Runtime, label: &str, file: &[u8], threads: usize) -> Res
         .map(|name| Grant::named(name).ok_or_else(|| LoadError::UnknownGrant(human(name))))
         .collect();
     let grants = grants?;
+    // A build that asks comes into force only once it was given that.
+    compiled.reads_arguments = grants.contains(&Grant::Arguments);
     if metadata.config_schema.as_ref().is_some_and(|schema| schema.len() > SCHEMA_BYTES_MAX) {
         return Err(LoadError::Schema(format!("is larger than {} KiB", SCHEMA_BYTES_MAX >> 10)));
     }
     Ok(Build {
-        compiled,
+        compiled: Arc::new(compiled),
         name,
         version: printable(cut(&metadata.version, VERSION_BYTES_MAX)),
         summary: printable(cut(&metadata.summary, SUMMARY_BYTES_MAX)),

@@ -22,6 +22,7 @@ mod kv;
 mod load;
 mod loaded;
 mod memories;
+mod pointer;
 mod prepare;
 mod reload;
 mod repair;

@@ -20,6 +20,7 @@ use super::settings::Configuration;
 use crate::mesh::ids::Name;
 use crate::mesh::observe::{Event, Finished, Firing, MeterDescription, Point, Sample, Want};
 use crate::mesh::pool::{Catalog, Member, Pool};
+use crate::mesh::ruling::Grant;
 use crate::mesh::time::Wall;
 use crate::mesh::verdict::{CallFacts, Decision};
 use crate::policy::{Ask, PolicySet, Source};
@@ -89,6 +90,11 @@ impl Component {
 
     pub fn budgets(&self) -> Budgets {
         self.build.budgets
+    }
+
+    /// What it asks for, and is taken as given here.
+    pub fn grants(&self) -> &[Grant] {
+        &self.build.grants
     }
 
     pub fn has_config_schema(&self) -> bool {

@@ -232,6 +232,7 @@ impl Proxy {
             client: asked.client,
             size: u32::try_from(asked.size).unwrap_or(u32::MAX),
             time_left: time,
+            arguments: if asked.method == "tools/call" { asked.arguments } else { b"" },
         };
         let mut account = Account::open(&self.books, &facts, asked.arrived, found.service());
 

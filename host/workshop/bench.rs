@@ -297,6 +297,7 @@ fn call<'a>(service: &'a str, random: &mut fastrand::Rng, now: Mono) -> CallFact
         client: "measurer",
         size: 400,
         time_left: Duration::from_secs(60),
+        arguments: br#"{"path":"/a/b","limit":10}"#,
     }
 }
 

@@ -43,6 +43,8 @@ struct Plugin {
     summary: String,
     kinds: Vec<&'static str>,
     imports: Vec<String>,
+    /// What somebody has to give it.
+    grants: Vec<&'static str>,
     size_bytes: usize,
     compile_ms: f64,
     /// Of one instance, configured.
@@ -94,6 +96,7 @@ fn check(bench: &Workbench, file: &Path, config: Option<&Path>) -> Result<Plugin
         memory_bytes: in_force.memory_bytes,
         config: configuration.file().map(str::to_owned),
         config_schema: component.has_config_schema(),
+        grants: component.grants().iter().map(|grant| grant.as_str()).collect(),
         size_bytes: component.size_bytes,
         compile_ms: (component.compile_time.as_secs_f64() * 1e4).round() / 10.0,
         kinds: component.kinds,
@@ -119,6 +122,9 @@ impl Report {
                 row("kinds", &plugin.kinds.join(", "));
                 for (index, import) in plugin.imports.iter().enumerate() {
                     row(if index == 0 { "imports" } else { "" }, import);
+                }
+                if !plugin.grants.is_empty() {
+                    row("grants", &format!("{}; each build waits to be allowed", plugin.grants.join(", ")));
                 }
                 if plugin.imports.is_empty() {
                     row("imports", "nothing");

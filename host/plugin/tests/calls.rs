@@ -208,10 +208,14 @@ async fn blocking_calls_of_wasi_do_not_block_a_tokio_worker() {
 }
 
 #[test]
-fn importing_arguments_needs_no_grant_and_gives_nothing_without_one() {
-    let (bench, set) = Bench::of("route-ask-arguments");
+fn importing_arguments_needs_no_grant_but_reading_them_does() {
+    let (bench, set) = Bench::of("nothing");
     route(&set).unwrap();
     assert_eq!(bench.only().faults, 0);
+    let (bench, set) = Bench::of("route-ask-arguments");
+    route(&set).unwrap_err();
+    let fault = bench.only().last_fault.unwrap();
+    assert!(fault.contains("grant `arguments`"), "{fault}");
 }
 
 #[test]

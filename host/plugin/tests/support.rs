@@ -143,6 +143,7 @@ pub fn facts() -> CallFacts<'static> {
         client: "alice",
         size: 120,
         time_left: Duration::from_secs(60),
+        arguments: b"{}",
     }
 }
 

@@ -35,9 +35,8 @@ impl kv::Host for HostState {
 }
 
 impl arguments::Host for HostState {
-    /// Nobody has the grant yet.
-    fn at(&mut self, _pointer: String) -> Option<String> {
-        None
+    fn at(&mut self, pointer: String) -> Option<String> {
+        self.argument(&pointer)
     }
 }
 

@@ -63,6 +63,7 @@ fn reviewed(routers: &[Arc<dyn Router>]) -> Result<Permitted<Call<'static>>, Ref
         client: "",
         size: 0,
         time_left: Duration::from_secs(1),
+        arguments: b"{}",
     };
     review(routers, &Arc::default(), Call { facts, arguments: b"{}" }, |service| {
         service.as_str() != "nowhere"

@@ -15,7 +15,7 @@ use crate::mesh::observe::{Event, Finished, Sample, Want};
 use crate::mesh::pool::Catalog;
 use crate::mesh::time::{Mono, Wall};
 use crate::mesh::verdict::CallFacts;
-use crate::plugin::{Component, Fault, LoadError, Subject};
+use crate::plugin::{Component, Fault, LoadError, Subject, config_json};
 use crate::policy::Ask;
 
 /// Long after the start of the clock, so that durations before the first round can be told.
@@ -98,6 +98,8 @@ fn route(
     expected: &[DecisionExpected],
 ) -> Result<Outcome, String> {
     let mut random = fastrand::Rng::with_seed(draws.seed);
+    let arguments = config_json(call.arguments.clone())?;
+    let is_tool_call = call.method == "tools/call";
     let (mut answers, mut most) = (Vec::new(), 0);
     for id in 0..draws.times as u64 {
         let (drawn, affinity) = (random.u64(..), random.u64(..));
@@ -113,6 +115,7 @@ fn route(
             client: &call.client,
             size: call.size,
             time_left: Duration::from_millis(call.deadline_ms.into()),
+            arguments: if is_tool_call { arguments.as_bytes() } else { b"" },
         };
         let (answer, fuel) = subject.route(&facts, catalog).map_err(fault)?;
         most = most.max(fuel);

@@ -106,6 +106,8 @@ pub struct RawCall {
     /// Drawn from the seed unless given.
     pub random: Option<i64>,
     pub affinity: Option<i64>,
+    /// For routers with the grant `arguments`.
+    pub arguments: toml::Table,
 }
 
 impl Default for RawCall {
@@ -120,6 +122,7 @@ impl Default for RawCall {
             deadline_ms: 60_000,
             random: None,
             affinity: None,
+            arguments: toml::Table::new(),
         }
     }
 }

@@ -1,0 +1,74 @@
+//! Routers that read the arguments of calls, when they were given that.
+
+mod support;
+
+use support::guests::component;
+use support::raw_upstream::RawOptions;
+use support::{Client, Mesh, MeshOptions, RawUpstream, Value, json};
+
+const GRANTED: &str = "[plugins.reader]\ngrants = [\"arguments\"]\n";
+
+async fn start(config: &str, reader: Vec<u8>) -> (Mesh, RawUpstream) {
+    let plugins = vec![("reader.wasm".to_owned(), reader)];
+    let mesh = Mesh::start(MeshOptions { config: config.into(), plugins, ..MeshOptions::default() }).await;
+    let upstream = RawUpstream::start(RawOptions { sessions: false, ..RawOptions::default() }).await;
+    mesh.api.join("s", upstream.port).await;
+    (mesh, upstream)
+}
+
+/// What the router found at a pointer into the arguments, which are sent as they stand here.
+async fn at(mesh: &Mesh, pointer: &str, arguments: &str) -> Value {
+    let body = format!(
+        r#"{{"target_instance": "s", "tool_name": "act", "client": {pointer:?}, "arguments": {arguments}}}"#
+    );
+    let answer = mesh.api.post_text("/call", &body).await.ok();
+    assert_eq!(answer["routed_by"], "reader 1.0.0 #1", "{answer}");
+    answer["why"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_router_with_the_grant_reads_arguments_as_they_came() {
+    let (mesh, _upstream) = start(GRANTED, component("reader")).await;
+    let arguments = r#"{"a": {"b/c": [1.0, "x\u0041"]}, "n": 12345678901234567890, "amount": 7}"#;
+    for (pointer, text) in [
+        ("/a/b~1c/0", "1.0"),
+        ("/a/b~1c/1", r#""x\u0041""#),
+        ("/n", "12345678901234567890"),
+        ("/a/b~1c/2", "nothing"),
+        ("a", "nothing"),
+    ] {
+        assert_eq!(at(&mesh, pointer, arguments).await, text, "{pointer}");
+    }
+    assert_eq!(at(&mesh, "/long", &format!("{{\"long\": \"{}\"}}", "x".repeat(64 << 10))).await, "nothing");
+    // One call's arguments are not the next one's.
+    assert_eq!(at(&mesh, "/n", "{}").await, "nothing");
+
+    let body = json!({"target_instance": "s", "tool_name": "act", "arguments": {"amount": 101}});
+    let refused = mesh.api.post("/call", &body).await.problem(403, "policy_refused");
+    assert!(refused["detail"].as_str().expect("a detail").contains("more than 100"), "{refused}");
+    // The last of two members counts, as for most who read it.
+    let twice = r#"{"target_instance": "s", "tool_name": "act", "arguments": {"amount": 1, "amount": 101}}"#;
+    mesh.api.post_text("/call", twice).await.problem(403, "policy_refused");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_of_mcp_clients_are_read_too() {
+    let (mesh, _upstream) = start(GRANTED, component("reader")).await;
+    let client = Client::modern(&mesh.mcp);
+    client.call("s__act", json!({"amount": 1})).await.expect("it passes");
+    let refused = client.call("s__act", json!({"amount": 1e3})).await.expect_err("it is refused");
+    assert!(refused.to_string().contains("more than 100"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reading_without_the_grant_is_a_fault_that_names_it() {
+    let mut reader = component("reader");
+    let place = reader.windows(8).position(|window| window == b"grants =").expect("its metadata");
+    reader[place..place + 6].copy_from_slice(b"grantz");
+    let (mesh, _upstream) = start("", reader).await;
+    let answer = mesh.api.call("s", "act", json!({"amount": 101})).await.ok();
+    assert_eq!(answer.get("routed_by"), None, "the call goes on without it: {answer}");
+    let plugin = mesh.api.plugin("reader").await.expect("listed");
+    assert_eq!((&plugin["state"], &plugin["faults"]), (&json!("loaded"), &json!(1)), "{plugin}");
+    assert!(plugin["last_fault"].as_str().expect("a fault").contains("grant `arguments`"), "{plugin}");
+}
