@@ -25,6 +25,7 @@ use crate::endpoint::Endpoint;
 use crate::http::{NotRuled, Pages, Rule, Search, SearchFailed, Shown, own_tools, surface};
 use crate::mesh::memo::Memories;
 use crate::mesh::ruling::Ruling;
+use crate::mesh::story::Recording;
 use crate::plugin::{self, Plugins};
 use crate::prober::Prober;
 use crate::proxy::{self, MirrorBook, Mirroring, Proxy};
@@ -33,6 +34,7 @@ use crate::store::{Change, Store};
 use crate::telemetry::account::{Accountant, StatsFile, Unsaved};
 use crate::telemetry::alerts::Alerting;
 use crate::telemetry::events::EventLog;
+use crate::telemetry::journal::Journal;
 use crate::telemetry::meters::Metering;
 use crate::worker;
 use tasks::AskedToLook;
@@ -110,7 +112,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let (copies, copies_queue) = mpsc::channel(proxy::COPIES_WAITING_MAX);
     let proxy = Proxy::new(registry.clone(), config.calls, config.body_bytes_max, finished, copies);
     let proxy = Arc::new(proxy);
-    let plugins = Arc::new(open_plugins(&config, memories, rulings, events)?);
+    let journal: Arc<Journal> = Arc::default();
+    let recorder = recorder(&journal, &registry);
+    let plugins = Arc::new(open_plugins(&config, memories, rulings, events, recorder)?);
 
     let tracker = TaskTracker::new();
     let stop = CancellationToken::new();
@@ -120,12 +124,13 @@ async fn run(config: Config) -> anyhow::Result<()> {
 
     let event_log = EventLog::default();
     tracker.spawn(event_log.clone().run(events_queue, stop.clone()));
-    let pages = pages(&config, &registry, &proxy, &plugins, &store, look);
+    let pages = pages(&config, &registry, &proxy, &plugins, &journal, &store, look);
     let metering = Metering {
         registry: registry.clone(),
         proxy: Arc::clone(&proxy),
         calls: finished_queue,
         readings: Arc::clone(&pages.readings),
+        journal,
     };
     let alerting = Alerting {
         registry: registry.clone(),
@@ -227,6 +232,7 @@ fn open_plugins(
     memories: Memories,
     rulings: Vec<Ruling>,
     events: mpsc::Sender<crate::mesh::observe::Event>,
+    recorder: plugin::Recorder,
 ) -> anyhow::Result<Plugins> {
     let configured = config.plugins.iter().map(|(name, plugin)| {
         let plugin = plugin::PluginConfig {
@@ -246,6 +252,7 @@ fn open_plugins(
         data: Some(config.data_dir.clone()),
         memories,
         rulings,
+        recorder: Some(recorder),
     };
     let sink = move |event| {
         if events.try_send(event).is_err() {
@@ -257,11 +264,25 @@ fn open_plugins(
     Ok(Plugins::new(settings, Arc::new(sink))?)
 }
 
+/// What happened lately, for builds that are about to come into force.
+fn recorder(journal: &Arc<Journal>, registry: &Registry) -> plugin::Recorder {
+    let (journal, registry) = (Arc::clone(journal), registry.clone());
+    Arc::new(move || {
+        let snapshot = registry.snapshot();
+        Recording {
+            calls: journal.recorded(plugin::REPLAYED_CALLS_MAX),
+            catalog: Arc::clone(&snapshot.catalog),
+            pools: snapshot.services().iter().map(|service| Arc::clone(&service.pool)).collect(),
+        }
+    })
+}
+
 fn pages(
     config: &Config,
     registry: &Registry,
     proxy: &Arc<Proxy>,
     plugins: &Arc<Plugins>,
+    journal: &Arc<Journal>,
     store: &Store,
     look: AskedToLook,
 ) -> Pages {
@@ -285,6 +306,7 @@ fn pages(
         alerts: Arc::default(),
         readings: Arc::default(),
         mirrors: MirrorBook::default(),
+        journal: Arc::clone(journal),
         persistence: Arc::new(move || persistence.degraded()),
         search,
         started: clock::wall(),

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::Overrides;
 use crate::plugin::Limits;
-use crate::workshop::Tool;
+use crate::workshop::{Tool, WhyArgs};
 
 /// A mesh proxy for MCP servers whose policies are WebAssembly components.
 #[derive(Debug, Parser)]
@@ -27,6 +27,8 @@ pub enum Command {
     /// Tools for authors of plugins.
     #[command(subcommand)]
     Plugin(Tool),
+    /// Explains one call: what was asked, which plugin decided, why, and which instance was picked by whom.
+    Why(WhyArgs),
     /// Compiles the component on standard input within limits; for the program itself.
     #[command(hide = true)]
     CompilePlugin {

@@ -23,6 +23,10 @@ fn main() -> ExitCode {
             app::log_to_stderr(QUIET);
             workshop::run(tool)
         }
+        Command::Why(args) => {
+            app::log_to_stderr(QUIET);
+            workshop::explain_call(&args)
+        }
         Command::CompilePlugin { limits, counting } => compile_plugin(limits.into(), counting),
         Command::CheckConfiguration(limits) => check_configuration(limits.into()),
     }

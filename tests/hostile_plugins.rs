@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -85,10 +86,12 @@ async fn bystanders_are_not_slowed_by(doing: &str) {
     // A noisy machine gets several chances; a plugin that really gets in the way fails all of them.
     for attempt in 0..5 {
         let (mesh, _upstreams) = scene().await;
-        drop_in(&mesh.plugins_dir(), "bad.wasm", &misbehaver_only("nothing", "bad", "1.0.0", "act"));
-        in_force(&mesh.api, "bad", "1.0.0").await;
+        drop_in(&mesh.plugins_dir(), "calm.wasm", &misbehaver_only("nothing", "calm", "1.0.0", "act"));
+        in_force(&mesh.api, "calm", "1.0.0").await;
         let nuisance = Nuisance::start(&mesh.api);
         let before = p99(&mesh.api).await;
+        // Of another name: a new build of the same plugin would be asked about the recorded calls, and refused.
+        fs::remove_file(mesh.plugins_dir().join("calm.wasm")).expect("take the calm one away");
         drop_in(&mesh.plugins_dir(), "bad.wasm", &misbehaver_only(doing, "bad", "1.1.0", "act"));
         in_force(&mesh.api, "bad", "1.1.0").await;
         let after = p99(&mesh.api).await;

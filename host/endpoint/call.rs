@@ -22,7 +22,7 @@ use crate::mcp::hints::Hints;
 use crate::mcp::message::{Message, Text};
 use crate::mcp::own::{OwnCall, OwnTool};
 use crate::mcp::turn;
-use crate::proxy::{Account, Asked, Attempt, CallFailure, Ending, Run};
+use crate::proxy::{self, Account, Asked, Attempt, CallFailure, Ending, Run};
 use crate::upstream::{Reply, SendError};
 
 /// What a request without arguments asks with.
@@ -53,7 +53,7 @@ impl Endpoint {
             Ok(entered) => entered,
             Err(failure) => return failure.respond(received.id).map(Body::Ready),
         };
-        match self.begin(received, message, session, &wanted).await {
+        let response = match self.begin(received, message, session, &wanted).await {
             Ok(begun) => match begun.at_once() {
                 Ok(response) => response,
                 Err(begun) => {
@@ -70,7 +70,8 @@ impl Endpoint {
                 self.gone(session)
             }
             Err(failure) => json(StatusCode::OK, failed(received.id, id, &failure)),
-        }
+        };
+        proxy::named(response, received.id)
     }
 
     /// The client's session cannot go on: it is told to begin anew.

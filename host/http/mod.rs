@@ -4,8 +4,10 @@
 //! store: what it shows of them is handed in.
 
 mod answer;
+mod calls;
 mod own_tools;
 mod plugins;
+mod recorded;
 mod registration;
 mod services;
 mod status;
@@ -31,6 +33,7 @@ use crate::mesh::time::{Mono, Wall};
 use crate::proxy::{MirrorBook, Proxy};
 use crate::registry::Registry;
 use crate::telemetry::alerts::{Alerts, PluginList};
+use crate::telemetry::journal::Journal;
 use crate::telemetry::meters::Readings;
 use answer::Refusal;
 pub use own_tools::own_tools;
@@ -71,6 +74,7 @@ pub struct Shown {
     pub alerts: Alerts,
     pub readings: Readings,
     pub mirrors: MirrorBook,
+    pub journal: Arc<Journal>,
     pub persistence: Persistence,
     pub search: Search,
     pub started: Wall,
@@ -117,6 +121,8 @@ pub fn surface(pages: Pages) -> Surface {
         .route("/api/v1/plugins/{name}/grants", post(plugins::grants))
         .route("/api/v1/plugins/{name}/enabled", post(plugins::enabled))
         .route("/api/v1/alerts", get(status::alerts))
+        .route("/api/v1/calls", get(calls::list))
+        .route("/api/v1/calls/{call_id}", get(calls::one))
         .route("/metrics", get(status::metrics))
         .route("/livez", get(status::livez))
         .route("/readyz", get(status::readyz))

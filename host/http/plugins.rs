@@ -16,7 +16,7 @@ use super::answer::{Refusal, json, read};
 use crate::clock;
 use crate::mesh::ids::Name;
 use crate::mesh::ruling::{self, Grant, Ruling};
-use crate::policy::status::{PendingBuild, PluginStatus};
+use crate::policy::status::{PendingBuild, PluginStatus, Replay};
 
 const GRANTS_EXAMPLE: &str =
     r#"send {"sha256": "…", "grants": ["arguments"]}, as `pending` of `GET /plugins` has them"#;
@@ -64,6 +64,8 @@ struct PluginView {
     grants: Vec<&'static str>,
     refused: Option<RefusedView>,
     pending: Option<PendingView>,
+    /// What became of recorded calls before it took the place of another build.
+    replay: Option<ReplayView>,
     panels: Vec<PanelView>,
 }
 
@@ -80,6 +82,43 @@ struct PendingView {
     version: String,
     grants: Vec<&'static str>,
     reason: String,
+}
+
+#[derive(Serialize)]
+struct ReplayView {
+    compared: usize,
+    changed: usize,
+    examples: Vec<ReplayExampleView>,
+    p99_us: f64,
+    p99_us_before: f64,
+}
+
+#[derive(Serialize)]
+struct ReplayExampleView {
+    call_id: String,
+    service: String,
+    tool: String,
+    before: String,
+    after: String,
+}
+
+impl From<&Replay> for ReplayView {
+    fn from(replay: &Replay) -> Self {
+        let examples = replay.examples.iter().map(|example| ReplayExampleView {
+            call_id: example.call.to_string(),
+            service: example.service.clone(),
+            tool: example.tool.clone(),
+            before: example.before.clone(),
+            after: example.after.clone(),
+        });
+        Self {
+            compared: replay.compared,
+            changed: replay.changed,
+            examples: examples.collect(),
+            p99_us: replay.p99_us,
+            p99_us_before: replay.p99_us_before,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -132,6 +171,7 @@ impl From<PluginStatus> for PluginView {
                 reason: build.reason,
                 at: clock::iso(build.at),
             }),
+            replay: plugin.replay.as_deref().map(ReplayView::from),
             panels: plugin
                 .panels
                 .into_iter()

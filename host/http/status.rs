@@ -42,6 +42,8 @@ pub(super) async fn index() -> Response {
         "GET /stats",
         "GET /plugins",
         "GET /api/v1/alerts",
+        "GET /api/v1/calls",
+        "GET /api/v1/calls/{call_id}",
         "GET /metrics",
         "GET /livez",
         "GET /readyz",

@@ -21,5 +21,6 @@ pub mod retry;
 pub mod reuse;
 pub mod ruling;
 pub mod stats;
+pub mod story;
 pub mod time;
 pub mod verdict;

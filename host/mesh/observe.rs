@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::ids::{CallId, Name};
+use super::story::Story;
 use super::time::Wall;
 
 /// One call that is over, whatever its end.
@@ -22,6 +23,7 @@ pub struct Finished {
     pub status: u16,
     pub request_bytes: u32,
     pub response_bytes: u32,
+    pub story: Story,
 }
 
 /// Something that happened to the mesh, for alerters and people.

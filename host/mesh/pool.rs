@@ -91,6 +91,20 @@ impl Live {
     }
 }
 
+impl Live {
+    /// The figures as they are now, which do not change any more.
+    fn frozen(&self) -> Self {
+        Self {
+            in_flight: AtomicU32::new(self.in_flight()),
+            ewma_us: AtomicU32::new(self.ewma_us()),
+            ewma_at: AtomicU64::new(self.ewma_at.load(Ordering::Relaxed)),
+            success_permille: AtomicU32::new(self.success_permille()),
+            score: AtomicU8::new(self.score()),
+            share_permille: AtomicU32::new(self.share_permille()),
+        }
+    }
+}
+
 /// A call that an instance is working on; dropping it counts the call out.
 #[derive(Debug)]
 pub struct InFlight(Arc<Live>);
@@ -128,6 +142,18 @@ pub struct Pool {
 impl Pool {
     pub fn member(&self, slot: Slot) -> Option<&Member> {
         self.members.iter().find(|member| member.slot == slot)
+    }
+
+    /// The pool with its figures as they are now.
+    pub fn frozen(&self) -> Self {
+        let frozen = |member: &Member| Member { live: Arc::new(member.live.frozen()), ..member.clone() };
+        Self {
+            id: self.id,
+            version: self.version,
+            service: self.service.clone(),
+            members: self.members.iter().map(frozen).collect(),
+            loads_version: Arc::new(AtomicU64::new(self.loads_version.load(Ordering::Relaxed))),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is asked of policies, and what they may answer.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,17 @@ pub struct CallFacts<'a> {
     pub arguments: &'a [u8],
 }
 
+/// Which build of which policy decided: what answers, logs and listings show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    pub name: Name,
+    pub version: String,
+    /// Grows each time the plugin is replaced; 0 for native policies.
+    pub generation: u64,
+    /// SHA-256 of the component.
+    pub component: [u8; 32],
+}
+
 /// A router's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -46,6 +58,35 @@ pub struct Target {
     pub tool: Option<String>,
     pub timeout: Option<Duration>,
     pub mirror: Option<Mirror>,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pass => f.write_str("pass"),
+            Self::Forward(target) => write!(f, "forward to {target}"),
+            Self::Reject(refusal) => write!(f, "reject: {}", refusal.reason),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.service.as_str())?;
+        if let Some(tag) = &self.tag {
+            write!(f, ", tag {tag}")?;
+        }
+        if let Some(tool) = &self.tool {
+            write!(f, ", tool {tool}")?;
+        }
+        if let Some(timeout) = &self.timeout {
+            write!(f, ", within {} ms", timeout.as_millis())?;
+        }
+        if let Some(mirror) = &self.mirror {
+            write!(f, ", {} of 1000 also to {}", mirror.permille, mirror.service)?;
+        }
+        Ok(())
+    }
 }
 
 /// Where a copy of a call goes, and of how many of 1,000.

@@ -99,10 +99,12 @@ pub struct HostState {
 
 /// What a guest may know of arguments.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Reading {
+pub enum Reading {
     /// No call is being routed.
     Nothing,
     Allowed,
+    /// It has looked at some.
+    Used,
     NotGranted,
     /// It wanted to all the same.
     Overstepped,
@@ -136,18 +138,19 @@ impl HostState {
         };
     }
 
-    /// The call is routed. Whether the guest wanted arguments that are not for it.
-    pub fn routed(&mut self) -> bool {
+    /// The call is routed. What the guest did about its arguments.
+    pub fn routed(&mut self) -> Reading {
         if self.arguments.capacity() > ARGUMENTS_KEPT_BYTES_MAX {
             self.arguments = Vec::new();
         }
-        std::mem::replace(&mut self.reading, Reading::Nothing) == Reading::Overstepped
+        std::mem::replace(&mut self.reading, Reading::Nothing)
     }
 
     /// The argument at that pointer, as text.
     pub fn argument(&mut self, at: &str) -> Option<String> {
         match self.reading {
-            Reading::Allowed => {
+            Reading::Allowed | Reading::Used => {
+                self.reading = Reading::Used;
                 let text = pointer::at(std::str::from_utf8(&self.arguments).ok()?, at)?;
                 (text.len() <= ARGUMENT_BYTES_MAX).then(|| text.to_owned())
             }

@@ -12,7 +12,7 @@ use wasmtime::{Store, Trap};
 
 use super::engine::Running;
 use super::fault::Fault;
-use super::host_state::{HostState, Shared, Stopwatch};
+use super::host_state::{HostState, Reading, Shared, Stopwatch};
 use super::v0_1::{Answer, Guest, Indices, Issue};
 use crate::mesh::ids::Name;
 use crate::mesh::pool::{Catalog, Pool};
@@ -142,10 +142,12 @@ impl Instance {
         self.tell(catalog)?;
         self.store.data_mut().routes(self.reads_arguments.then_some(call.arguments));
         let decision = sensible(self.enter(ASK_BUDGET, |guest, store| guest.route(store, call)));
-        if self.store.data_mut().routed() && decision.is_ok() {
-            return Err(Fault::Nonsense(NOT_GRANTED));
+        match self.store.data_mut().routed() {
+            Reading::Overstepped => decision.and(Err(Fault::Nonsense(NOT_GRANTED))),
+            // Another call with the same names may have other arguments.
+            Reading::Used => decision.map(|decision| Decision { reuse: None, ..decision }),
+            Reading::Allowed | Reading::NotGranted | Reading::Nothing => decision,
         }
-        decision
     }
 
     /// Hands over the catalogue unless it is known.

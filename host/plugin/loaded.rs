@@ -39,12 +39,28 @@ impl Plugin {
         Self { source, health, refuses_on_fault, compiled, shared, config_json }
     }
 
+    pub fn kinds(&self) -> Vec<&'static str> {
+        self.compiled.indices.kinds()
+    }
+
+    /// A fresh instance, configured, that shares no memory with the others: what it does leaves no trace.
+    ///
+    /// # Errors
+    /// Any fault; nothing has been accounted for.
+    pub fn apart(&self, class: Class) -> Result<Box<Instance>, Fault> {
+        self.instance_with(class, Shared::new(self.source.name.as_str()))
+    }
+
     /// A fresh instance, configured.
     ///
     /// # Errors
     /// Any fault; nothing has been accounted for.
     pub fn instance(&self, class: Class) -> Result<Box<Instance>, Fault> {
-        let mut instance = Box::new(self.compiled.instantiate(class, Arc::clone(&self.shared))?);
+        self.instance_with(class, Arc::clone(&self.shared))
+    }
+
+    fn instance_with(&self, class: Class, shared: Arc<Shared>) -> Result<Box<Instance>, Fault> {
+        let mut instance = Box::new(self.compiled.instantiate(class, shared)?);
         instance.configure(&self.config_json)?.map_err(|_| Fault::Configuration)?;
         Ok(instance)
     }

@@ -26,6 +26,7 @@ mod pointer;
 mod prepare;
 mod reload;
 mod repair;
+mod replay;
 mod round;
 mod router;
 mod rulings;
@@ -51,12 +52,14 @@ pub use self::fault::Fault;
 pub use self::hot::set_worker;
 pub use self::load::{Budgets, LoadError};
 pub use self::reload::Plugins;
+pub use self::replay::CALLS_MAX as REPLAYED_CALLS_MAX;
 pub use self::settings::Configuration;
 pub use self::watch::{WatchError, Watcher};
 pub use self::workbench::{Component, Counted, Subject, Workbench, config_json, read_component, read_config};
 use crate::mesh::memo::Memories;
 use crate::mesh::observe::Event;
 use crate::mesh::ruling::{Grant, Ruling};
+use crate::mesh::story::Recording;
 
 /// The default plugins, as the build script made them: name and component.
 mod embedded {
@@ -66,6 +69,9 @@ mod embedded {
 /// Where `plugin_loaded`, `plugin_refused`, `plugin_pending`, `plugin_quarantined` and `plugin_removed` go. Called from data-path
 /// workers too, so it must not wait.
 pub type EventSink = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// Where the calls come from that a new build is asked about before it comes into force.
+pub type Recorder = Arc<dyn Fn() -> Recording + Send + Sync>;
 
 #[derive(Default)]
 pub struct Settings {
@@ -82,6 +88,8 @@ pub struct Settings {
     pub memories: Memories,
     /// What operators decided while the run before lasted.
     pub rulings: Vec<Ruling>,
+    /// Without one, builds come into force without being asked about earlier calls.
+    pub recorder: Option<Recorder>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,14 +12,14 @@ use super::memories::Memories;
 use super::repair::Repair;
 use super::round::{Candidate, Round};
 use super::rulings::{Rulings, Terms};
-use super::{EventSink, PluginConfig, Settings, clock, embedded};
+use super::{EventSink, PluginConfig, Recorder, Settings, clock, embedded};
 use crate::mesh::ids::Name;
 use crate::mesh::memo::MemoChange;
 use crate::mesh::observe::Event;
 use crate::mesh::ruling::{Grant, Ruling};
 use crate::mesh::time::Wall;
 use crate::policy::PolicySet;
-use crate::policy::status::{Made, PendingBuild, PluginState, PluginStatus, RefusedBuild};
+use crate::policy::status::{Made, PendingBuild, PluginState, PluginStatus, RefusedBuild, Replay};
 
 pub type Embedded = &'static [(&'static str, &'static [u8])];
 
@@ -40,6 +40,7 @@ pub struct Reloader {
     pub repair: Repair,
     pub workers: usize,
     pub events: EventSink,
+    pub recorder: Option<Recorder>,
     pub in_force: BTreeMap<Name, Entry>,
     pub memory: super::round::Memory,
     pub memories: Arc<Memories>,
@@ -67,6 +68,7 @@ pub struct Entry {
     pub refused: Option<RefusedBuild>,
     pub pending: Option<PendingBuild>,
     pub grants: Vec<Grant>,
+    pub replay: Option<Arc<Replay>>,
 }
 
 #[derive(Default)]
@@ -103,6 +105,7 @@ impl Plugins {
             repair: Repair::start().map_err(EngineError::Thread)?,
             workers: settings.workers,
             events,
+            recorder: settings.recorder,
             in_force: BTreeMap::new(),
             memory: super::round::Memory::default(),
             memories: Arc::clone(&memories),
@@ -272,6 +275,7 @@ impl Entry {
             refused: self.refused.clone(),
             pending: self.pending.clone(),
             grants: self.grants.clone(),
+            replay: self.replay.clone(),
             panels: self.loaded.panels.clone(),
             ..PluginStatus::idle(plugin.source.name.as_str().to_owned(), self.file.clone(), state, reason)
         }

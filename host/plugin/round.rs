@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,12 +13,13 @@ use super::load::{self, Build, LoadError};
 use super::loaded::{Loaded, Plugin};
 use super::prepare::{self, Wanted};
 use super::reload::{Entry, Reloader};
+use super::replay;
 use super::rulings::Terms;
 use super::settings::{Configuration, Origin};
 use crate::mesh::ids::Name;
 use crate::mesh::ruling::{self, Grant};
 use crate::policy::Source;
-use crate::policy::status::{PendingBuild, PluginState, PluginStatus, RefusedBuild};
+use crate::policy::status::{PendingBuild, PluginState, PluginStatus, RefusedBuild, Replay};
 
 const ORDER: i32 = 100;
 const ORDER_EMBEDDED: i32 = 1000;
@@ -216,12 +218,13 @@ impl Round<'_> {
             Some(file) => file.configuration.as_ref(),
         };
         let warmed = match configuration {
-            Ok(configuration) => self.warm(&build, configuration, refuses),
+            Ok(configuration) => self.warm(&build, component, configuration, refuses),
             Err(error) => Err((error.to_string(), true)),
         };
         match warmed {
-            Ok(loaded) => Ok(Entry {
+            Ok((loaded, replay)) => Ok(Entry {
                 loaded,
+                replay,
                 file: candidate.file.clone(),
                 summary: build.summary.clone(),
                 component,
@@ -290,14 +293,16 @@ impl Round<'_> {
     fn warm(
         &mut self,
         build: &Build,
+        component: Sha,
         configuration: &Configuration,
         refuses: bool,
-    ) -> Result<Loaded, (String, bool)> {
-        let Reloader { memory, memories, events, workers, repair, runtime, .. } = &mut *self.reloader;
+    ) -> Result<(Loaded, Option<Arc<Replay>>), (String, bool)> {
+        let Reloader { memory, memories, events, workers, repair, runtime, recorder, in_force, .. } =
+            &mut *self.reloader;
         let config_json = configuration.json.clone();
         let generation = memory.generations.get(&build.name).map_or(1, |before| before + 1);
-        let source =
-            Arc::new(Source { name: build.name.clone(), version: build.version.clone(), generation });
+        let (name, version) = (build.name.clone(), build.version.clone());
+        let source = Arc::new(Source { name, version, generation, component });
         let shared = memories.of(&build.name, clock::wall());
         let health = super::fault::Health::new(build.name.clone(), Arc::clone(events));
         let plugin = Plugin::new(source, health, build, shared, config_json, refuses);
@@ -305,8 +310,15 @@ impl Round<'_> {
             .and_then(|()| Loaded::warm(plugin, *workers, repair))
             .map_err(|error| error.about(&configuration.origin))
             .map_err(|error| (error.to_string(), error.is_final()))?;
+        let replay = match (in_force.get(&build.name), recorder) {
+            (Some(before), Some(record)) => {
+                replay::replay(&before.loaded.plugin, &loaded.plugin, build.budgets, &record())
+                    .map_err(|setback| (setback.to_string(), setback.is_final()))?
+            }
+            _ => None,
+        };
         memory.generations.insert(build.name.clone(), generation);
-        Ok(loaded)
+        Ok((loaded, replay.map(Arc::new)))
     }
 
     fn greet(&self, entry: &Entry) {
@@ -314,10 +326,15 @@ impl Round<'_> {
         let (from, kinds) = (describe(entry.file.as_deref()), entry.loaded.kinds.join(", "));
         let generation = source.generation;
         tracing::info!(plugin = %source.name, version = %source.version, generation, %kinds, %from, "plugin loaded");
-        let detail = format!(
+        let mut detail = format!(
             "plugin `{}` {} is in force: generation {generation}, from {from}",
             source.name, source.version
         );
+        if let Some(Replay { compared, changed, p99_us, p99_us_before, .. }) = entry.replay.as_deref() {
+            tracing::info!(plugin = %source.name, generation, compared, changed, p99_us, p99_us_before, "recorded calls replayed");
+            // Writing to a string cannot fail.
+            write!(detail, "; it decides {changed} of the last {compared} calls otherwise").ok();
+        }
         self.reloader.announce("plugin_loaded", detail);
     }
 

@@ -2,4 +2,5 @@
 
 mod calls;
 mod files;
+mod replay;
 mod support;

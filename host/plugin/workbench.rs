@@ -72,6 +72,7 @@ pub struct Component {
     pub kinds: Vec<&'static str>,
     pub size_bytes: usize,
     pub compile_time: Duration,
+    sha256: [u8; 32],
     build: Build,
 }
 
@@ -157,7 +158,14 @@ impl Workbench {
         let threads = thread::available_parallelism().map_or(1, NonZero::get);
         let build = load::build(&self.runtime, label, file, threads)?;
         let (kinds, compile_time) = (build.compiled.indices.kinds(), build.made.took);
-        Ok(Component { imports: inspect(file)?, kinds, size_bytes: file.len(), compile_time, build })
+        Ok(Component {
+            imports: inspect(file)?,
+            kinds,
+            size_bytes: file.len(),
+            compile_time,
+            sha256: folder::sha256(file),
+            build,
+        })
     }
 
     /// The rest of it, as for a proxy with one worker.
@@ -174,7 +182,8 @@ impl Workbench {
         load::check_configuration(&self.runtime, &component.build, &config_json).map_err(placed)?;
         let name = component.name().clone();
         let version = component.version().to_owned();
-        let source = Arc::new(Source { name: name.clone(), version, generation: 1 });
+        let source =
+            Arc::new(Source { name: name.clone(), version, generation: 1, component: component.sha256 });
         let shared = Shared::new(name.as_str());
         let health = Health::new(name, Arc::new(|_| {}));
         let plugin = Plugin::new(source, health, &component.build, shared, config_json, false);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{PolicyFault, Router, Source};
 use crate::mesh::ids::{CallId, Name};
 use crate::mesh::pool::Catalog;
+use crate::mesh::story::{Fate, Opinion, Opinions};
 use crate::mesh::time::{Mono, Wall};
 use crate::mesh::verdict::{CallFacts, Decision, Mirror, Refusal, Target, Verdict};
 
@@ -41,7 +42,7 @@ pub struct Refused {
 }
 
 /// Asks the routers in order; the first verdict other than `Pass` holds. A router that faults is passed over, or
-/// refuses the call when it is set to. A target that does not exist is no verdict.
+/// refuses the call when it is set to. A target that does not exist is no verdict. What each one said goes into `opinions`.
 ///
 /// # Errors
 /// The refusal, with who refused.
@@ -49,22 +50,37 @@ pub fn review<'a>(
     routers: &[Arc<dyn Router>],
     catalog: &Arc<Catalog>,
     call: Call<'a>,
+    opinions: &mut Opinions,
     exists: impl Fn(&Name) -> bool,
 ) -> Result<Permitted<Call<'a>>, Refused> {
     for router in routers {
         let decision = match router.route(&call.facts, catalog) {
             Ok(decision) => decision,
-            Err(fault) if router.refuses_on_fault() => return Err(refuse_for_fault(router.source(), &fault)),
-            Err(_) => continue,
+            Err(fault) => {
+                let refuses = router.refuses_on_fault();
+                let fate = if refuses { Fate::Holds } else { Fate::Faulted };
+                opinions.add(Opinion { by: Arc::clone(router.source()), decision: None, fate });
+                if refuses {
+                    return Err(refuse_for_fault(router.source(), &fault));
+                }
+                continue;
+            }
         };
+        let fate = match &decision.verdict {
+            Verdict::Pass => Fate::Passed,
+            Verdict::Forward(target) if !exists(&target.service) => Fate::Overruled,
+            Verdict::Forward(_) | Verdict::Reject(_) => Fate::Holds,
+        };
+        let by = Arc::clone(router.source());
+        opinions.add(Opinion { by, decision: Some(Arc::clone(&decision)), fate });
         let ruling = || Ruling { by: Arc::clone(router.source()), why: Arc::clone(&decision.why) };
         match &decision.verdict {
             Verdict::Pass => {}
-            Verdict::Forward(target) if exists(&target.service) => {
+            Verdict::Forward(target) if fate == Fate::Overruled => router.overruled(&target.service),
+            Verdict::Forward(_) => {
                 let ruling = Some(ruling());
                 return Ok(Permitted { call, decision: Some(decision), ruling });
             }
-            Verdict::Forward(target) => router.overruled(&target.service),
             Verdict::Reject(refusal) => return Err(Refused { refusal: refusal.clone(), ruling: ruling() }),
         }
     }
@@ -117,6 +133,7 @@ impl CallCopy {
             client: &self.client,
             size: self.size,
             time_left: self.time_left,
+            arguments: &self.arguments,
         };
         let call = Call { facts, arguments: &self.arguments };
         Permitted { call, decision: None, ruling: None }

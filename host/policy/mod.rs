@@ -10,6 +10,7 @@ pub mod status;
 use std::sync::Arc;
 
 pub use self::planned::Planned;
+pub use crate::mesh::verdict::Source;
 use thiserror::Error;
 
 use crate::mesh::ids::{Name, Slot};
@@ -18,15 +19,6 @@ use crate::mesh::plan::Plan;
 use crate::mesh::pool::{Catalog, Pool};
 use crate::mesh::time::{Mono, Wall};
 use crate::mesh::verdict::{CallFacts, Decision};
-
-/// Which build of which policy decided: what answers, logs and listings show.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
-    pub name: Name,
-    pub version: String,
-    /// Grows each time the plugin is replaced; 0 for native policies.
-    pub generation: u64,
-}
 
 /// A policy that gave no usable answer. It has been counted where it happened; the call goes on without it.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -76,6 +68,10 @@ pub trait Balancer: Send + Sync {
     /// # Errors
     /// The fault, already accounted for by the implementation.
     fn pick(&self, pool: &Arc<Pool>, ask: Ask) -> Result<Option<Slot>, PolicyFault>;
+    /// What the plan of a pool says of itself, for those that follow plans.
+    fn why(&self, _pool: &Pool, _now: Mono) -> Option<Arc<str>> {
+        None
+    }
     /// Told when `pick`'s slot cannot take the call: it does not exist, or is not available or excluded. The next
     /// balancer is asked.
     fn overruled(&self, slot: Slot, exists: bool);

@@ -106,6 +106,11 @@ impl Balancer for Planned {
         Ok(slot)
     }
 
+    fn why(&self, pool: &Pool, now: Mono) -> Option<Arc<str>> {
+        let plans = self.plans.load();
+        plans.get(&pool.id)?.holds(pool, now).map(|plan| Arc::clone(&plan.why))
+    }
+
     /// The instance became unavailable just now: the next balancer is asked, and the next plan knows.
     fn overruled(&self, _: Slot, _: bool) {}
 }

@@ -1,8 +1,10 @@
 //! What is known about each plugin, for listings, metrics and the page.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::mesh::ids::CallId;
 use crate::mesh::observe::Panel;
 use crate::mesh::ruling::Grant;
 use crate::mesh::time::Wall;
@@ -80,6 +82,30 @@ pub struct PendingBuild {
     pub reason: String,
 }
 
+/// What a build would have answered to the calls before it, beside what the build before it would have.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Replay {
+    pub compared: usize,
+    /// Of these, how many it decided otherwise.
+    pub changed: usize,
+    /// Some of them.
+    pub examples: Vec<ReplayExample>,
+    /// 99th percentile of an answer's processor time, in microseconds.
+    pub p99_us: f64,
+    /// That of the build before.
+    pub p99_us_before: f64,
+}
+
+/// A call that two builds decide differently.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplayExample {
+    pub call: CallId,
+    pub service: String,
+    pub tool: String,
+    pub before: String,
+    pub after: String,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct PluginStatus {
     /// The plugin's name; the file's, when it never said its own.
@@ -122,6 +148,8 @@ pub struct PluginStatus {
     pub pending: Option<PendingBuild>,
     /// What it was given.
     pub grants: Vec<Grant>,
+    /// What was found before it took the place of the build before it.
+    pub replay: Option<Arc<Replay>>,
     /// What a meter wants to be shown; indices refer to its metrics.
     pub panels: Vec<Panel>,
 }
@@ -153,6 +181,7 @@ impl PluginStatus {
             refused: None,
             pending: None,
             grants: Vec::new(),
+            replay: None,
             panels: Vec::new(),
         }
     }

@@ -16,11 +16,12 @@ use crate::mesh::ids::{CallId, Name};
 use crate::mesh::observe::Finished;
 use crate::mesh::offer::Kind;
 use crate::mesh::stats::CallCounters;
+use crate::mesh::story::{Opinions, Story, Tried, TriedEnd};
 use crate::mesh::time::{Mono, Wall};
 use crate::mesh::verdict::CallFacts;
 use crate::policy::chain::{Call, Permitted, Refused, Ruling};
-use crate::registry::Service;
-use crate::upstream::Answer;
+use crate::registry::{Found, Service};
+use crate::upstream::{Answer, SendError};
 
 /// Status in the records of a call whose caller went away.
 const CLIENT_CLOSED: u16 = 499;
@@ -52,25 +53,25 @@ pub struct Account {
     service: Arc<Service>,
     tool: Arc<str>,
     client: Arc<str>,
-    pub(super) instance: Option<Name>,
+    instance: Option<Name>,
     /// Who waits to compare a copy's answer with this call's.
     pub(super) original: Option<oneshot::Sender<Original>>,
     answer: Option<Bytes>,
     /// Microseconds of the last attempt.
-    pub(super) attempt_us: u32,
+    attempt_us: u32,
     request_bytes: u32,
     response_bytes: u32,
     status: u16,
     ending: Ending,
+    story: Story,
 }
 
 impl Account {
-    pub(super) fn open(
-        books: &Arc<Books>,
-        facts: &CallFacts<'_>,
-        arrived: Mono,
-        service: &Arc<Service>,
-    ) -> Self {
+    pub(super) fn open(books: &Arc<Books>, facts: &CallFacts<'_>, arrived: Mono, found: Found<'_>) -> Self {
+        let (service, target) = match found {
+            Found::Service(service) => (service, &service.name),
+            Found::Instance(service, instance) => (service, instance.name()),
+        };
         let mut account = Self {
             books: Arc::clone(books),
             id: facts.id,
@@ -87,9 +88,29 @@ impl Account {
             response_bytes: 0,
             status: CLIENT_CLOSED,
             ending: Ending::Failed,
+            story: Story::default(),
         };
         account.route_to(service, facts.tool);
+        account.story = Story::begin(facts, target.clone(), Arc::clone(&account.tool));
         account
+    }
+
+    /// Where what the routers say is written down.
+    pub(super) fn opinions(&mut self) -> &mut Opinions {
+        &mut self.story.opinions
+    }
+
+    pub(super) fn begin_attempt(&mut self, tried: Tried) {
+        self.instance = Some(tried.instance.clone());
+        self.story.try_again(tried);
+    }
+
+    pub(super) fn end_attempt(&mut self, us: u32, error: Option<&SendError>) {
+        self.attempt_us = us;
+        if let Some(tried) = self.story.last() {
+            tried.us = us;
+            tried.end = error.map_or(TriedEnd::Answered, |error| TriedEnd::Failed(error.failure()));
+        }
     }
 
     pub(super) fn route_to(&mut self, service: &Arc<Service>, tool: &str) {
@@ -179,6 +200,8 @@ impl Drop for Account {
             // Whoever compares may have gone with the end of the proxy.
             original.send(Original { ending: self.ending, answer: self.answer.take() }).ok();
         }
+        let mut story = std::mem::take(&mut self.story);
+        story.pool = Some(Arc::clone(&self.service.pool));
         self.books.report(Finished {
             id: self.id,
             at: self.at,
@@ -191,6 +214,7 @@ impl Drop for Account {
             status: self.status,
             request_bytes: self.request_bytes,
             response_bytes: self.response_bytes,
+            story,
         });
     }
 }

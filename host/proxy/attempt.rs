@@ -13,6 +13,7 @@ use crate::mesh::offer::Kind;
 use crate::mesh::pool::InFlight;
 use crate::mesh::retry::{self, Failure};
 use crate::mesh::stats::CallCounters;
+use crate::mesh::story::{Figures, Picker, RIVALS_MAX, Tried, TriedEnd};
 use crate::mesh::time::Mono;
 use crate::policy::chain::{Call, Permitted};
 use crate::registry::{Found, Instance, Snapshot};
@@ -81,10 +82,10 @@ impl Run<'_> {
                 return Err(self.give_up(last, attempts, unsure));
             };
             attempts += 1;
-            account.instance = Some(picked.instance.name().clone());
+            account.begin_attempt(picked.told());
             let attempt = Attempt::begin(picked.instance, picked.trial);
             let ended = carry.carry(picked.instance).await;
-            account.attempt_us = attempt.micros();
+            account.end_attempt(attempt.micros(), ended.as_ref().err());
             let error = match ended {
                 Ok(answer) => return Ok((attempt, answer)),
                 Err(error) => error,
@@ -118,10 +119,18 @@ impl Run<'_> {
         account: &mut Account,
         carry: &C,
     ) -> Result<(Attempt, C::Answer), CallFailure> {
-        account.instance = Some(instance.name().clone());
+        account.begin_attempt(Tried {
+            instance: instance.name().clone(),
+            by: Picker::Session,
+            figures: Figures::of(&instance.core.live),
+            candidates: 1,
+            rivals: [None; RIVALS_MAX],
+            us: 0,
+            end: TriedEnd::Left,
+        });
         let attempt = Attempt::begin(instance, false);
         let ended = carry.carry(instance).await;
-        account.attempt_us = attempt.micros();
+        account.end_attempt(attempt.micros(), ended.as_ref().err());
         match ended {
             Ok(answer) => Ok((attempt, answer)),
             Err(error) => {

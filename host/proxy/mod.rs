@@ -38,7 +38,7 @@ pub use attempt::{Attempt, Carry, Run};
 pub use decode::read_body;
 pub use failure::CallFailure;
 pub use mirror::{Copied, MirrorBook, MirrorCounts, Mirroring, WAITING_MAX as COPIES_WAITING_MAX};
-pub use reply::{framed, json, problem};
+pub use reply::{framed, json, named, problem};
 
 use account::Done;
 use decode::CallBody;
@@ -129,7 +129,8 @@ impl Proxy {
     pub async fn call(&self, request: Request<Incoming>) -> Response<ReplyBody> {
         let arrived = clock::mono();
         let id = self.next_id();
-        self.answer(id, arrived, request).await.unwrap_or_else(|failure| failure.respond(id))
+        let answered = self.answer(id, arrived, request).await;
+        reply::named(answered.unwrap_or_else(|failure| failure.respond(id)), id)
     }
 
     async fn answer(
@@ -234,11 +235,12 @@ impl Proxy {
             time_left: time,
             arguments: if asked.method == "tools/call" { asked.arguments } else { b"" },
         };
-        let mut account = Account::open(&self.books, &facts, asked.arrived, found.service());
+        let mut account = Account::open(&self.books, &facts, asked.arrived, found);
 
         let call = Call { facts, arguments: asked.arguments };
         let exists = |name: &Name| snapshot.find(name.as_str()).is_some();
-        let permitted = match chain::review(&snapshot.policies.routers, &snapshot.catalog, call, exists) {
+        let (routers, catalog) = (&snapshot.policies.routers, &snapshot.catalog);
+        let permitted = match chain::review(routers, catalog, call, account.opinions(), exists) {
             Ok(permitted) => permitted,
             Err(refused) => return Err(account.refuse(refused)),
         };

@@ -8,6 +8,7 @@ use crate::mesh::balance;
 use crate::mesh::breaker::Admission;
 use crate::mesh::ids::{Name, Slot};
 use crate::mesh::pool::Member;
+use crate::mesh::story::{Figures, Picker, RIVALS_MAX, Rival, Tried, TriedEnd};
 use crate::mesh::time::Mono;
 use crate::policy::{Ask, PolicySet};
 use crate::registry::{Found, Instance, Service};
@@ -49,6 +50,24 @@ pub(super) struct Picked<'a> {
     pub instance: &'a Arc<Instance>,
     /// The call is the one trial of a breaker that is half open.
     pub trial: bool,
+    by: Picker,
+    candidates: u32,
+    rivals: [Option<Rival>; RIVALS_MAX],
+}
+
+impl Picked<'_> {
+    /// What is written down of the attempt that begins now.
+    pub(super) fn told(&self) -> Tried {
+        Tried {
+            instance: self.instance.name().clone(),
+            by: self.by.clone(),
+            figures: Figures::of(&self.instance.core.live),
+            candidates: self.candidates,
+            rivals: self.rivals,
+            us: 0,
+            end: TriedEnd::Left,
+        }
+    }
 }
 
 impl<'a> Question<'a> {
@@ -56,39 +75,71 @@ impl<'a> Question<'a> {
     /// overruled when all that is left is behind open ones: at most half of a pool may be ejected.
     pub(super) fn pick(&self, tried: &Excluded, now: Mono) -> Option<Picked<'a>> {
         let mut excluded = Excluded { low: tried.low, high: tried.high.clone() };
-        while let Some(instance) = self.choose(&excluded, now) {
+        while let Some((instance, by)) = self.choose(&excluded, now) {
             match instance.core.guard.admits(now) {
-                Admission::Yes => return Some(Picked { instance, trial: false }),
-                Admission::Trial => return Some(Picked { instance, trial: true }),
+                Admission::Yes => return Some(self.picked(instance, false, by, &excluded)),
+                Admission::Trial => return Some(self.picked(instance, true, by, &excluded)),
                 Admission::No => excluded.add(instance.slot),
             }
         }
-        self.choose(tried, now).map(|instance| Picked { instance, trial: false })
+        self.choose(tried, now).map(|(instance, by)| self.picked(instance, false, by, tried))
     }
 
-    fn choose(&self, excluded: &Excluded, now: Mono) -> Option<&'a Arc<Instance>> {
+    /// With those that could have been picked as well.
+    fn picked(
+        &self,
+        instance: &'a Arc<Instance>,
+        trial: bool,
+        by: Picker,
+        excluded: &Excluded,
+    ) -> Picked<'a> {
+        let (mut candidates, mut rivals, mut known) = (0, [None; RIVALS_MAX], 0);
+        match self.target {
+            Found::Instance(..) => candidates = 1,
+            Found::Service(service) => {
+                let panics = service.core.panics.load(Ordering::Relaxed) || by == Picker::Panic;
+                for other in &service.instances {
+                    let figures = Figures::of(&other.core.live);
+                    let usable = self.qualifies(other, excluded) && (panics || figures.share_permille > 0);
+                    candidates += u32::from(usable);
+                    if usable && known < RIVALS_MAX && other.slot != instance.slot {
+                        rivals[known] = Some(Rival { slot: other.slot, figures });
+                        known += 1;
+                    }
+                }
+            }
+        }
+        Picked { instance, trial, by, candidates, rivals }
+    }
+
+    fn qualifies(&self, instance: &Instance, excluded: &Excluded) -> bool {
+        instance.is_routable()
+            && !excluded.has(instance.slot)
+            && self.tag.is_none_or(|tag| instance.spec.tags.contains(tag))
+    }
+
+    fn choose(&self, excluded: &Excluded, now: Mono) -> Option<(&'a Arc<Instance>, Picker)> {
         let service = match self.target {
             Found::Service(service) => service,
             Found::Instance(_, instance) => {
                 let usable = instance.is_routable() && !excluded.has(instance.slot);
-                return usable.then_some(instance);
+                return usable.then_some((instance, Picker::Caller));
             }
         };
         let panics = service.core.panics.load(Ordering::Relaxed);
         let random = fastrand::u64(..);
-        let qualifies = |instance: &Instance| {
-            instance.is_routable()
-                && !excluded.has(instance.slot)
-                && self.tag.is_none_or(|tag| instance.spec.tags.contains(tag))
-        };
-        if let Some(instance) = self.ask_balancers(service, (random, now), &qualifies, panics) {
-            return Some(instance);
+        let qualifies = |instance: &Instance| self.qualifies(instance, excluded);
+        if let Some(picked) = self.ask_balancers(service, (random, now), &qualifies, panics) {
+            return Some(picked);
         }
         let not_this =
             |member: &Member| service.instance(member.slot).is_none_or(|instance| !qualifies(instance));
         let slot = if panics { None } else { balance::pick(&service.pool, not_this, random) };
-        let slot = slot.or_else(|| balance::pick_panic(&service.pool, not_this, random))?;
-        service.instance(slot)
+        let (slot, by) = match slot {
+            Some(slot) => (slot, Picker::Native),
+            None => (balance::pick_panic(&service.pool, not_this, random)?, Picker::Panic),
+        };
+        service.instance(slot).map(|instance| (instance, by))
     }
 
     fn ask_balancers(
@@ -97,7 +148,7 @@ impl<'a> Question<'a> {
         (random, now): (u64, Mono),
         qualifies: &impl Fn(&Instance) -> bool,
         panics: bool,
-    ) -> Option<&'a Arc<Instance>> {
+    ) -> Option<(&'a Arc<Instance>, Picker)> {
         if self.policies.balancers.is_empty() {
             return None;
         }
@@ -111,7 +162,11 @@ impl<'a> Question<'a> {
             let Ok(Some(slot)) = balancer.pick(&service.pool, ask) else { continue };
             let instance = service.instance(slot);
             match instance.filter(|instance| usable(instance)) {
-                Some(instance) => return Some(instance),
+                Some(instance) => {
+                    let by = Arc::clone(balancer.source());
+                    let why = balancer.why(&service.pool, now);
+                    return Some((instance, Picker::Plugin { by, why }));
+                }
                 None => balancer.overruled(slot, instance.is_some()),
             }
         }

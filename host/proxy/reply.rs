@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 
 use super::account::Done;
 use crate::body::ReplyBody;
@@ -10,6 +10,8 @@ use crate::mcp::envelope::put_string;
 use crate::mesh::ids::CallId;
 use crate::policy::Source;
 use crate::problem::Problem;
+
+const CALL_ID: HeaderName = HeaderName::from_static("meshwright-call-id");
 
 /// Results up to this size are copied behind their head, so that both leave in one write.
 const COPY_BYTES_MAX: usize = 16 << 10;
@@ -49,6 +51,15 @@ pub fn framed(mut head: BytesMut, middle: &Bytes, end: &'static [u8]) -> Respons
         [head.freeze(), middle.clone(), Bytes::from_static(end)]
     };
     json(StatusCode::OK, ReplyBody::from(chunks))
+}
+
+/// With the call's id in a header, for callers that see no more of the answer than what the tool said.
+pub fn named<B>(mut response: Response<B>, id: CallId) -> Response<B> {
+    let mut digits = BytesMut::with_capacity(16);
+    put_hex(&mut digits, id.0);
+    let value = HeaderValue::from_maybe_shared(digits.freeze()).expect("hexadecimal digits");
+    response.headers_mut().insert(CALL_ID, value);
+    response
 }
 
 pub fn json(status: StatusCode, body: impl Into<ReplyBody>) -> Response<ReplyBody> {

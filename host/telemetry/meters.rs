@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::journal::Journal;
 use super::tool_latency::ToolLatencies;
 use crate::clock;
 use crate::mesh::ids::Name;
@@ -41,6 +42,7 @@ pub struct Metering {
     pub proxy: Arc<Proxy>,
     pub calls: mpsc::Receiver<Finished>,
     pub readings: Readings,
+    pub journal: Arc<Journal>,
 }
 
 impl Metering {
@@ -59,6 +61,7 @@ impl Metering {
                 _ = looks.tick() => {
                     while let Ok(call) = self.calls.try_recv() {
                         latencies.note(&call);
+                        self.journal.note(&call);
                         if batch.len() < BATCH_MAX { batch.push(call) } else { overflow += 1 }
                     }
                 }

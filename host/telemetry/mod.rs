@@ -6,6 +6,7 @@
 pub mod account;
 pub mod alerts;
 pub mod events;
+pub mod journal;
 pub mod meters;
 pub mod metrics;
 pub mod series;

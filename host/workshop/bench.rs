@@ -12,6 +12,7 @@ use super::{Verdict, WorkshopError, explain, print, print_json, text};
 use crate::mesh::ids::{CallId, Name, PoolId, Slot};
 use crate::mesh::observe::{Finished, Sample};
 use crate::mesh::pool::{Catalog, CatalogService, Live, Member, Pool};
+use crate::mesh::story::Story;
 use crate::mesh::time::{Mono, Wall};
 use crate::mesh::verdict::CallFacts;
 use crate::plugin::{Component, LoadError, Workbench, read_config};
@@ -350,5 +351,6 @@ fn finished(index: usize) -> Finished {
         status: if index.is_multiple_of(50) { 502 } else { 200 },
         request_bytes: 400,
         response_bytes: 2_000,
+        story: Story::default(),
     }
 }

@@ -1,18 +1,20 @@
-//! Tools for the authors of plugins and those who run them, behind `meshwright plugin`. They print what they find on
-//! standard output and answer with an exit code.
+//! Tools for the authors of plugins and those who run them, behind `meshwright plugin`, and `meshwright why`. They
+//! print what they find on standard output and answer with an exit code.
 //!
 //! Knows the plugin room's workbench, the policies' traits and the domain. Must not know a running proxy from
-//! within: `ls`, `allow`, `enable` and `disable` ask one over HTTP, all others work without one.
+//! within: `ls`, `allow`, `enable`, `disable`, `replay` and `why` ask one over HTTP, all others work without one.
 
 mod bench;
 mod check;
 mod explain;
 mod listing;
+mod replay;
 mod ruling;
 mod running;
 mod scaffold;
 mod scenario;
 mod text;
+mod why;
 
 use std::io::Write as _;
 use std::path::Path;
@@ -21,6 +23,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use thiserror::Error;
 
+pub use self::why::Args as WhyArgs;
 use crate::plugin::{EngineError, LoadError, read_component};
 
 #[derive(Clone, Debug, Subcommand)]
@@ -33,6 +36,8 @@ pub enum Tool {
     Bench(bench::Args),
     /// Writes a project that builds a plugin
     New(scaffold::Args),
+    /// Asks a router about the calls that a running proxy has recorded, and says what would change
+    Replay(replay::Args),
     /// Lists the plugins of a running proxy
     Ls(listing::Args),
     /// Gives a plugin of a running proxy what its new build asks for
@@ -66,6 +71,8 @@ enum WorkshopError {
     #[error(transparent)]
     Scaffold(#[from] scaffold::ScaffoldError),
     #[error(transparent)]
+    Replay(#[from] replay::ReplayError),
+    #[error(transparent)]
     Running(#[from] running::RunningError),
     #[error(transparent)]
     Ruling(#[from] ruling::RulingError),
@@ -82,11 +89,21 @@ pub fn run(tool: Tool) -> ExitCode {
         Tool::Test(args) => scenario::run(&args),
         Tool::Bench(args) => bench::run(&args),
         Tool::New(args) => scaffold::run(&args),
+        Tool::Replay(args) => replay::run(&args),
         Tool::Ls(args) => listing::run(&args),
         Tool::Allow(args) => ruling::allow(&args),
         Tool::Enable(args) => ruling::switch(&args, true),
         Tool::Disable(args) => ruling::switch(&args, false),
     };
+    exit(ended)
+}
+
+/// `meshwright why`.
+pub fn explain_call(args: &WhyArgs) -> ExitCode {
+    exit(why::run(args))
+}
+
+fn exit(ended: Result<Verdict, WorkshopError>) -> ExitCode {
     match ended {
         Ok(Verdict::Good) => ExitCode::SUCCESS,
         Ok(Verdict::Bad) => ExitCode::FAILURE,
@@ -96,9 +113,9 @@ pub fn run(tool: Tool) -> ExitCode {
                 WorkshopError::Running(running::RunningError::Unreachable { .. }) => {
                     ExitCode::from(UNREACHABLE)
                 }
-                WorkshopError::Scaffold(_) | WorkshopError::Ruling(ruling::RulingError::NobodyToAsk) => {
-                    ExitCode::from(USAGE)
-                }
+                WorkshopError::Scaffold(_)
+                | WorkshopError::Replay(_)
+                | WorkshopError::Ruling(ruling::RulingError::NobodyToAsk) => ExitCode::from(USAGE),
                 _ => ExitCode::FAILURE,
             }
         }

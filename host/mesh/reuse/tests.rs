@@ -18,6 +18,7 @@ fn call<'a>(service: &'a str, tool: &'a str, client: &'a str, at_s: u64) -> Call
         client,
         size: 10,
         time_left: Duration::from_secs(1),
+        arguments: b"{}",
     }
 }
 

@@ -8,6 +8,7 @@ use super::support::{Bench, ask, catalog, facts, guest, name, pool, until};
 use crate::mesh::ids::Slot;
 use crate::mesh::observe::{Finished, Sample};
 use crate::mesh::pool::Pool;
+use crate::mesh::story::Story;
 use crate::mesh::time::{Mono, Wall};
 use crate::mesh::verdict::{CallFacts, Decision, Verdict};
 use crate::plugin::set_worker;
@@ -69,6 +70,7 @@ fn finished() -> Finished {
         status: 200,
         request_bytes: 1,
         response_bytes: 1,
+        story: Story::default(),
     }
 }
 

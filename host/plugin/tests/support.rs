@@ -12,7 +12,7 @@ use crate::mesh::observe::Event;
 use crate::mesh::pool::{Catalog, CatalogService, Live, Member, Pool};
 use crate::mesh::time::{Mono, Wall};
 use crate::mesh::verdict::CallFacts;
-use crate::plugin::{PluginConfig, Plugins, Settings};
+use crate::plugin::{PluginConfig, Plugins, Recorder, Settings};
 use crate::policy::status::PluginStatus;
 use crate::policy::{Ask, PolicySet};
 
@@ -77,12 +77,21 @@ impl Bench {
     }
 
     pub fn with(workers: usize, embedded: &'static [(&'static str, &'static [u8])]) -> Self {
+        Self::of_settings(Settings { workers, ..Settings::default() }, embedded)
+    }
+
+    fn of_settings(settings: Settings, embedded: &'static [(&'static str, &'static [u8])]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let events: Arc<Mutex<Vec<Event>>> = Arc::default();
         let sink = Arc::clone(&events);
-        let settings = Settings { folder: Some(folder.path().into()), workers, ..Settings::default() };
+        let settings = Settings { folder: Some(folder.path().into()), ..settings };
         let sink = Arc::new(move |event| sink.lock().unwrap().push(event));
         Self { folder, plugins: Plugins::with_embedded(settings, sink, embedded).unwrap(), events }
+    }
+
+    /// With calls that new builds are asked about.
+    pub fn recorded(recorder: Recorder) -> Self {
+        Self::of_settings(Settings { workers: 2, recorder: Some(recorder), ..Settings::default() }, &[])
     }
 
     /// With one file, `guest.wasm`, already in force.

@@ -30,7 +30,8 @@ fn name(text: &str) -> Name {
 }
 
 fn router(who: &str, answer: Result<Verdict, PolicyFault>, strict: bool) -> Arc<dyn Router> {
-    let source = Arc::new(Source { name: name(who), version: "1".to_owned(), generation: 3 });
+    let source =
+        Arc::new(Source { name: name(who), version: "1".to_owned(), generation: 3, component: [0; 32] });
     let answer = answer
         .map(|verdict| Arc::new(Decision { verdict, why: format!("{who} says so").into(), reuse: None }));
     Arc::new(Fixed { source, answer, strict })
@@ -50,7 +51,13 @@ fn reject() -> Verdict {
     Verdict::Reject(Refusal { reason: "no".to_owned(), retry_after: None })
 }
 
+type Said = Vec<(String, Fate)>;
+
 fn reviewed(routers: &[Arc<dyn Router>]) -> Result<Permitted<Call<'static>>, Refused> {
+    heard(routers).0
+}
+
+fn heard(routers: &[Arc<dyn Router>]) -> (Result<Permitted<Call<'static>>, Refused>, Said) {
     let facts = CallFacts {
         id: CallId(1),
         arrived: Wall::from_millis(0),
@@ -65,9 +72,13 @@ fn reviewed(routers: &[Arc<dyn Router>]) -> Result<Permitted<Call<'static>>, Ref
         time_left: Duration::from_secs(1),
         arguments: b"{}",
     };
-    review(routers, &Arc::default(), Call { facts, arguments: b"{}" }, |service| {
-        service.as_str() != "nowhere"
-    })
+    let mut opinions = Opinions::default();
+    let reviewed =
+        review(routers, &Arc::default(), Call { facts, arguments: b"{}" }, &mut opinions, |service| {
+            service.as_str() != "nowhere"
+        });
+    let said: Vec<_> = opinions.iter().map(|opinion| (opinion.by.name.to_string(), opinion.fate)).collect();
+    (reviewed, said)
 }
 
 #[test]
@@ -102,4 +113,20 @@ fn a_target_that_does_not_exist_is_no_verdict() {
     let permitted =
         reviewed(&[router("a", Ok(forward("nowhere")), false), router("b", Ok(forward("x")), false)]);
     assert_eq!(permitted.expect("the next router decides").service(), "x");
+}
+
+#[test]
+fn what_each_router_said_is_written_down() {
+    let routers = [
+        router("a", Ok(Verdict::Pass), false),
+        router("b", Err(PolicyFault::Trap(name("b"))), false),
+        router("c", Ok(forward("nowhere")), false),
+        router("d", Ok(forward("x")), false),
+        router("e", Ok(reject()), false),
+    ];
+    let wanted = [("a", Fate::Passed), ("b", Fate::Faulted), ("c", Fate::Overruled), ("d", Fate::Holds)];
+    assert_eq!(heard(&routers).1, wanted.map(|(who, fate)| (who.to_owned(), fate)));
+    let strict =
+        [router("a", Err(PolicyFault::Trap(name("a"))), true), router("b", Ok(Verdict::Pass), false)];
+    assert_eq!(heard(&strict).1, [("a".to_owned(), Fate::Holds)], "its fault decided the call");
 }

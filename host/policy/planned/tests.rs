@@ -33,7 +33,8 @@ fn weighted(weights: &[u32]) -> Plan {
 }
 
 fn planned(plan: Plan) -> (Arc<Scripted>, Arc<Planned>) {
-    let source = Arc::new(Source { name: name("p"), version: "1".to_owned(), generation: 1 });
+    let source =
+        Arc::new(Source { name: name("p"), version: "1".to_owned(), generation: 1, component: [0; 32] });
     let scripted = Scripted { source, answer: Mutex::new(Ok(Some(plan))), asked: AtomicU64::new(0) };
     let scripted = Arc::new(scripted);
     (Arc::clone(&scripted), Planned::new(scripted))

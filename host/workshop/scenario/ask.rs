@@ -13,6 +13,7 @@ use crate::mesh::alert::{Alert, AlertBook};
 use crate::mesh::ids::{CallId, Name};
 use crate::mesh::observe::{Event, Finished, Sample, Want};
 use crate::mesh::pool::Catalog;
+use crate::mesh::story::Story;
 use crate::mesh::time::{Mono, Wall};
 use crate::mesh::verdict::CallFacts;
 use crate::plugin::{Component, Fault, LoadError, Subject, config_json};
@@ -260,5 +261,6 @@ fn finished(raw: &RawFinished) -> Result<Finished, String> {
         status: raw.status.unwrap_or(200),
         request_bytes: raw.request_bytes,
         response_bytes: raw.response_bytes,
+        story: Story::default(),
     })
 }

@@ -53,6 +53,12 @@ fn act(function: &str) {
                 hoard.push(vec![1; 1 << 20]);
             }
         }),
+        Some("dawdle") => {
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_millis(2) {
+                black_box(0);
+            }
+        }
         Some("sleep") => std::thread::sleep(Duration::from_secs(10)),
         Some("exit") => std::process::exit(3),
         Some("use-wasi") => use_wasi(),

@@ -1,0 +1,255 @@
+//! Before a build takes the place of another, both are asked again what was asked lately: what would change, and
+//! what would it cost? Beside the data path, with instances that share no memory with those in force.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+use super::clock;
+use super::fault::Fault;
+use super::instance::{Class, Instance};
+use super::load::Budgets;
+use super::loaded::Plugin;
+use crate::mesh::ids::{CallId, Name, Slot};
+use crate::mesh::pool::{Member, Pool};
+use crate::mesh::story::{RecordedCall, Recording};
+use crate::mesh::verdict::Verdict;
+use crate::policy::Ask;
+use crate::policy::status::{Replay, ReplayExample};
+
+/// Calls that are asked about again.
+pub const CALLS_MAX: usize = 1_000;
+/// For both builds together.
+const TIME_MAX: Duration = Duration::from_secs(2);
+const EXAMPLES_MAX: usize = 5;
+/// What 99 of 100 answers may take when the plugin promises nothing else, in microseconds.
+const BUDGET_US: f64 = 1_000.0;
+/// Of fewer answers the slowest says nothing about the build.
+const JUDGED_FROM: usize = 100;
+/// Answers before the first one that is measured: a fresh instance touches its memory for the first time.
+const WARM_UP: usize = 20;
+
+/// What speaks against a build that answered calls which are over.
+#[derive(Debug, Error)]
+pub enum Setback {
+    #[error("asked again about the recorded call {call} (`{tool}` of `{service}`): {fault}")]
+    Fault { call: CallId, service: Name, tool: String, fault: Fault },
+    #[error(
+        "over its budget: 99 of 100 answers of `{question}` about {count} recorded calls took up to {p99_us:.0} µs, \
+         and {budget_us:.0} µs are allowed"
+    )]
+    OverBudget { question: &'static str, count: usize, p99_us: f64, budget_us: f64 },
+}
+
+impl Setback {
+    /// Whether the same build would fail again, as far as anyone can know.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Fault { fault, .. } => fault.by_guest(),
+            Self::OverBudget { .. } => true,
+        }
+    }
+}
+
+/// Asks `before` and `after`, in turn, about each recorded call. `None` when there is nothing that both could be
+/// asked.
+///
+/// # Errors
+/// `after` faulted, or is too slow for `budgets`.
+pub fn replay(
+    before: &Plugin,
+    after: &Plugin,
+    budgets: Budgets,
+    recording: &Recording,
+) -> Result<Option<Replay>, Setback> {
+    let kinds = after.kinds();
+    let mut pair = Pair { before, after, ends: Instant::now() + TIME_MAX, report: Replay::default() };
+    let mut asked = false;
+    if kinds.contains(&"router") {
+        asked |= pair.routes(recording, budgets.route_us.unwrap_or(BUDGET_US))?;
+    }
+    if kinds.contains(&"balancer") {
+        asked |= pair.picks(recording, budgets.pick_us.unwrap_or(BUDGET_US))?;
+    }
+    Ok(asked.then_some(pair.report))
+}
+
+/// Two builds and what was found of them.
+struct Pair<'a> {
+    before: &'a Plugin,
+    after: &'a Plugin,
+    ends: Instant,
+    report: Replay,
+}
+
+/// The instances and the times of one question.
+struct Sides {
+    old: Option<Box<Instance>>,
+    new: Box<Instance>,
+    old_us: Vec<f64>,
+    new_us: Vec<f64>,
+}
+
+impl Pair<'_> {
+    fn sides(&self, call: &RecordedCall) -> Result<Sides, Setback> {
+        let new = self.after.apart(Class::Hot).map_err(|fault| setback(call, fault))?;
+        // The build in force may have come to its end; then the new one is asked alone.
+        let old = self.before.apart(Class::Hot).ok();
+        Ok(Sides { old, new, old_us: Vec::new(), new_us: Vec::new() })
+    }
+
+    fn routes(&mut self, recording: &Recording, budget_us: f64) -> Result<bool, Setback> {
+        let was_router = self.before.kinds().contains(&"router");
+        let Some((first, _)) = recording.calls.first() else { return Ok(false) };
+        let mut sides = self.sides(first)?;
+        let catalog = &recording.catalog;
+        if let Some(old) = sides.old.as_mut().filter(|_| was_router) {
+            old.tell(catalog).ok();
+        }
+        sides.new.tell(catalog).map_err(|fault| setback(first, fault))?;
+        for (call, _) in &recording.calls {
+            if Instant::now() >= self.ends {
+                break;
+            }
+            let facts = call.facts(clock::now());
+            let after = match timed(&mut sides.new_us, || sides.new.route(&facts, catalog)) {
+                Ok(decision) => decision.verdict,
+                Err(fault) if fault.by_guest() => return Err(setback(call, fault)),
+                Err(_) => continue,
+            };
+            let before = if was_router {
+                match sides.ask_old(|old| old.route(&facts, catalog)) {
+                    Some(Ok(decision)) => decision.verdict.to_string(),
+                    Some(Err(fault)) => fault.to_string(),
+                    None => continue,
+                }
+            } else {
+                Verdict::Pass.to_string()
+            };
+            self.compare(call, before, after.to_string());
+        }
+        self.judge("route", &mut sides, budget_us)?;
+        Ok(true)
+    }
+
+    fn picks(&mut self, recording: &Recording, budget_us: f64) -> Result<bool, Setback> {
+        if !self.before.kinds().contains(&"balancer") {
+            return Ok(false);
+        }
+        // Figures that stand still: both are asked about the same moment.
+        let pools: Vec<Arc<Pool>> = recording.pools.iter().map(|pool| Arc::new(pool.frozen())).collect();
+        let of = |service: &Name| pools.iter().find(|pool| pool.service == *service);
+        let mut calls = recording.calls.iter().filter_map(|(call, took)| Some((call, of(took)?))).peekable();
+        let Some((first, _)) = calls.peek() else { return Ok(false) };
+        let mut sides = self.sides(first)?;
+        for (call, pool) in calls {
+            if Instant::now() >= self.ends {
+                break;
+            }
+            let ask = Ask {
+                affinity: call.affinity,
+                random: call.random,
+                excluded: unavailable(pool),
+                now: clock::now(),
+            };
+            let after = match timed(&mut sides.new_us, || sides.new.pick(pool, ask)) {
+                Ok(slot) => slot,
+                Err(fault) if fault.by_guest() => return Err(setback(call, fault)),
+                Err(_) => continue,
+            };
+            let before = match sides.ask_old(|old| old.pick(pool, ask)) {
+                Some(Ok(slot)) => picked(pool, slot),
+                Some(Err(fault)) => fault.to_string(),
+                None => continue,
+            };
+            self.compare(call, before, picked(pool, after));
+        }
+        self.judge("pick", &mut sides, budget_us)?;
+        Ok(true)
+    }
+
+    fn compare(&mut self, call: &RecordedCall, before: String, after: String) {
+        let report = &mut self.report;
+        report.compared += 1;
+        if before == after {
+            return;
+        }
+        report.changed += 1;
+        if report.examples.len() < EXAMPLES_MAX {
+            report.examples.push(ReplayExample {
+                call: call.id,
+                service: call.service.to_string(),
+                tool: call.tool.to_string(),
+                before,
+                after,
+            });
+        }
+    }
+
+    fn judge(&mut self, question: &'static str, sides: &mut Sides, budget_us: f64) -> Result<(), Setback> {
+        let report = &mut self.report;
+        let p99_us = p99(&mut sides.new_us);
+        report.p99_us = report.p99_us.max(p99_us);
+        report.p99_us_before = report.p99_us_before.max(p99(&mut sides.old_us));
+        let count = sides.new_us.len();
+        if count >= JUDGED_FROM && p99_us > budget_us {
+            return Err(Setback::OverBudget { question, count, p99_us, budget_us });
+        }
+        Ok(())
+    }
+}
+
+impl Sides {
+    /// `None` when the old build cannot be asked any more.
+    fn ask_old<T>(
+        &mut self,
+        question: impl FnOnce(&mut Instance) -> Result<T, Fault>,
+    ) -> Option<Result<T, Fault>> {
+        let old = self.old.as_mut()?;
+        let answer = timed(&mut self.old_us, || question(old));
+        if answer.as_ref().is_err_and(Fault::condemns) {
+            self.old = None;
+        }
+        Some(answer)
+    }
+}
+
+fn setback(call: &RecordedCall, fault: Fault) -> Setback {
+    Setback::Fault { call: call.id, service: call.service.clone(), tool: call.tool.to_string(), fault }
+}
+
+/// In time on the processor, where it can be known: a busy machine is not the plugin's fault.
+fn timed<T>(times_us: &mut Vec<f64>, question: impl FnOnce() -> T) -> T {
+    let (started, cpu) = (Instant::now(), clock::thread_cpu());
+    let answer = question();
+    let took =
+        cpu.zip(clock::thread_cpu()).map_or_else(|| started.elapsed(), |(from, to)| to.saturating_sub(from));
+    times_us.push(took.as_secs_f64() * 1e6);
+    answer
+}
+
+/// What 99 of 100 did not exceed, the first ones left out; 0 of none.
+fn p99(times_us: &mut Vec<f64>) -> f64 {
+    if times_us.len() > WARM_UP * 2 {
+        times_us.drain(..WARM_UP);
+    }
+    times_us.sort_by(f64::total_cmp);
+    let rank = times_us.len() - times_us.len() / 100;
+    rank.checked_sub(1).map_or(0.0, |at| times_us[at])
+}
+
+fn unavailable(pool: &Pool) -> u64 {
+    let is_out = |member: &&Member| member.slot.0 < 64 && member.live.share_permille() == 0;
+    pool.members.iter().filter(is_out).fold(0, |bits, member| bits | 1 << member.slot.0)
+}
+
+fn picked(pool: &Pool, slot: Option<u32>) -> String {
+    match slot {
+        None => "left to the next".to_owned(),
+        Some(slot) => match pool.member(Slot(slot)) {
+            Some(member) => member.instance.to_string(),
+            None => format!("slot {slot}, which does not exist"),
+        },
+    }
+}

@@ -1,0 +1,111 @@
+//! A build is asked about recorded calls before it takes the place of another.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::support::{Bench, altered, ask, catalog, guest, name, pool};
+use crate::mesh::ids::{CallId, Slot};
+use crate::mesh::story::{RecordedCall, Recording};
+use crate::mesh::time::Wall;
+use crate::policy::status::PluginState;
+
+const CALLS: u64 = 150;
+
+fn recording() -> Recording {
+    let call = |number| RecordedCall {
+        id: CallId(number),
+        at: Wall::from_millis(1_700_000_000_000),
+        service: name("docs"),
+        tool: "search".into(),
+        method: "tools/call".into(),
+        client: "alice".into(),
+        random: number,
+        affinity: number,
+        size: 120,
+        time_left: Duration::from_secs(60),
+    };
+    Recording {
+        calls: (1..=CALLS).map(|number| (call(number), name("docs"))).collect(),
+        catalog: catalog(1, 3),
+        pools: vec![Arc::new(pool(0, 1, 2))],
+    }
+}
+
+/// With `before` in force and `after` in its place in the folder.
+fn replaced(before: &str, after: &[u8]) -> Bench {
+    let bench = Bench::recorded(Arc::new(recording));
+    bench.put("guest.wasm", &guest(before));
+    assert!(bench.plugins.reload().1);
+    assert_eq!(bench.only().replay, None, "there was no build before the first");
+    bench.put("guest.wasm", after);
+    bench.plugins.reload();
+    bench
+}
+
+#[test]
+fn a_build_that_decides_otherwise_comes_into_force_and_says_so() {
+    let bench = replaced("nothing", &guest("long-reason"));
+    let status = bench.only();
+    assert_eq!((status.state, status.generation), (PluginState::Loaded, 2));
+    let replay = status.replay.expect("a report");
+    // Each call was routed and picked for again; only what routes has changed.
+    assert_eq!((replay.compared, replay.changed), (300, 150));
+    assert!(replay.p99_us > 0.0 && replay.p99_us_before > 0.0, "{replay:?}");
+    assert_eq!(replay.examples.len(), 5);
+    let example = &replay.examples[0];
+    assert_eq!((example.call, example.before.as_str()), (CallId(1), "forward to docs"));
+    assert!(example.after.starts_with("reject: rrr"), "{example:?}");
+    let events = bench.events.lock().unwrap();
+    let last = events.last().expect("an event");
+    assert!(last.detail.ends_with("it decides 150 of the last 300 calls otherwise"), "{last:?}");
+}
+
+#[test]
+fn a_build_of_other_bytes_that_decides_alike_changes_nothing() {
+    let bench = replaced("nothing", &altered(guest("nothing"), 1));
+    let replay = bench.only().replay.expect("a report");
+    assert_eq!((replay.compared, replay.changed, replay.examples.len()), (300, 0, 0));
+}
+
+#[test]
+fn a_build_that_faults_on_a_recorded_call_stays_out() {
+    for (after, words) in [
+        (
+            "route-trap",
+            "asked again about the recorded call 0000000000000001 (`search` of `docs`): it trapped",
+        ),
+        ("pick-trap", "it trapped"),
+        ("route-loop", "it took longer than 5 ms"),
+        ("bad-service", "it answered nonsense"),
+    ] {
+        let bench = replaced("nothing", &guest(after));
+        let status = bench.only();
+        assert_eq!((status.state, status.generation, status.faults), (PluginState::Loaded, 1, 0), "{after}");
+        let refused = status.refused.expect("the new build was refused");
+        assert!(refused.reason.contains(words), "{after}: {}", refused.reason);
+        assert_eq!(bench.kinds_of_events(), ["plugin_loaded", "plugin_refused"]);
+        assert!(!bench.plugins.reload().1, "it is not tried again");
+    }
+}
+
+#[test]
+fn a_build_that_is_slower_than_its_budget_stays_out() {
+    let bench = replaced("nothing", &guest("route-dawdle"));
+    let status = bench.only();
+    assert_eq!(status.generation, 1);
+    let reason = status.refused.expect("the new build was refused").reason;
+    assert!(
+        reason.starts_with("over its budget: 99 of 100 answers of `route` about 130 recorded"),
+        "{reason}"
+    );
+    assert!(reason.ends_with("and 1000 µs are allowed"), "{reason}");
+}
+
+#[test]
+fn a_replay_leaves_no_trace_in_what_the_plugin_remembers() {
+    let bench = replaced("nothing", &guest("count"));
+    assert!(bench.only().replay.expect("a report").changed > 0);
+    let (set, _) = bench.plugins.reload();
+    let picked = set.balancers[1].pick(&Arc::new(pool(0, 1, 2)), ask());
+    assert_eq!(picked, Ok(Some(Slot(110))), "one pool, one load: as if it had never been asked before");
+}

@@ -1,0 +1,113 @@
+//! What a new build of a plugin would do to the calls of the last minutes, before it comes into force and from the
+//! command line.
+
+mod support;
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use support::guests::{drop_in, misbehaver, misbehaver_only};
+use support::raw_upstream::RawOptions;
+use support::{Mesh, RawUpstream, SOON, Value, eventually, json};
+
+const CALLS: usize = 40;
+const FILE: &str = "watch.wasm";
+
+/// A mesh whose router `watch` 0.1.0 has decided some calls.
+async fn with_calls() -> (Mesh, RawUpstream) {
+    let mesh = Mesh::plain().await;
+    let upstream = RawUpstream::start(RawOptions { sessions: false, ..RawOptions::default() }).await;
+    mesh.api.join("s", upstream.port).await;
+    drop_in(&mesh.plugins_dir(), FILE, &misbehaver("answer", "watch", "0.1.0"));
+    plugin_where(&mesh, "it is in force", |plugin| plugin["generation"] == 1).await;
+    for _ in 0..CALLS {
+        mesh.api.call("s", "act", json!({})).await.ok();
+    }
+    eventually("the calls are recorded", SOON, || async {
+        let listed = mesh.api.get("/api/v1/calls?limit=1000").await.ok();
+        (listed["items"].as_array().map(Vec::len) == Some(CALLS)).then_some(())
+    })
+    .await;
+    (mesh, upstream)
+}
+
+async fn plugin_where(mesh: &Mesh, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    let is_so = &is_so;
+    eventually(what, SOON, || async move { mesh.api.plugin("watch").await.filter(|plugin| is_so(plugin)) })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_build_is_asked_about_recorded_calls_before_it_comes_into_force() {
+    let (mesh, _upstream) = with_calls().await;
+    assert_eq!(mesh.api.plugin("watch").await.expect("the plugin")["replay"], Value::Null);
+
+    drop_in(&mesh.plugins_dir(), FILE, &misbehaver_only("trap", "watch", "0.2.0", "act"));
+    let plugin = plugin_where(&mesh, "the build is refused", |plugin| plugin["refused"].is_object()).await;
+    let reason = plugin["refused"]["reason"].as_str().expect("a reason").to_owned();
+    assert!(
+        reason.starts_with("asked again about the recorded call ") && reason.contains("trapped"),
+        "{reason}"
+    );
+    assert_eq!((&plugin["version"], &plugin["faults"]), (&json!("0.1.0"), &json!(0)), "{plugin}");
+    mesh.api.call("s", "act", json!({})).await.ok();
+
+    drop_in(&mesh.plugins_dir(), FILE, &misbehaver("reject", "watch", "0.3.0"));
+    let plugin = plugin_where(&mesh, "the build is in force", |plugin| plugin["version"] == "0.3.0").await;
+    let replay = &plugin["replay"];
+    // The misbehaver is a balancer as well, and is asked to pick for each call, too.
+    assert!(replay["changed"].as_u64() >= Some(CALLS as u64), "{plugin}");
+    let example = &replay["examples"][0];
+    assert_eq!((&example["service"], &example["tool"]), (&json!("s"), &json!("act")), "{plugin}");
+    assert_eq!(example["before"], "forward to s");
+    assert!(example["after"].as_str().is_some_and(|after| after.starts_with("reject: ")), "{plugin}");
+    for figure in ["p99_us", "p99_us_before"] {
+        assert!(replay[figure].as_f64().is_some_and(|us| us > 0.0), "{plugin}");
+    }
+    assert_eq!(mesh.api.call("s", "act", json!({})).await.status, 403);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_says_how_many_calls_would_go_elsewhere() {
+    let (mesh, _upstream) = with_calls().await;
+    let file = mesh.home.path().join("candidate.wasm");
+    let replay = |component: &[u8], args: &[&str]| {
+        fs::write(&file, component).expect("write the component");
+        let output = Command::new(env!("CARGO_BIN_EXE_meshwright"))
+            .env("HOME", mesh.home.path())
+            .current_dir(mesh.home.path())
+            .stdin(Stdio::null())
+            .args(["plugin", "replay", "--url", &mesh.http])
+            .arg(&file)
+            .args(args)
+            .output()
+            .expect("run the command");
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        (output.status.code().expect("it ended by itself"), text(output.stdout), text(output.stderr))
+    };
+    let alike = misbehaver("answer", "watch", "0.2.0");
+    let (code, out, err) = replay(&alike, &["--fail-over", "0"]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.contains("watch 0.2.0: 0 of 40 calls would be decided otherwise"), "{out}");
+
+    let other = misbehaver("reject", "watch", "0.2.0");
+    let (code, out, err) = replay(&other, &["--since", "1h"]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.contains("40 of 40 calls") && out.contains("`act` of `s`: forward to s → reject: "), "{out}");
+    assert_eq!(replay(&other, &["--fail-over", "50"]).0, 1);
+    let (_, out, _) = replay(&other, &["--json"]);
+    let report: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((&report["changed"], &report["fault"]), (&json!(40), &Value::Null), "{report}");
+
+    let (code, out, _) = replay(&misbehaver("trap", "watch", "0.2.0"), &[]);
+    assert_eq!(code, 1);
+    assert!(out.contains("it faulted") && out.contains("trapped"), "{out}");
+    // One that nobody has asked yet is compared with passing.
+    let (_, out, _) = replay(&misbehaver("nothing", "newcomer", "0.1.0"), &[]);
+    assert!(out.contains("newcomer 0.1.0: 0 of 40 calls"), "{out}");
+    assert_eq!(
+        mesh.api.plugin("watch").await.expect("the plugin")["version"],
+        "0.1.0",
+        "nothing was uploaded"
+    );
+}
