@@ -22,11 +22,12 @@ use crate::clock;
 use crate::config::Config;
 use crate::edge::{self, BindError, Bound, Edge, Ends, Guard, Port, Workers};
 use crate::endpoint::Endpoint;
-use crate::http::{NotRuled, Pages, Rule, Search, SearchFailed, Shown, own_tools, surface};
+use crate::http::{NotRuled, Pages, RollBack, Rule, Search, SearchFailed, Shown, own_tools, surface};
 use crate::mesh::memo::Memories;
 use crate::mesh::ruling::Ruling;
 use crate::mesh::story::Recording;
 use crate::plugin::{self, Plugins};
+use crate::policy::status::RollbackError;
 use crate::prober::Prober;
 use crate::proxy::{self, MirrorBook, Mirroring, Proxy};
 use crate::registry::{Registry, Settings};
@@ -253,6 +254,7 @@ fn open_plugins(
         memories,
         rulings,
         recorder: Some(recorder),
+        probation: config.plugin_probation,
     };
     let sink = move |event| {
         if events.try_send(event).is_err() {
@@ -262,6 +264,24 @@ fn open_plugins(
     std::fs::create_dir_all(&config.plugins_dir)
         .with_context(|| format!("cannot make the plugins folder `{}`", config.plugins_dir.display()))?;
     Ok(Plugins::new(settings, Arc::new(sink))?)
+}
+
+/// Has the plugins looked at before it answers.
+fn roll_back(plugins: &Arc<Plugins>, look: AskedToLook) -> RollBack {
+    let plugins = Arc::clone(plugins);
+    Arc::new(move |name| {
+        let (plugins, look) = (Arc::clone(&plugins), look.clone());
+        Box::pin(async move {
+            let rolled = tokio::task::spawn_blocking(move || plugins.roll_back(&name)).await;
+            rolled.unwrap_or(Err(RollbackError::Unknown))?;
+            let (done, looked) = oneshot::channel();
+            // Neither fails but at the end of the process.
+            if look.send(done).await.is_ok() {
+                looked.await.ok();
+            }
+            Ok(())
+        })
+    })
 }
 
 /// What happened lately, for builds that are about to come into force.
@@ -286,7 +306,7 @@ fn pages(
     store: &Store,
     look: AskedToLook,
 ) -> Pages {
-    let rule = rule(store, plugins, look);
+    let (rule, roll_back) = (rule(store, plugins, look.clone()), roll_back(plugins, look));
     let plugins = Arc::clone(plugins);
     let persistence = Arc::clone(store.persistence());
     let searched = store.clone();
@@ -309,6 +329,7 @@ fn pages(
         journal: Arc::clone(journal),
         persistence: Arc::new(move || persistence.degraded()),
         search,
+        roll_back,
         started: clock::wall(),
         started_mono: clock::mono(),
         draining: Arc::new(AtomicBool::new(false)),

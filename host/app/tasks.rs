@@ -19,6 +19,9 @@ const PLAN_EVERY: Duration = Duration::from_millis(250);
 /// The folder is read this often even if nothing is said to have changed.
 const RESCAN: Duration = Duration::from_secs(30);
 
+/// Distance of looks at builds that are on probation.
+const PROBATION_EVERY: Duration = Duration::from_millis(250);
+
 /// Requests to look at once that may wait for the look before.
 const ASKED: usize = 16;
 
@@ -47,13 +50,18 @@ pub(super) async fn reload_plugins(
     let (plugins, registry, stop) = (Arc::clone(plugins), registry.clone(), stop.clone());
     let (ask, mut asked) = mpsc::channel::<oneshot::Sender<()>>(ASKED);
     tracker.spawn(async move {
+        let mut rescans = tokio::time::interval(RESCAN);
+        let mut probations = tokio::time::interval(PROBATION_EVERY);
+        probations.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        rescans.reset();
         loop {
             let mut done = None;
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = wake.notified() => settle(&wake).await,
                 Some(asked) = asked.recv() => done = Some(asked),
-                () = tokio::time::sleep(RESCAN) => {}
+                _ = rescans.tick() => {}
+                _ = probations.tick() => if !plugins.has_probation_to_end() { continue },
             }
             reload(&plugins, &registry).await;
             // Who asked may have gone away meanwhile.

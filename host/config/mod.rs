@@ -74,6 +74,8 @@ pub struct Config {
     pub profiles: BTreeMap<Name, ProfileConfig>,
     pub sessions: SessionLimits,
     pub plugins: BTreeMap<Name, PluginConfig>,
+    /// How long a plugin's build that takes another's place is on probation.
+    pub plugin_probation: Duration,
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -42,6 +42,7 @@ struct RawServer {
     allowed_hosts: Vec<String>,
     allowed_origins: Vec<String>,
     body_bytes_max: Option<usize>,
+    plugin_probation: Option<RawDuration>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -288,6 +289,7 @@ pub(super) fn resolve(
         profiles,
         sessions,
         plugins,
+        plugin_probation: or(raw.server.plugin_probation, Duration::from_secs(60)),
         file,
     })
 }

@@ -9,6 +9,7 @@ mod own_tools;
 mod plugins;
 mod recorded;
 mod registration;
+mod rollback;
 mod services;
 mod status;
 
@@ -38,6 +39,7 @@ use crate::telemetry::meters::Readings;
 use answer::Refusal;
 pub use own_tools::own_tools;
 pub use plugins::{NotRuled, Rule};
+pub use rollback::RollBack;
 
 /// Why nothing can be written down, when nothing can.
 pub type Persistence = Arc<dyn Fn() -> Option<Arc<String>> + Send + Sync>;
@@ -77,6 +79,7 @@ pub struct Shown {
     pub journal: Arc<Journal>,
     pub persistence: Persistence,
     pub search: Search,
+    pub roll_back: RollBack,
     pub started: Wall,
     pub started_mono: Mono,
     /// Set when the proxy is about to stop.
@@ -120,6 +123,7 @@ pub fn surface(pages: Pages) -> Surface {
         .route("/plugins", get(plugins::list))
         .route("/api/v1/plugins/{name}/grants", post(plugins::grants))
         .route("/api/v1/plugins/{name}/enabled", post(plugins::enabled))
+        .route("/api/v1/plugins/{name}/rollbacks", post(rollback::roll_back))
         .route("/api/v1/alerts", get(status::alerts))
         .route("/api/v1/calls", get(calls::list))
         .route("/api/v1/calls/{call_id}", get(calls::one))

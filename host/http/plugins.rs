@@ -16,7 +16,7 @@ use super::answer::{Refusal, json, read};
 use crate::clock;
 use crate::mesh::ids::Name;
 use crate::mesh::ruling::{self, Grant, Ruling};
-use crate::policy::status::{PendingBuild, PluginStatus, Replay};
+use crate::policy::status::{PendingBuild, PluginStatus, ProbationStatus, Replay};
 
 const GRANTS_EXAMPLE: &str =
     r#"send {"sha256": "…", "grants": ["arguments"]}, as `pending` of `GET /plugins` has them"#;
@@ -66,6 +66,7 @@ struct PluginView {
     pending: Option<PendingView>,
     /// What became of recorded calls before it took the place of another build.
     replay: Option<ReplayView>,
+    probation: Option<ProbationView>,
     panels: Vec<PanelView>,
 }
 
@@ -91,6 +92,25 @@ struct ReplayView {
     examples: Vec<ReplayExampleView>,
     p99_us: f64,
     p99_us_before: f64,
+}
+
+#[derive(Serialize)]
+struct ProbationView {
+    until: String,
+    previous: PreviousView,
+}
+
+#[derive(Serialize)]
+struct PreviousView {
+    version: String,
+    generation: u64,
+}
+
+impl From<ProbationStatus> for ProbationView {
+    fn from(probation: ProbationStatus) -> Self {
+        let (version, generation) = (probation.previous_version, probation.previous_generation);
+        Self { until: clock::iso(probation.until), previous: PreviousView { version, generation } }
+    }
 }
 
 #[derive(Serialize)]
@@ -172,6 +192,7 @@ impl From<PluginStatus> for PluginView {
                 at: clock::iso(build.at),
             }),
             replay: plugin.replay.as_deref().map(ReplayView::from),
+            probation: plugin.probation.map(ProbationView::from),
             panels: plugin
                 .panels
                 .into_iter()

@@ -44,6 +44,7 @@ pub(super) async fn index() -> Response {
         "GET /api/v1/alerts",
         "GET /api/v1/calls",
         "GET /api/v1/calls/{call_id}",
+        "POST /api/v1/plugins/{name}/rollbacks",
         "GET /metrics",
         "GET /livez",
         "GET /readyz",

@@ -104,6 +104,7 @@ pub struct Health {
     /// Microseconds of the room's clock; 0 when the plugin does not rest.
     rests_until: AtomicU64,
     faults: AtomicU64,
+    faults_by_guest: AtomicU64,
     fallbacks: AtomicU64,
     record: Mutex<Record>,
 }
@@ -121,6 +122,7 @@ impl Health {
             events,
             rests_until: AtomicU64::new(0),
             faults: AtomicU64::new(0),
+            faults_by_guest: AtomicU64::new(0),
             fallbacks: AtomicU64::new(0),
             record: Mutex::default(),
         }
@@ -148,6 +150,7 @@ impl Health {
     /// Counts a fault, and lets the plugin rest when it was one too many.
     pub fn fault(&self, fault: &Fault) {
         self.faults.fetch_add(1, Ordering::Relaxed);
+        self.faults_by_guest.fetch_add(u64::from(fault.by_guest()), Ordering::Relaxed);
         tracing::warn!(plugin = %self.name, fault = %fault, guest = fault.by_guest(), "plugin fault");
         let rest = {
             let mut record = self.record();
@@ -181,6 +184,11 @@ impl Health {
 
     pub fn faults(&self) -> u64 {
         self.faults.load(Ordering::Relaxed)
+    }
+
+    /// Those that are the plugin's own fault.
+    pub fn faults_by_guest(&self) -> u64 {
+        self.faults_by_guest.load(Ordering::Relaxed)
     }
 
     pub fn fallbacks(&self) -> u64 {

@@ -131,6 +131,11 @@ impl Loaded {
         stats::total(hot.chain(self.background.iter().map(|background| background.stats())))
     }
 
+    /// The same of what calls wait for.
+    pub fn hot_figures(&self) -> (u64, f64) {
+        stats::total(self.hot.iter().flat_map(|hot| hot.stats()))
+    }
+
     pub fn policy_router(&self) -> Option<Arc<dyn Router>> {
         self.router.clone().map(|router| router as Arc<dyn Router>)
     }

@@ -24,6 +24,7 @@ mod loaded;
 mod memories;
 mod pointer;
 mod prepare;
+mod probation;
 mod reload;
 mod repair;
 mod replay;
@@ -44,6 +45,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use self::child::Limits;
 pub use self::compiler::{COMPILE_LIMITS, Compiler, check_configuration, compile_plugin};
@@ -66,7 +68,8 @@ mod embedded {
     include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 }
 
-/// Where `plugin_loaded`, `plugin_refused`, `plugin_pending`, `plugin_quarantined` and `plugin_removed` go. Called from data-path
+/// Where `plugin_loaded`, `plugin_refused`, `plugin_pending`, `plugin_rolled_back`, `plugin_quarantined` and
+/// `plugin_removed` go. Called from data-path
 /// workers too, so it must not wait.
 pub type EventSink = Arc<dyn Fn(Event) + Send + Sync>;
 
@@ -90,6 +93,8 @@ pub struct Settings {
     pub rulings: Vec<Ruling>,
     /// Without one, builds come into force without being asked about earlier calls.
     pub recorder: Option<Recorder>,
+    /// How long a build that takes the place of another is on probation; zero for not at all.
+    pub probation: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::cache::{self, Cache};
 use super::engine::{EngineError, Purpose, Runtime};
 use super::folder::{self, Sha};
 use super::loaded::Loaded;
 use super::memories::Memories;
+use super::probation::{self, Probation};
 use super::repair::Repair;
 use super::round::{Candidate, Round};
 use super::rulings::{Rulings, Terms};
@@ -19,7 +21,9 @@ use crate::mesh::observe::Event;
 use crate::mesh::ruling::{Grant, Ruling};
 use crate::mesh::time::Wall;
 use crate::policy::PolicySet;
-use crate::policy::status::{Made, PendingBuild, PluginState, PluginStatus, RefusedBuild, Replay};
+use crate::policy::status::{
+    Made, PendingBuild, PluginState, PluginStatus, RefusedBuild, Replay, RollbackError,
+};
 
 pub type Embedded = &'static [(&'static str, &'static [u8])];
 
@@ -47,7 +51,10 @@ pub struct Reloader {
     /// What the round before found to be refused: said once, not each time.
     pub known_refusals: HashSet<(Option<PathBuf>, Sha, Sha)>,
     /// Replaced generations that calls may still use. They are dropped here, not on a data-path worker.
-    retired: Vec<Loaded>,
+    pub retired: Vec<Loaded>,
+    pub probation: Duration,
+    /// Since the round before.
+    pub rolled_back: bool,
     set: PolicySet,
     unreadable: bool,
 }
@@ -69,6 +76,7 @@ pub struct Entry {
     pub pending: Option<PendingBuild>,
     pub grants: Vec<Grant>,
     pub replay: Option<Arc<Replay>>,
+    pub probation: Option<Arc<Probation>>,
 }
 
 #[derive(Default)]
@@ -111,6 +119,8 @@ impl Plugins {
             memories: Arc::clone(&memories),
             known_refusals: HashSet::new(),
             retired: Vec::new(),
+            probation: settings.probation,
+            rolled_back: false,
             set: PolicySet::default(),
             unreadable: false,
         };
@@ -146,6 +156,7 @@ impl Plugins {
             .map(Candidate::file)
             .chain(self.embedded.iter().map(|(name, bytes)| Candidate::embedded(name, bytes)))
             .collect();
+        reloader.end_probations();
         let outcome = Round::run(&mut reloader, Terms { config: &config, rulings: &rulings }, candidates);
         let changed = reloader.bring_into_force(outcome.in_force);
         reloader.known_refusals = outcome.refusals;
@@ -165,6 +176,21 @@ impl Plugins {
         drop(listing);
         all.sort_by(|a, b| a.name.cmp(&b.name).then(a.state.as_str().cmp(b.state.as_str())));
         all
+    }
+
+    /// Whether the next reload will end a probation.
+    pub fn has_probation_to_end(&self) -> bool {
+        probation::is_any_over(lock(&self.listing).in_force.iter())
+    }
+
+    /// Puts the build before the one in force back; it counts from the next reload on. Waits for a reload that is
+    /// under way: never on a worker.
+    ///
+    /// # Errors
+    /// No plugin of that name is in force, or none was before it lately.
+    pub fn roll_back(&self, name: &str) -> Result<(), RollbackError> {
+        let name = Name::new(name).map_err(|_| RollbackError::Unknown)?;
+        lock(&self.reloader).roll_back(&name, "somebody asked for it")
     }
 
     /// Counts from the next reload on.
@@ -202,10 +228,11 @@ impl Reloader {
         }
         let before = ranking(&self.in_force);
         let after = ranking(&next);
-        let changed = before
-            .iter()
-            .map(|(_, name, generation)| (name, generation))
-            .ne(after.iter().map(|(_, name, generation)| (name, generation)));
+        let changed = std::mem::take(&mut self.rolled_back)
+            || before
+                .iter()
+                .map(|(_, name, generation)| (name, generation))
+                .ne(after.iter().map(|(_, name, generation)| (name, generation)));
         self.in_force = next;
         if changed {
             self.set = self.policy_set(&after);
@@ -276,6 +303,7 @@ impl Entry {
             pending: self.pending.clone(),
             grants: self.grants.clone(),
             replay: self.replay.clone(),
+            probation: self.probation.as_ref().map(|probation| probation.status()),
             panels: self.loaded.panels.clone(),
             ..PluginStatus::idle(plugin.source.name.as_str().to_owned(), self.file.clone(), state, reason)
         }

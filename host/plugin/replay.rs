@@ -24,7 +24,7 @@ pub const CALLS_MAX: usize = 1_000;
 const TIME_MAX: Duration = Duration::from_secs(2);
 const EXAMPLES_MAX: usize = 5;
 /// What 99 of 100 answers may take when the plugin promises nothing else, in microseconds.
-const BUDGET_US: f64 = 1_000.0;
+pub const BUDGET_US: f64 = 1_000.0;
 /// Of fewer answers the slowest says nothing about the build.
 const JUDGED_FROM: usize = 100;
 /// Answers before the first one that is measured: a fresh instance touches its memory for the first time.

@@ -12,6 +12,7 @@ use super::folder::{Content, Found, FoundConfig, Sha, sha256};
 use super::load::{self, Build, LoadError};
 use super::loaded::{Loaded, Plugin};
 use super::prepare::{self, Wanted};
+use super::probation::Probation;
 use super::reload::{Entry, Reloader};
 use super::replay;
 use super::rulings::Terms;
@@ -35,6 +36,20 @@ pub struct Memory {
     /// The plugin that each file last brought into force.
     carried: HashMap<PathBuf, Name>,
     generations: BTreeMap<Name, u64>,
+}
+
+impl Memory {
+    /// Refuses a build with a configuration from now on.
+    pub fn forbid(&mut self, name: &Name, component: Sha, config: Sha, reason: String) {
+        self.refusals.insert((component, Some(config)), Refusal { reason, name: Some(name.clone()) });
+    }
+}
+
+/// A generation that may come into force.
+struct Warmed {
+    loaded: Loaded,
+    replay: Option<Arc<Replay>>,
+    probation: Option<Arc<Probation>>,
 }
 
 #[derive(Clone)]
@@ -222,9 +237,10 @@ impl Round<'_> {
             Err(error) => Err((error.to_string(), true)),
         };
         match warmed {
-            Ok((loaded, replay)) => Ok(Entry {
+            Ok(Warmed { loaded, replay, probation }) => Ok(Entry {
                 loaded,
                 replay,
+                probation,
                 file: candidate.file.clone(),
                 summary: build.summary.clone(),
                 component,
@@ -296,9 +312,19 @@ impl Round<'_> {
         component: Sha,
         configuration: &Configuration,
         refuses: bool,
-    ) -> Result<(Loaded, Option<Arc<Replay>>), (String, bool)> {
-        let Reloader { memory, memories, events, workers, repair, runtime, recorder, in_force, .. } =
-            &mut *self.reloader;
+    ) -> Result<Warmed, (String, bool)> {
+        let Reloader {
+            memory,
+            memories,
+            events,
+            workers,
+            repair,
+            runtime,
+            recorder,
+            in_force,
+            probation,
+            ..
+        } = &mut *self.reloader;
         let config_json = configuration.json.clone();
         let generation = memory.generations.get(&build.name).map_or(1, |before| before + 1);
         let (name, version) = (build.name.clone(), build.version.clone());
@@ -318,7 +344,9 @@ impl Round<'_> {
             _ => None,
         };
         memory.generations.insert(build.name.clone(), generation);
-        Ok((loaded, replay.map(Arc::new)))
+        let probation =
+            in_force.get(&build.name).and_then(|before| Probation::begin(before, build.budgets, *probation));
+        Ok(Warmed { loaded, replay: replay.map(Arc::new), probation })
     }
 
     fn greet(&self, entry: &Entry) {

@@ -2,5 +2,6 @@
 
 mod calls;
 mod files;
+mod probation;
 mod replay;
 mod support;

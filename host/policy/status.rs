@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use thiserror::Error;
+
 use crate::mesh::ids::CallId;
 use crate::mesh::observe::Panel;
 use crate::mesh::ruling::Grant;
@@ -106,6 +108,25 @@ pub struct ReplayExample {
     pub after: String,
 }
 
+/// Until when a build is on probation, and what comes back if it fails.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbationStatus {
+    pub until: Wall,
+    pub previous_version: String,
+    pub previous_generation: u64,
+}
+
+/// Why a plugin is not rolled back.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum RollbackError {
+    #[error("no plugin of that name is in force")]
+    Unknown,
+    #[error(
+        "it has taken no other build's place lately: the one before is kept while a build is on probation"
+    )]
+    NothingBefore,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct PluginStatus {
     /// The plugin's name; the file's, when it never said its own.
@@ -150,6 +171,7 @@ pub struct PluginStatus {
     pub grants: Vec<Grant>,
     /// What was found before it took the place of the build before it.
     pub replay: Option<Arc<Replay>>,
+    pub probation: Option<ProbationStatus>,
     /// What a meter wants to be shown; indices refer to its metrics.
     pub panels: Vec<Panel>,
 }
@@ -182,6 +204,7 @@ impl PluginStatus {
             pending: None,
             grants: Vec::new(),
             replay: None,
+            probation: None,
             panels: Vec::new(),
         }
     }

@@ -2,13 +2,14 @@
 //! print what they find on standard output and answer with an exit code.
 //!
 //! Knows the plugin room's workbench, the policies' traits and the domain. Must not know a running proxy from
-//! within: `ls`, `allow`, `enable`, `disable`, `replay` and `why` ask one over HTTP, all others work without one.
+//! within: `ls`, `allow`, `enable`, `disable`, `replay`, `rollback` and `why` ask one over HTTP, all others work without one.
 
 mod bench;
 mod check;
 mod explain;
 mod listing;
 mod replay;
+mod rollback;
 mod ruling;
 mod running;
 mod scaffold;
@@ -38,6 +39,8 @@ pub enum Tool {
     New(scaffold::Args),
     /// Asks a router about the calls that a running proxy has recorded, and says what would change
     Replay(replay::Args),
+    /// Has a running proxy put the build before back, while the newest one is on probation
+    Rollback(rollback::Args),
     /// Lists the plugins of a running proxy
     Ls(listing::Args),
     /// Gives a plugin of a running proxy what its new build asks for
@@ -90,6 +93,7 @@ pub fn run(tool: Tool) -> ExitCode {
         Tool::Bench(args) => bench::run(&args),
         Tool::New(args) => scaffold::run(&args),
         Tool::Replay(args) => replay::run(&args),
+        Tool::Rollback(args) => rollback::run(&args),
         Tool::Ls(args) => listing::run(&args),
         Tool::Allow(args) => ruling::allow(&args),
         Tool::Enable(args) => ruling::switch(&args, true),

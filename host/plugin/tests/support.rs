@@ -94,6 +94,15 @@ impl Bench {
         Self::of_settings(Settings { workers: 2, recorder: Some(recorder), ..Settings::default() }, &[])
     }
 
+    /// Where builds that take the place of others are on probation.
+    pub fn tried(probation: Duration) -> Self {
+        Self::tried_over(probation, &[])
+    }
+
+    pub fn tried_over(probation: Duration, embedded: &'static [(&'static str, &'static [u8])]) -> Self {
+        Self::of_settings(Settings { workers: 2, probation, ..Settings::default() }, embedded)
+    }
+
     /// With one file, `guest.wasm`, already in force.
     pub fn of(behaviour: &str) -> (Self, PolicySet) {
         let bench = Self::new();

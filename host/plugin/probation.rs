@@ -1,0 +1,149 @@
+//! The first minute of a build that took the place of another: does it stay, or does the one before come back? That
+//! one stays warm as long.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::clock;
+use super::load::Budgets;
+use super::loaded::Loaded;
+use super::reload::{Entry, Reloader};
+use super::replay::BUDGET_US;
+use crate::mesh::ids::Name;
+use crate::mesh::time::{Mono, Wall};
+use crate::policy::status::{ProbationStatus, RefusedBuild, RollbackError};
+
+/// Of its own making, within its probation.
+const FAULTS_MAX: u64 = 3;
+/// Calls from which on latencies are judged: one in eight is timed.
+const JUDGED_FROM: u64 = 1_000;
+/// A busy machine slows every build; one that is at fault is this much slower than the one before was.
+const SLOWER: f64 = 2.0;
+
+/// What is known of a build while it is tried out.
+pub struct Probation {
+    ends: Mono,
+    until: Wall,
+    previous: Entry,
+    budget_us: f64,
+}
+
+/// What has become of a probation.
+enum Standing {
+    Survived,
+    Failed(String),
+}
+
+impl Probation {
+    /// Of the build that takes the place of `previous` now; `None` when builds are not tried out.
+    pub fn begin(previous: &Entry, budgets: Budgets, time: Duration) -> Option<Arc<Self>> {
+        let declared = [budgets.route_us, budgets.pick_us].into_iter().flatten().reduce(f64::max);
+        let millis = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        (!time.is_zero()).then(|| {
+            Arc::new(Self {
+                ends: clock::now() + time,
+                until: Wall::from_millis(clock::wall().as_millis().saturating_add(millis)),
+                previous: Entry { probation: None, refused: None, ..previous.clone() },
+                budget_us: declared.unwrap_or(BUDGET_US),
+            })
+        })
+    }
+
+    pub fn status(&self) -> ProbationStatus {
+        let source = &self.previous.loaded.plugin.source;
+        ProbationStatus {
+            until: self.until,
+            previous_version: source.version.clone(),
+            previous_generation: source.generation,
+        }
+    }
+
+    /// `None` while nothing is decided.
+    fn judge(&self, loaded: &Loaded) -> Option<Standing> {
+        let health = &loaded.plugin.health;
+        let faults = health.faults_by_guest();
+        if faults >= FAULTS_MAX {
+            let last = health.last_fault().unwrap_or_default();
+            return Some(Standing::Failed(format!(
+                "{faults} faults while it was on probation, the last: {last}"
+            )));
+        }
+        let (calls, p99_us) = loaded.hot_figures();
+        let (_, usual_us) = self.previous.loaded.hot_figures();
+        if calls >= JUDGED_FROM && p99_us > self.budget_us && p99_us > usual_us * SLOWER {
+            return Some(Standing::Failed(format!(
+                "over its budget: 99 of 100 answers took up to {p99_us:.0} µs, and {:.0} µs are allowed",
+                self.budget_us
+            )));
+        }
+        (clock::now() >= self.ends).then_some(Standing::Survived)
+    }
+}
+
+/// Whether a probation among `entries` has come to its end.
+pub fn is_any_over<'a>(mut entries: impl Iterator<Item = &'a Entry>) -> bool {
+    entries.any(|entry| entry.standing().is_some())
+}
+
+impl Entry {
+    fn standing(&self) -> Option<Standing> {
+        self.probation.as_ref()?.judge(&self.loaded)
+    }
+}
+
+impl Reloader {
+    /// Ends the probations that are over. A build that failed gives its place back to the one before, and is not
+    /// tried again with the same configuration.
+    pub fn end_probations(&mut self) {
+        let over: Vec<(Name, Standing)> = self
+            .in_force
+            .iter()
+            .filter_map(|(name, entry)| Some((name.clone(), entry.standing()?)))
+            .collect();
+        for (name, standing) in over {
+            match standing {
+                Standing::Failed(reason) => {
+                    self.roll_back(&name, &reason).ok();
+                }
+                Standing::Survived => {
+                    tracing::info!(plugin = %name, "plugin is no longer on probation");
+                    if let Some(entry) = self.in_force.get_mut(&name) {
+                        entry.probation = None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Puts the build before the one in force back, from the next round on.
+    ///
+    /// # Errors
+    /// There is none, or none any more.
+    pub fn roll_back(&mut self, name: &Name, reason: &str) -> Result<(), RollbackError> {
+        let entry = self.in_force.get_mut(name).ok_or(RollbackError::Unknown)?;
+        let probation = entry.probation.clone().ok_or(RollbackError::NothingBefore)?;
+        let reason = format!("rolled back: {reason}");
+        let refused =
+            RefusedBuild { sha256: hex::encode(entry.component), reason: reason.clone(), at: clock::wall() };
+        // A file that carries the plugin carries the build before, too; an embedded one is found again by itself.
+        let file = probation.previous.file.as_ref().and(entry.file.clone());
+        let previous =
+            Entry { file, order: entry.order, refused: Some(refused), ..probation.previous.clone() };
+        let bad = std::mem::replace(entry, previous);
+        let (version, generation) = (&bad.loaded.plugin.source.version, bad.generation());
+        let back = probation.status();
+        tracing::warn!(plugin = %name, version = %version, generation, previous = back.previous_generation, %reason, "plugin rolled back");
+        self.announce(
+            "plugin_rolled_back",
+            format!(
+                "plugin `{name}` {version} #{generation} was {reason}; {} #{} is in force again",
+                back.previous_version, back.previous_generation
+            ),
+        );
+        self.memory.forbid(name, bad.component, bad.config, reason);
+        self.known_refusals.insert((bad.file.clone(), bad.component, bad.config));
+        self.retired.push(bad.loaded);
+        self.rolled_back = true;
+        Ok(())
+    }
+}

@@ -1,0 +1,100 @@
+//! A build that took another's place is tried out, and gives the place back when it fails.
+
+use std::time::Duration;
+
+use super::support::{Bench, altered, catalog, facts, guest, until};
+use crate::policy::PolicySet;
+use crate::policy::status::{PluginState, RollbackError};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// With `after` in the place of `nothing`.
+fn replaced(after: &str, probation: Duration) -> (Bench, PolicySet) {
+    let bench = Bench::tried(probation);
+    bench.put("guest.wasm", &guest("nothing"));
+    bench.plugins.reload();
+    assert_eq!(bench.only().probation, None, "there is nothing to go back to");
+    bench.put("guest.wasm", &guest(after));
+    let (set, changed) = bench.plugins.reload();
+    assert!(changed && bench.only().generation == 2);
+    (bench, set)
+}
+
+fn fail_thrice(bench: &Bench, set: &PolicySet) {
+    // A place that a fault left empty is filled by another thread.
+    until("the third fault", || {
+        set.routers[0].route(&facts(), &catalog(1, 1)).ok();
+        bench.plugins.status().iter().any(|one| one.faults >= 3).then_some(())
+    });
+}
+
+#[test]
+fn three_faults_bring_the_build_before_back() {
+    let (bench, set) = replaced("route-trap", MINUTE);
+    let probation = bench.only().probation.expect("it is on probation");
+    assert_eq!((probation.previous_version.as_str(), probation.previous_generation), ("1.0.0", 1));
+    assert!(!bench.plugins.has_probation_to_end());
+    fail_thrice(&bench, &set);
+    assert!(bench.plugins.has_probation_to_end());
+
+    let (set, changed) = bench.plugins.reload();
+    assert!(changed);
+    assert_eq!(set.routers[0].source().generation, 1);
+    assert!(set.routers[0].route(&facts(), &catalog(1, 1)).is_ok(), "it had stayed warm");
+    let status = bench.only();
+    assert_eq!((status.state, status.generation, status.probation), (PluginState::Loaded, 1, None));
+    let refused = status.refused.expect("the build that failed");
+    assert!(refused.reason.starts_with("rolled back: 3 faults"), "{}", refused.reason);
+    assert!(refused.reason.contains("it trapped"), "{}", refused.reason);
+    let kinds = bench.kinds_of_events();
+    assert_eq!(kinds, ["plugin_loaded", "plugin_loaded", "plugin_quarantined", "plugin_rolled_back"]);
+
+    assert!(!bench.plugins.reload().1, "the same content is not tried again");
+    assert_eq!(
+        bench.only().refused.map(|build| build.reason),
+        Some(refused.reason),
+        "and that is still shown"
+    );
+    bench.put("guest.wasm", &altered(guest("nothing"), 1));
+    assert!(bench.plugins.reload().1);
+    assert_eq!((bench.only().generation, bench.only().refused), (3, None), "other content is");
+}
+
+#[test]
+fn a_build_that_keeps_well_is_no_longer_tried_out() {
+    let (bench, _) = replaced("long-reason", Duration::from_millis(1));
+    until("the end of the probation", || bench.plugins.has_probation_to_end().then_some(()));
+    assert!(!bench.plugins.reload().1, "nothing changes");
+    assert_eq!((bench.only().generation, bench.only().probation), (2, None));
+    assert_eq!(bench.plugins.roll_back("guest"), Err(RollbackError::NothingBefore));
+}
+
+#[test]
+fn somebody_can_ask_for_the_build_before() {
+    let (bench, _) = replaced("long-reason", MINUTE);
+    assert_eq!(bench.plugins.roll_back("nobody"), Err(RollbackError::Unknown));
+    assert_eq!(bench.plugins.roll_back("guest"), Ok(()));
+    assert!(bench.plugins.reload().1);
+    let status = bench.only();
+    assert_eq!(status.generation, 1);
+    assert_eq!(
+        status.refused.map(|build| build.reason).as_deref(),
+        Some("rolled back: somebody asked for it")
+    );
+    assert_eq!(bench.plugins.roll_back("guest"), Err(RollbackError::NothingBefore));
+}
+
+#[test]
+fn an_embedded_plugin_comes_back_when_the_file_over_it_fails() {
+    let embedded: &[u8] = guest("nothing").leak();
+    let bench = Bench::tried_over(MINUTE, vec![("guest", embedded)].leak());
+    bench.plugins.reload();
+    bench.put("guest.wasm", &guest("route-trap"));
+    let (set, _) = bench.plugins.reload();
+    fail_thrice(&bench, &set);
+    assert!(bench.plugins.reload().1);
+    let all = bench.plugins.status();
+    let states: Vec<_> = all.iter().map(|one| (one.state, one.generation, one.file.is_some())).collect();
+    assert_eq!(states, [(PluginState::Loaded, 1, false), (PluginState::Refused, 0, true)], "{all:?}");
+    assert!(all[1].reason.starts_with("rolled back: 3 faults"), "{all:?}");
+}
