@@ -97,14 +97,13 @@ pub struct HostState {
     arguments: Vec<u8>,
 }
 
-/// What a guest may know of arguments.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What a guest may know of arguments, and what it did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {
     /// No call is being routed.
     Nothing,
     Allowed,
-    /// It has looked at some.
-    Used,
+    Done,
     NotGranted,
     /// It wanted to all the same.
     Overstepped,
@@ -149,8 +148,8 @@ impl HostState {
     /// The argument at that pointer, as text.
     pub fn argument(&mut self, at: &str) -> Option<String> {
         match self.reading {
-            Reading::Allowed | Reading::Used => {
-                self.reading = Reading::Used;
+            Reading::Allowed | Reading::Done => {
+                self.reading = Reading::Done;
                 let text = pointer::at(std::str::from_utf8(&self.arguments).ok()?, at)?;
                 (text.len() <= ARGUMENT_BYTES_MAX).then(|| text.to_owned())
             }

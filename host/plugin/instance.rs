@@ -142,12 +142,15 @@ impl Instance {
         self.tell(catalog)?;
         self.store.data_mut().routes(self.reads_arguments.then_some(call.arguments));
         let decision = sensible(self.enter(ASK_BUDGET, |guest, store| guest.route(store, call)));
-        match self.store.data_mut().routed() {
-            Reading::Overstepped => decision.and(Err(Fault::Nonsense(NOT_GRANTED))),
-            // Another call with the same names may have other arguments.
-            Reading::Used => decision.map(|decision| Decision { reuse: None, ..decision }),
-            Reading::Allowed | Reading::NotGranted | Reading::Nothing => decision,
+        let reading = self.store.data_mut().routed();
+        let mut decision = decision?;
+        match reading {
+            Reading::Overstepped => return Err(Fault::Nonsense(NOT_GRANTED)),
+            // No other call has these arguments, whatever the guest says.
+            Reading::Done => decision.reuse = None,
+            _ => {}
         }
+        Ok(decision)
     }
 
     /// Hands over the catalogue unless it is known.

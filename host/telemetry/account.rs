@@ -77,10 +77,13 @@ impl StatsFile {
     }
 }
 
+pub type Take = Box<dyn Fn() -> Vec<MemoChange> + Send + Sync>;
+pub type PutBack = Box<dyn Fn(&[MemoChange]) + Send + Sync>;
+
 /// What plugins remember and is to be written down, and where it goes back to when that failed.
 pub struct Unsaved {
-    pub take: Box<dyn Fn() -> Vec<MemoChange> + Send + Sync>,
-    pub put_back: Box<dyn Fn(&[MemoChange]) + Send + Sync>,
+    pub take: Take,
+    pub put_back: PutBack,
 }
 
 /// Brings counts and memories to the store. Runs until `stop`, then writes once more. Run by `app`.
