@@ -57,7 +57,9 @@ pub use self::reload::Plugins;
 pub use self::replay::CALLS_MAX as REPLAYED_CALLS_MAX;
 pub use self::settings::Configuration;
 pub use self::watch::{WatchError, Watcher};
-pub use self::workbench::{Component, Counted, Subject, Workbench, config_json, read_component, read_config};
+pub use self::workbench::{
+    Component, Counted, InForce, Subject, Workbench, config_json, read_component, read_config,
+};
 use crate::mesh::memo::Memories;
 use crate::mesh::observe::Event;
 use crate::mesh::ruling::{Grant, Ruling};
