@@ -97,6 +97,7 @@ async fn refused_failed_and_unknown_calls_are_told_apart() {
     assert_eq!(listed["items"], json!([named]));
     assert_eq!(mesh.api.get("/api/v1/calls?service=other").await.ok()["items"], json!([]));
 
+    mesh.api.get("/api/v1/calls?limit=-1").await.problem(400, "invalid_filter");
     let unknown = mesh.api.get("/api/v1/calls/0000000000000001").await.problem(404, "unknown_call");
     assert!(
         unknown["detail"].as_str().is_some_and(|detail| detail.contains("0000000000000001")),

@@ -22,7 +22,7 @@ const SHA_DIGITS: usize = 12;
 
 #[derive(Deserialize)]
 pub(super) struct Wanted {
-    limit: Option<usize>,
+    limit: Option<String>,
     service: Option<String>,
     /// `replay`: what a component needs to be asked again.
     detail: Option<String>,
@@ -122,14 +122,28 @@ struct AlternativeView {
     figures: FiguresView,
 }
 
-pub(super) async fn list(State(pages): State<Pages>, Query(wanted): Query<Wanted>) -> Response {
-    if wanted.detail.as_deref() == Some("replay") {
-        return recorded::page(&pages, wanted.limit.unwrap_or(LIMIT), wanted.service.as_deref());
+pub(super) async fn list(
+    State(pages): State<Pages>,
+    Query(wanted): Query<Wanted>,
+) -> Result<Response, Refusal> {
+    let limit = match wanted.limit.as_deref() {
+        None => LIMIT,
+        Some(text) => text.parse().map_err(|_| wrong("limit", text, "a number of calls"))?,
+    };
+    let service = wanted.service.as_deref();
+    match wanted.detail.as_deref() {
+        None => {}
+        Some("replay") => return Ok(recorded::page(&pages, limit, service)),
+        Some(text) => return Err(wrong("detail", text, "`replay`")),
     }
-    let limit = wanted.limit.unwrap_or(LIMIT).min(LIMIT_MAX);
-    let newest = pages.journal.newest(limit, wanted.service.as_deref());
+    let newest = pages.journal.newest(limit.min(LIMIT_MAX), service);
     let items = newest.iter().map(|record| CallView::from(&**record)).collect();
-    json(StatusCode::OK, &List { items, next_cursor: None })
+    Ok(json(StatusCode::OK, &List { items, next_cursor: None }))
+}
+
+fn wrong(what: &str, text: &str, wanted: &str) -> Refusal {
+    let detail = format!("`{what}={text}` is not {wanted}");
+    Refusal::new(StatusCode::BAD_REQUEST, "invalid_filter", detail, "leave it out for the usual")
 }
 
 pub(super) async fn one(State(pages): State<Pages>, Path(id): Path<String>) -> Result<Response, Refusal> {

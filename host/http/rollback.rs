@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::response::Response;
-use http::StatusCode;
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
 use serde::Serialize;
+use serde::de::IgnoredAny;
 
 use super::Pages;
-use super::answer::{Refusal, json};
+use super::answer::{Refusal, json, read};
 use crate::policy::status::RollbackError;
 
 /// Rolls a plugin back, and answers when that is in force.
@@ -27,7 +29,10 @@ struct RolledBack {
 pub(super) async fn roll_back(
     State(pages): State<Pages>,
     Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
 ) -> Result<Response, Refusal> {
+    read::<IgnoredAny>(&headers, &body, "invalid_rollback", "send {}")?;
     (pages.roll_back)(name.clone()).await.map_err(|error| {
         let (status, code, hint) = match error {
             RollbackError::Unknown => {

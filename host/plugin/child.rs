@@ -16,6 +16,12 @@ use super::instance::panic_text;
 
 /// More than any answer has: the machine code of the largest component is a tenth of it.
 const ANSWER_BYTES_MAX: u64 = 1 << 30;
+/// More input takes seconds, and calls go first then. What is smaller is done in a moment, which a machine that is busy
+/// with calls must not put off.
+#[cfg(unix)]
+const LARGE_BYTES: usize = 1 << 20;
+#[cfg(unix)]
+const NICENESS: i32 = 10;
 /// Exit codes of the child; its sentence is on standard output then.
 const NOT_TAKEN: u8 = 3;
 const PANICKED: u8 = 4;
@@ -131,6 +137,11 @@ pub fn serve<E: Display>(limits: Limits, work: impl FnOnce(&[u8]) -> Result<Vec<
     let mut input = Vec::new();
     let done = catch_unwind(AssertUnwindSafe(|| {
         io::stdin().lock().read_to_end(&mut input).map_err(|error| error.to_string())?;
+        #[cfg(unix)]
+        if input.len() > LARGE_BYTES {
+            // Where that is not allowed, the other limits hold all the same. Threads to come inherit it.
+            rustix::process::nice(NICENESS).ok();
+        }
         work(&input).map_err(|error| error.to_string())
     }));
     let (code, answer) = match done {
@@ -146,7 +157,7 @@ pub fn serve<E: Display>(limits: Limits, work: impl FnOnce(&[u8]) -> Result<Vec<
 /// What the system does not know or allow is left out: the wall clock of whoever started us holds everywhere.
 #[cfg(unix)]
 fn limit(limits: Limits) {
-    use rustix::process::{Resource, Rlimit, nice, setrlimit};
+    use rustix::process::{Resource, Rlimit, setrlimit};
     let at_most = |resource, limit: u64, hard: u64| {
         setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(hard) }).ok();
     };
@@ -155,8 +166,6 @@ fn limit(limits: Limits) {
     at_most(Resource::Fsize, 0, 0);
     at_most(Resource::Cpu, cpu_s, cpu_s + 1);
     at_most(Resource::As, limits.memory_bytes, limits.memory_bytes);
-    // Calls go first, but a machine that is busy with them must not put a new build off for seconds.
-    nice(5).ok();
     #[cfg(target_os = "linux")]
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).ok();
 }
