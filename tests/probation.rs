@@ -78,3 +78,21 @@ async fn a_build_is_rolled_back_from_the_command_line() {
     drop_in(&mesh.plugins_dir(), FILE, &misbehaver("answer", "watch", "0.3.0"));
     at(&mesh, "0.3.0").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_with_a_broken_file_has_the_last_build_that_kept_well() {
+    let config = "[server]\nplugin_probation = \"100ms\"\n".to_owned();
+    let mut mesh = Mesh::start(MeshOptions { config, ..MeshOptions::default() }).await;
+    drop_in(&mesh.plugins_dir(), FILE, &misbehaver("answer", "watch", "0.1.0"));
+    at(&mesh, "0.1.0").await;
+    let kept = mesh.data_dir().join("plugins-good/watch.json");
+    eventually("the build is kept", SOON, || async { kept.exists().then_some(()) }).await;
+    assert!(mesh.terminate().await.success());
+    drop_in(&mesh.plugins_dir(), FILE, &misbehaver("self-test-fails", "watch", "0.2.0"));
+    mesh.restart().await;
+    let plugin = mesh.api.plugin("watch").await.expect("the plugin");
+    assert_eq!((&plugin["version"], &plugin["state"]), (&json!("0.1.0"), &json!("loaded")), "{plugin}");
+    assert!(plugin["reason"].as_str().is_some_and(|reason| reason.contains("kept well")), "{plugin}");
+    let reason = plugin["refused"]["reason"].as_str().expect("a reason");
+    assert!(reason.contains("self-test failed"), "{reason}");
+}

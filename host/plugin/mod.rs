@@ -14,6 +14,7 @@ mod compiler;
 mod engine;
 mod fault;
 mod folder;
+mod good;
 mod host_state;
 mod hot;
 mod inspect;
@@ -87,7 +88,7 @@ pub struct Settings {
     /// By plugin name.
     pub config: BTreeMap<String, PluginConfig>,
     pub compiler: Compiler,
-    /// Compiled plugins are kept under this folder from run to run; `None` compiles them each time.
+    /// Compiled plugins, and builds that kept well, are kept under this folder from run to run; `None` keeps nothing.
     pub data: Option<PathBuf>,
     /// What plugins remembered when the run before ended.
     pub memories: Memories,

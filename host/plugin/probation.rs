@@ -24,7 +24,8 @@ const SLOWER: f64 = 2.0;
 pub struct Probation {
     ends: Mono,
     until: Wall,
-    previous: Entry,
+    /// `None` of the first build of a file.
+    previous: Option<Entry>,
     budget_us: f64,
 }
 
@@ -36,26 +37,27 @@ enum Standing {
 
 impl Probation {
     /// Of the build that takes the place of `previous` now; `None` when builds are not tried out.
-    pub fn begin(previous: &Entry, budgets: Budgets, time: Duration) -> Option<Arc<Self>> {
+    pub fn begin(previous: Option<&Entry>, budgets: Budgets, time: Duration) -> Option<Arc<Self>> {
         let declared = [budgets.route_us, budgets.pick_us].into_iter().flatten().reduce(f64::max);
         let millis = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
         (!time.is_zero()).then(|| {
             Arc::new(Self {
                 ends: clock::now() + time,
                 until: Wall::from_millis(clock::wall().as_millis().saturating_add(millis)),
-                previous: Entry { probation: None, refused: None, ..previous.clone() },
+                previous: previous.map(|before| Entry { probation: None, refused: None, ..before.clone() }),
                 budget_us: declared.unwrap_or(BUDGET_US),
             })
         })
     }
 
-    pub fn status(&self) -> ProbationStatus {
-        let source = &self.previous.loaded.plugin.source;
-        ProbationStatus {
+    /// `None` when there is nothing to go back to.
+    pub fn status(&self) -> Option<ProbationStatus> {
+        let source = &self.previous.as_ref()?.loaded.plugin.source;
+        Some(ProbationStatus {
             until: self.until,
             previous_version: source.version.clone(),
             previous_generation: source.generation,
-        }
+        })
     }
 
     /// `None` while nothing is decided.
@@ -69,7 +71,7 @@ impl Probation {
             )));
         }
         let (calls, p99_us) = loaded.hot_figures();
-        let (_, usual_us) = self.previous.loaded.hot_figures();
+        let usual_us = self.previous.as_ref().map_or(0.0, |before| before.loaded.hot_figures().1);
         if calls >= JUDGED_FROM && p99_us > self.budget_us && p99_us > usual_us * SLOWER {
             return Some(Standing::Failed(format!(
                 "over its budget: 99 of 100 answers took up to {p99_us:.0} µs, and {:.0} µs are allowed",
@@ -103,15 +105,30 @@ impl Reloader {
         for (name, standing) in over {
             match standing {
                 Standing::Failed(reason) => {
-                    self.roll_back(&name, &reason).ok();
-                }
-                Standing::Survived => {
-                    tracing::info!(plugin = %name, "plugin is no longer on probation");
-                    if let Some(entry) = self.in_force.get_mut(&name) {
-                        entry.probation = None;
+                    if self.roll_back(&name, &reason).is_err() {
+                        self.release(&name);
                     }
                 }
+                Standing::Survived => {
+                    self.release(&name);
+                    self.keep_good(&name);
+                }
             }
+        }
+    }
+
+    fn release(&mut self, name: &Name) {
+        let ended = self.in_force.get_mut(name).and_then(|entry| entry.probation.take());
+        if ended.is_some_and(|probation| probation.previous.is_some()) {
+            tracing::info!(plugin = %name, "plugin is no longer on probation");
+        }
+    }
+
+    fn keep_good(&self, name: &Name) {
+        let (Some(good), Some(entry)) = (&self.good, self.in_force.get(name)) else { return };
+        let Some(file) = entry.file.as_deref() else { return };
+        if let Err(error) = good.keep(name, file, &entry.component) {
+            tracing::warn!(plugin = %name, error = %super::compiler::words(&error), "build that kept well is not kept for the next start");
         }
     }
 
@@ -122,22 +139,22 @@ impl Reloader {
     pub fn roll_back(&mut self, name: &Name, reason: &str) -> Result<(), RollbackError> {
         let entry = self.in_force.get_mut(name).ok_or(RollbackError::Unknown)?;
         let probation = entry.probation.clone().ok_or(RollbackError::NothingBefore)?;
+        let previous = probation.previous.clone().ok_or(RollbackError::NothingBefore)?;
         let reason = format!("rolled back: {reason}");
         let refused =
             RefusedBuild { sha256: hex::encode(entry.component), reason: reason.clone(), at: clock::wall() };
         // A file that carries the plugin carries the build before, too; an embedded one is found again by itself.
-        let file = probation.previous.file.as_ref().and(entry.file.clone());
-        let previous =
-            Entry { file, order: entry.order, refused: Some(refused), ..probation.previous.clone() };
+        let file = previous.file.as_ref().and(entry.file.clone());
+        let previous = Entry { file, order: entry.order, refused: Some(refused), ..previous };
         let bad = std::mem::replace(entry, previous);
         let (version, generation) = (&bad.loaded.plugin.source.version, bad.generation());
-        let back = probation.status();
-        tracing::warn!(plugin = %name, version = %version, generation, previous = back.previous_generation, %reason, "plugin rolled back");
+        let back = Arc::clone(&entry.loaded.plugin.source);
+        tracing::warn!(plugin = %name, version = %version, generation, previous = back.generation, %reason, "plugin rolled back");
         self.announce(
             "plugin_rolled_back",
             format!(
                 "plugin `{name}` {version} #{generation} was {reason}; {} #{} is in force again",
-                back.previous_version, back.previous_generation
+                back.version, back.generation
             ),
         );
         self.memory.forbid(name, bad.component, bad.config, reason);

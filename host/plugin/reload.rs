@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::cache::{self, Cache};
 use super::engine::{EngineError, Purpose, Runtime};
 use super::folder::{self, Sha};
+use super::good::Good;
 use super::loaded::Loaded;
 use super::memories::Memories;
 use super::probation::{self, Probation};
@@ -53,6 +54,9 @@ pub struct Reloader {
     /// Replaced generations that calls may still use. They are dropped here, not on a data-path worker.
     pub retired: Vec<Loaded>,
     pub probation: Duration,
+    pub good: Option<Good>,
+    /// Nothing was in force before this round.
+    pub is_first: bool,
     /// Since the round before.
     pub rolled_back: bool,
     set: PolicySet,
@@ -77,6 +81,8 @@ pub struct Entry {
     pub grants: Vec<Grant>,
     pub replay: Option<Arc<Replay>>,
     pub probation: Option<Arc<Probation>>,
+    /// Its file holds another build, which was refused at the start.
+    pub stands_in: bool,
 }
 
 #[derive(Default)]
@@ -105,6 +111,12 @@ impl Plugins {
                 .inspect_err(|error| tracing::warn!(error = %super::compiler::words(error), "plugins are compiled at each start"))
                 .ok()
         });
+        let good = settings.data.as_deref().and_then(|data| {
+            let opened = Good::open(data);
+            opened
+                .inspect_err(|error| tracing::warn!(%error, "good builds are not kept for the next start"))
+                .ok()
+        });
         let mut rulings = Rulings::default();
         settings.rulings.into_iter().for_each(|ruling| rulings.add(ruling));
         let memories = Arc::new(Memories::restored(settings.memories, (clock::now(), clock::wall())));
@@ -121,6 +133,8 @@ impl Plugins {
             retired: Vec::new(),
             probation: settings.probation,
             rolled_back: false,
+            good,
+            is_first: true,
             set: PolicySet::default(),
             unreadable: false,
         };
@@ -163,6 +177,7 @@ impl Plugins {
         let names = reloader.in_force.keys().map(Name::as_str);
         let names = names.chain(outcome.others.iter().map(|other| other.name.as_str()));
         self.memories.seen(names, clock::wall());
+        reloader.is_first = false;
         *lock(&self.listing) =
             Listing { in_force: reloader.in_force.values().cloned().collect(), others: outcome.others };
         (reloader.set.clone(), changed)
@@ -224,6 +239,9 @@ impl Reloader {
             if !next.contains_key(name) {
                 tracing::info!(plugin = %name, version = %old.loaded.plugin.source.version, "plugin removed");
                 self.announce("plugin_removed", format!("plugin `{name}` was removed"));
+                if let Some(good) = &self.good {
+                    good.forget(name);
+                }
             }
         }
         let before = ranking(&self.in_force);
@@ -280,7 +298,9 @@ impl Entry {
         let (state, reason) = if plugin.health.rests() {
             (PluginState::Quarantined, last_fault.clone().unwrap_or_default())
         } else {
-            (PluginState::Loaded, String::new())
+            let stands_in =
+                "its file was refused at the start, and the last build that kept well is in force";
+            (PluginState::Loaded, if self.stands_in { stands_in.to_owned() } else { String::new() })
         };
         PluginStatus {
             version: plugin.source.version.clone(),
@@ -303,7 +323,7 @@ impl Entry {
             pending: self.pending.clone(),
             grants: self.grants.clone(),
             replay: self.replay.clone(),
-            probation: self.probation.as_ref().map(|probation| probation.status()),
+            probation: self.probation.as_ref().and_then(|probation| probation.status()),
             panels: self.loaded.panels.clone(),
             ..PluginStatus::idle(plugin.source.name.as_str().to_owned(), self.file.clone(), state, reason)
         }

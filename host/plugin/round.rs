@@ -65,7 +65,7 @@ pub struct Candidate {
     file: Option<PathBuf>,
     label: String,
     content: Result<(Cow<'static, [u8]>, Sha), Option<LoadError>>,
-    config: Option<FoundConfig>,
+    config: Option<Arc<FoundConfig>>,
 }
 
 impl Candidate {
@@ -75,7 +75,7 @@ impl Candidate {
             Content::Failed(kind) => Err(Some(LoadError::Unreadable(kind))),
             Content::Moving => Err(None),
         };
-        Self { file: Some(found.path), label: found.stem, content, config: found.config }
+        Self { file: Some(found.path), label: found.stem, content, config: found.config.map(Arc::new) }
     }
 
     pub fn embedded(name: &str, bytes: &'static [u8]) -> Self {
@@ -241,6 +241,7 @@ impl Round<'_> {
                 loaded,
                 replay,
                 probation,
+                stands_in: false,
                 file: candidate.file.clone(),
                 summary: build.summary.clone(),
                 component,
@@ -344,8 +345,7 @@ impl Round<'_> {
             _ => None,
         };
         memory.generations.insert(build.name.clone(), generation);
-        let probation =
-            in_force.get(&build.name).and_then(|before| Probation::begin(before, build.budgets, *probation));
+        let probation = Probation::begin(in_force.get(&build.name), build.budgets, *probation);
         Ok(Warmed { loaded, replay: replay.map(Arc::new), probation })
     }
 
@@ -377,7 +377,7 @@ impl Round<'_> {
         let sha256 = if component == Sha::default() { String::new() } else { hex::encode(component) };
         let build =
             RefusedBuild { sha256: sha256.clone(), reason: refusal.reason.clone(), at: clock::wall() };
-        if self.keep(candidate, Some(build)) {
+        if self.keep(candidate, Some(build.clone())) || self.stand_in(candidate, build) {
             return;
         }
         let name = refusal.name.as_ref().map_or(candidate.label.as_str(), Name::as_str).to_owned();
@@ -418,6 +418,31 @@ impl Round<'_> {
         if let Some(listed) = self.outcome.others.last_mut() {
             listed.pending = Some(pending);
         }
+    }
+
+    /// At a start, brings the last build of the file into force that kept well.
+    fn stand_in(&mut self, candidate: &Candidate, refused: RefusedBuild) -> bool {
+        let good = self.reloader.good.as_ref().filter(|_| self.reloader.is_first);
+        let Some((file, bytes)) = candidate.file.as_ref().and_then(|file| Some((file, good?.find(file)?)))
+        else {
+            return false;
+        };
+        let sha = sha256(&bytes);
+        let before = Candidate {
+            file: Some(file.clone()),
+            label: candidate.label.clone(),
+            content: Ok((Cow::Owned(bytes), sha)),
+            config: candidate.config.clone(),
+        };
+        self.prepare(std::slice::from_ref(&before));
+        let Ok(entry) = self.admit(&before) else { return false };
+        let name = entry.loaded.plugin.source.name.clone();
+        tracing::warn!(plugin = %name, version = %entry.loaded.plugin.source.version, "the last build that kept well stands in for the refused one");
+        self.reloader.memory.carried.insert(file.clone(), name.clone());
+        self.outcome
+            .in_force
+            .insert(name, Entry { refused: Some(refused), stands_in: true, probation: None, ..entry });
+        true
     }
 
     /// Leaves in force what the file last brought into force, if there is such a plugin.

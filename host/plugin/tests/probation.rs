@@ -1,8 +1,11 @@
 //! A build that took another's place is tried out, and gives the place back when it fails.
 
+use std::fs;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::support::{Bench, altered, catalog, facts, guest, until};
+use crate::plugin::{Plugins, Settings};
 use crate::policy::PolicySet;
 use crate::policy::status::{PluginState, RollbackError};
 
@@ -97,4 +100,48 @@ fn an_embedded_plugin_comes_back_when_the_file_over_it_fails() {
     let states: Vec<_> = all.iter().map(|one| (one.state, one.generation, one.file.is_some())).collect();
     assert_eq!(states, [(PluginState::Loaded, 1, false), (PluginState::Refused, 0, true)], "{all:?}");
     assert!(all[1].reason.starts_with("rolled back: 3 faults"), "{all:?}");
+}
+
+#[test]
+fn the_last_build_that_kept_well_stands_in_at_a_start_for_one_that_is_refused() {
+    let (folder, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let file = folder.path().join("guest.wasm");
+    let start = || {
+        let settings = Settings {
+            folder: Some(folder.path().into()),
+            workers: 1,
+            data: Some(data.path().into()),
+            probation: Duration::from_millis(1),
+            ..Settings::default()
+        };
+        Plugins::with_embedded(settings, Arc::new(|_| {}), &[]).unwrap()
+    };
+    let first = start();
+    fs::write(&file, guest("nothing")).unwrap();
+    first.reload();
+    until("the end of the probation", || first.has_probation_to_end().then_some(()));
+    first.reload();
+    drop(first);
+
+    fs::write(&file, guest("self-test-fails")).unwrap();
+    let second = start();
+    let (set, changed) = second.reload();
+    assert!(changed && set.routers.len() == 1);
+    assert!(set.routers[0].route(&facts(), &catalog(1, 1)).is_ok());
+    let status = second.status().remove(0);
+    assert_eq!((status.state, status.generation), (PluginState::Loaded, 1));
+    assert!(status.reason.contains("the last build that kept well"), "{}", status.reason);
+    assert!(status.refused.is_some_and(|build| build.reason.contains("self-test failed")));
+    assert!(!second.reload().1, "it stays");
+    fs::write(&file, altered(guest("nothing"), 1)).unwrap();
+    assert!(second.reload().1);
+    assert_eq!(second.status()[0].reason, "");
+    fs::remove_file(&file).unwrap();
+    second.reload();
+    drop(second);
+
+    fs::write(&file, guest("self-test-fails")).unwrap();
+    let third = start();
+    third.reload();
+    assert_eq!(third.status()[0].state, PluginState::Refused, "what was taken away is forgotten");
 }
