@@ -1,0 +1,134 @@
+//! Candidates that do not come into force: what is said of them, and what stays in force or stands in.
+
+use std::borrow::Cow;
+
+use super::{Candidate, Refusal, Round, describe};
+use crate::mesh::ids::Name;
+use crate::mesh::ruling::{self, Grant};
+use crate::plugin::clock;
+use crate::plugin::folder::{Sha, sha256};
+use crate::plugin::load::Build;
+use crate::plugin::reload::Entry;
+use crate::policy::status::{PendingBuild, PluginState, PluginStatus, RefusedBuild};
+
+impl Round<'_> {
+    pub(super) fn refuse(&mut self, candidate: &Candidate, refusal: Refusal, component: Sha, config: Sha) {
+        let key = (candidate.file.clone(), component, config);
+        let from = describe(candidate.file.as_deref());
+        if !self.reloader.known_refusals.contains(&key) {
+            tracing::warn!(%from, reason = %refusal.reason, "plugin refused");
+            self.reloader.announce("plugin_refused", format!("{from} was refused: {}", refusal.reason));
+        }
+        self.outcome.refusals.insert(key);
+        let sha256 = if component == Sha::default() { String::new() } else { hex::encode(component) };
+        let build =
+            RefusedBuild { sha256: sha256.clone(), reason: refusal.reason.clone(), at: clock::wall() };
+        if self.keep(candidate, Some(build.clone())) || self.stand_in(candidate, build) {
+            return;
+        }
+        let name = refusal.name.as_ref().map_or(candidate.label.as_str(), Name::as_str).to_owned();
+        self.list(candidate, &name, PluginState::Refused, refusal.reason);
+        if let Some(listed) = self.outcome.others.last_mut() {
+            listed.sha256 = sha256;
+        }
+    }
+
+    /// Keeps a build out until somebody gives it what it asks for; the one before stays in force.
+    pub(super) fn wait(&mut self, candidate: &Candidate, build: &Build, component: Sha, missing: &[Grant]) {
+        let name = &build.name;
+        let reason = format!(
+            "it asks for {}, which nobody gave this build; `meshwright plugin allow {name}` shows and gives it",
+            ruling::list(missing)
+        );
+        let from = describe(candidate.file.as_deref());
+        let key = (candidate.file.clone(), component, Sha::default());
+        if !self.reloader.known_refusals.contains(&key) {
+            tracing::warn!(plugin = %name, version = %build.version, %from, %reason, "plugin waits for a grant");
+            self.reloader.announce("plugin_pending", format!("plugin `{name}` waits: {reason}"));
+        }
+        self.outcome.refusals.insert(key);
+        let pending = PendingBuild {
+            sha256: hex::encode(component),
+            version: build.version.clone(),
+            grants: missing.to_vec(),
+            reason: reason.clone(),
+        };
+        // The file may have brought another name into force before, which is kept then.
+        if self.keep(candidate, None)
+            && let Some(entry) = self.outcome.in_force.get_mut(name)
+        {
+            (entry.pending, entry.refused) = (Some(pending), None);
+            return;
+        }
+        self.list(candidate, name.as_str(), PluginState::Pending, reason);
+        if let Some(listed) = self.outcome.others.last_mut() {
+            listed.pending = Some(pending);
+        }
+    }
+
+    /// At a start, brings the last build of the file into force that kept well.
+    pub(super) fn stand_in(&mut self, candidate: &Candidate, refused: RefusedBuild) -> bool {
+        let good = self.reloader.good.as_ref().filter(|_| self.reloader.is_first);
+        let Some((file, bytes)) = candidate.file.as_ref().and_then(|file| Some((file, good?.find(file)?)))
+        else {
+            return false;
+        };
+        let sha = sha256(&bytes);
+        let before = Candidate {
+            file: Some(file.clone()),
+            label: candidate.label.clone(),
+            content: Ok((Cow::Owned(bytes), sha)),
+            config: candidate.config.clone(),
+        };
+        self.prepare(std::slice::from_ref(&before));
+        let Ok(entry) = self.admit(&before) else { return false };
+        let name = entry.loaded.plugin.source.name.clone();
+        tracing::warn!(plugin = %name, version = %entry.loaded.plugin.source.version, "the last build that kept well stands in for the refused one");
+        self.reloader.memory.carried.insert(file.clone(), name.clone());
+        self.outcome
+            .in_force
+            .insert(name, Entry { refused: Some(refused), stands_in: true, probation: None, ..entry });
+        true
+    }
+
+    /// Leaves in force what the file last brought into force, if there is such a plugin.
+    pub(super) fn keep(&mut self, candidate: &Candidate, refused: Option<RefusedBuild>) -> bool {
+        let carried = candidate.file.as_ref().and_then(|file| self.reloader.memory.carried.get(file));
+        let Some(name) = carried else { return false };
+        let is_enabled = self.terms.disabled_by(name).is_none();
+        let Some(entry) = self.reloader.in_force.get(name).filter(|entry| entry.file == candidate.file)
+        else {
+            return false;
+        };
+        if !is_enabled || self.outcome.in_force.contains_key(name) {
+            return false;
+        }
+        // The same refusal keeps the time at which it was first seen.
+        let refused = match (&entry.refused, refused) {
+            (Some(old), Some(new)) if (&old.sha256, &old.reason) == (&new.sha256, &new.reason) => {
+                Some(old.clone())
+            }
+            (_, Some(new)) => Some(new),
+            (old, None) => old.clone(),
+        };
+        let order = self.terms.settings(name).and_then(|settings| settings.order).unwrap_or(entry.order);
+        let kept = Entry { refused, order, pending: None, ..entry.clone() };
+        self.outcome.in_force.insert(name.clone(), kept);
+        true
+    }
+
+    pub(super) fn list(&mut self, candidate: &Candidate, name: &str, state: PluginState, reason: String) {
+        let mut status = PluginStatus::idle(name.to_owned(), candidate.file.clone(), state, reason);
+        if let Ok((bytes, sha)) = &candidate.content {
+            status.sha256 = hex::encode(sha);
+            status.size_bytes = bytes.len();
+            if let Some(build) = self.reloader.memory.builds.get(sha) {
+                status.version.clone_from(&build.version);
+                status.summary.clone_from(&build.summary);
+                status.kinds = build.compiled.indices.kinds();
+                status.made = Some(build.made);
+            }
+        }
+        self.outcome.others.push(status);
+    }
+}
