@@ -1,9 +1,9 @@
 //! Builds the house and runs it: alone knows every room, owns the tasks and the shutdown.
 
 mod banner;
+mod doors;
 mod tasks;
 
-use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::Context;
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
@@ -22,23 +22,19 @@ use crate::clock;
 use crate::config::Config;
 use crate::edge::{self, BindError, Bound, Edge, Ends, Guard, Port, Workers};
 use crate::endpoint::Endpoint;
-use crate::http::{NotRuled, Pages, RollBack, Rule, Search, SearchFailed, Shown, own_tools, surface};
-use crate::mesh::memo::Memories;
-use crate::mesh::ruling::Ruling;
-use crate::mesh::story::Recording;
-use crate::plugin::{self, Plugins};
-use crate::policy::status::RollbackError;
+use crate::http::{own_tools, surface};
+use crate::plugin;
 use crate::prober::Prober;
-use crate::proxy::{self, MirrorBook, Mirroring, Proxy};
+use crate::proxy::{self, Mirroring, Proxy};
 use crate::registry::{Registry, Settings};
-use crate::store::{Change, Store};
-use crate::telemetry::account::{Accountant, StatsFile, Unsaved};
+use crate::store::Store;
+use crate::telemetry::account::{Accountant, StatsFile};
 use crate::telemetry::alerts::Alerting;
 use crate::telemetry::events::EventLog;
 use crate::telemetry::journal::Journal;
 use crate::telemetry::meters::Metering;
 use crate::worker;
-use tasks::AskedToLook;
+use doors::{open_plugins, pages, recorder, unsaved};
 
 /// Events that may wait to be logged.
 const EVENTS: usize = 4096;
@@ -218,143 +214,6 @@ async fn stop_processes(registry: &Registry) {
     let snapshot = registry.snapshot();
     let peers = snapshot.instances().map(|instance| Arc::clone(&instance.peer));
     futures_util::future::join_all(peers.map(|peer| async move { peer.stop().await })).await;
-}
-
-fn unsaved(plugins: &Arc<Plugins>) -> Unsaved {
-    let (taken_from, given_back) = (Arc::clone(plugins), Arc::clone(plugins));
-    Unsaved {
-        take: Box::new(move || taken_from.unsaved()),
-        put_back: Box::new(move |changes| given_back.put_back(changes)),
-    }
-}
-
-fn open_plugins(
-    config: &Config,
-    memories: Memories,
-    rulings: Vec<Ruling>,
-    events: mpsc::Sender<crate::mesh::observe::Event>,
-    recorder: plugin::Recorder,
-) -> anyhow::Result<Plugins> {
-    let configured = config.plugins.iter().map(|(name, plugin)| {
-        let plugin = plugin::PluginConfig {
-            enabled: plugin.enabled,
-            order: plugin.order,
-            refuse_on_fault: plugin.refuse_on_fault,
-            grants: plugin.grants.clone(),
-            config_json: plugin.config_json.clone(),
-        };
-        (name.to_string(), plugin)
-    });
-    let settings = plugin::Settings {
-        folder: Some(config.plugins_dir.clone()),
-        workers: config.workers,
-        config: configured.collect::<BTreeMap<_, _>>(),
-        compiler: plugin::Compiler::own(),
-        data: Some(config.data_dir.clone()),
-        memories,
-        rulings,
-        recorder: Some(recorder),
-        probation: config.plugin_probation,
-    };
-    let sink = move |event| {
-        if events.try_send(event).is_err() {
-            tracing::debug!("plugin event dropped");
-        }
-    };
-    std::fs::create_dir_all(&config.plugins_dir)
-        .with_context(|| format!("cannot make the plugins folder `{}`", config.plugins_dir.display()))?;
-    Ok(Plugins::new(settings, Arc::new(sink))?)
-}
-
-/// Has the plugins looked at before it answers.
-fn roll_back(plugins: &Arc<Plugins>, look: AskedToLook) -> RollBack {
-    let plugins = Arc::clone(plugins);
-    Arc::new(move |name| {
-        let (plugins, look) = (Arc::clone(&plugins), look.clone());
-        Box::pin(async move {
-            let rolled = tokio::task::spawn_blocking(move || plugins.roll_back(&name)).await;
-            rolled.unwrap_or(Err(RollbackError::Unknown))?;
-            let (done, looked) = oneshot::channel();
-            // Neither fails but at the end of the process.
-            if look.send(done).await.is_ok() {
-                looked.await.ok();
-            }
-            Ok(())
-        })
-    })
-}
-
-/// What happened lately, for builds that are about to come into force.
-fn recorder(journal: &Arc<Journal>, registry: &Registry) -> plugin::Recorder {
-    let (journal, registry) = (Arc::clone(journal), registry.clone());
-    Arc::new(move || {
-        let snapshot = registry.snapshot();
-        Recording {
-            calls: journal.recorded(plugin::REPLAYED_CALLS_MAX),
-            catalog: Arc::clone(&snapshot.catalog),
-            pools: snapshot.services().iter().map(|service| Arc::clone(&service.pool)).collect(),
-        }
-    })
-}
-
-fn pages(
-    config: &Config,
-    registry: &Registry,
-    proxy: &Arc<Proxy>,
-    plugins: &Arc<Plugins>,
-    journal: &Arc<Journal>,
-    store: &Store,
-    look: AskedToLook,
-) -> Pages {
-    let (rule, roll_back) = (rule(store, plugins, look.clone()), roll_back(plugins, look));
-    let plugins = Arc::clone(plugins);
-    let persistence = Arc::clone(store.persistence());
-    let searched = store.clone();
-    let search: Search = Arc::new(move |query, limit, admits| {
-        let store = searched.clone();
-        Box::pin(async move {
-            let found = store.find_tools(query, limit, admits).await;
-            let found = found.map_err(|error| SearchFailed(error.into()))?;
-            Ok(found.into_iter().map(|found| (found.service, found.tool)).collect())
-        })
-    });
-    Pages::new(Shown {
-        registry: registry.clone(),
-        proxy: Arc::clone(proxy),
-        plugins: Arc::new(move || plugins.status()),
-        rule,
-        alerts: Arc::default(),
-        readings: Arc::default(),
-        mirrors: MirrorBook::default(),
-        journal: Arc::clone(journal),
-        persistence: Arc::new(move || persistence.degraded()),
-        search,
-        roll_back,
-        started: clock::wall(),
-        started_mono: clock::mono(),
-        draining: Arc::new(AtomicBool::new(false)),
-        body_bytes_max: config.body_bytes_max,
-        lease_ttl: config.lease.ttl,
-    })
-}
-
-/// Writes down what operators decide, and has the plugins looked at before it answers.
-fn rule(store: &Store, plugins: &Arc<Plugins>, look: AskedToLook) -> Rule {
-    let (store, plugins) = (store.clone(), Arc::clone(plugins));
-    Arc::new(move |rulings| {
-        let (store, plugins, look) = (store.clone(), Arc::clone(&plugins), look.clone());
-        Box::pin(async move {
-            let changes = rulings.iter().cloned().map(Change::Ruling).collect();
-            store.commit(changes).await.map_err(|error| NotRuled(error.into()))?;
-            rulings.into_iter().for_each(|ruling| plugins.rule(ruling));
-            let (done, looked) = oneshot::channel();
-            // Neither fails but at the end of the process, and what was written down holds at the next start.
-            if look.send(done).await.is_ok() {
-                looked.await.ok();
-            }
-            Ok(())
-        })
-    })
 }
 
 fn accept(

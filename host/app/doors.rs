@@ -1,0 +1,160 @@
+//! Doors between rooms that do not know one another: what one needs of the other is handed in here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::Context;
+use tokio::sync::{mpsc, oneshot};
+
+use super::tasks::AskedToLook;
+use crate::clock;
+use crate::config::Config;
+use crate::http::{NotRuled, Pages, RollBack, Rule, Search, SearchFailed, Shown};
+use crate::mesh::memo::Memories;
+use crate::mesh::ruling::Ruling;
+use crate::mesh::story::Recording;
+use crate::plugin::{self, Plugins};
+use crate::policy::status::RollbackError;
+use crate::proxy::{MirrorBook, Proxy};
+use crate::registry::Registry;
+use crate::store::{Change, Store};
+use crate::telemetry::account::Unsaved;
+use crate::telemetry::journal::Journal;
+
+pub(super) fn unsaved(plugins: &Arc<Plugins>) -> Unsaved {
+    let (taken_from, given_back) = (Arc::clone(plugins), Arc::clone(plugins));
+    Unsaved {
+        take: Box::new(move || taken_from.unsaved()),
+        put_back: Box::new(move |changes| given_back.put_back(changes)),
+    }
+}
+
+pub(super) fn open_plugins(
+    config: &Config,
+    memories: Memories,
+    rulings: Vec<Ruling>,
+    events: mpsc::Sender<crate::mesh::observe::Event>,
+    recorder: plugin::Recorder,
+) -> anyhow::Result<Plugins> {
+    let configured = config.plugins.iter().map(|(name, plugin)| {
+        let plugin = plugin::PluginConfig {
+            enabled: plugin.enabled,
+            order: plugin.order,
+            refuse_on_fault: plugin.refuse_on_fault,
+            grants: plugin.grants.clone(),
+            config_json: plugin.config_json.clone(),
+        };
+        (name.to_string(), plugin)
+    });
+    let settings = plugin::Settings {
+        folder: Some(config.plugins_dir.clone()),
+        workers: config.workers,
+        config: configured.collect::<BTreeMap<_, _>>(),
+        compiler: plugin::Compiler::own(),
+        data: Some(config.data_dir.clone()),
+        memories,
+        rulings,
+        recorder: Some(recorder),
+        probation: config.plugin_probation,
+    };
+    let sink = move |event| {
+        if events.try_send(event).is_err() {
+            tracing::debug!("plugin event dropped");
+        }
+    };
+    std::fs::create_dir_all(&config.plugins_dir)
+        .with_context(|| format!("cannot make the plugins folder `{}`", config.plugins_dir.display()))?;
+    Ok(Plugins::new(settings, Arc::new(sink))?)
+}
+
+/// Has the plugins looked at before it answers.
+fn roll_back(plugins: &Arc<Plugins>, look: AskedToLook) -> RollBack {
+    let plugins = Arc::clone(plugins);
+    Arc::new(move |name| {
+        let (plugins, look) = (Arc::clone(&plugins), look.clone());
+        Box::pin(async move {
+            let rolled = tokio::task::spawn_blocking(move || plugins.roll_back(&name)).await;
+            rolled.unwrap_or(Err(RollbackError::Unknown))?;
+            let (done, looked) = oneshot::channel();
+            // Neither fails but at the end of the process.
+            if look.send(done).await.is_ok() {
+                looked.await.ok();
+            }
+            Ok(())
+        })
+    })
+}
+
+/// What happened lately, for builds that are about to come into force.
+pub(super) fn recorder(journal: &Arc<Journal>, registry: &Registry) -> plugin::Recorder {
+    let (journal, registry) = (Arc::clone(journal), registry.clone());
+    Arc::new(move || {
+        let snapshot = registry.snapshot();
+        Recording {
+            calls: journal.recorded(plugin::REPLAYED_CALLS_MAX),
+            catalog: Arc::clone(&snapshot.catalog),
+            pools: snapshot.services().iter().map(|service| Arc::clone(&service.pool)).collect(),
+        }
+    })
+}
+
+pub(super) fn pages(
+    config: &Config,
+    registry: &Registry,
+    proxy: &Arc<Proxy>,
+    plugins: &Arc<Plugins>,
+    journal: &Arc<Journal>,
+    store: &Store,
+    look: AskedToLook,
+) -> Pages {
+    let (rule, roll_back) = (rule(store, plugins, look.clone()), roll_back(plugins, look));
+    let plugins = Arc::clone(plugins);
+    let persistence = Arc::clone(store.persistence());
+    let searched = store.clone();
+    let search: Search = Arc::new(move |query, limit, admits| {
+        let store = searched.clone();
+        Box::pin(async move {
+            let found = store.find_tools(query, limit, admits).await;
+            let found = found.map_err(|error| SearchFailed(error.into()))?;
+            Ok(found.into_iter().map(|found| (found.service, found.tool)).collect())
+        })
+    });
+    Pages::new(Shown {
+        registry: registry.clone(),
+        proxy: Arc::clone(proxy),
+        plugins: Arc::new(move || plugins.status()),
+        rule,
+        alerts: Arc::default(),
+        readings: Arc::default(),
+        mirrors: MirrorBook::default(),
+        journal: Arc::clone(journal),
+        persistence: Arc::new(move || persistence.degraded()),
+        search,
+        roll_back,
+        started: clock::wall(),
+        started_mono: clock::mono(),
+        draining: Arc::new(AtomicBool::new(false)),
+        body_bytes_max: config.body_bytes_max,
+        lease_ttl: config.lease.ttl,
+    })
+}
+
+/// Writes down what operators decide, and has the plugins looked at before it answers.
+fn rule(store: &Store, plugins: &Arc<Plugins>, look: AskedToLook) -> Rule {
+    let (store, plugins) = (store.clone(), Arc::clone(plugins));
+    Arc::new(move |rulings| {
+        let (store, plugins, look) = (store.clone(), Arc::clone(&plugins), look.clone());
+        Box::pin(async move {
+            let changes = rulings.iter().cloned().map(Change::Ruling).collect();
+            store.commit(changes).await.map_err(|error| NotRuled(error.into()))?;
+            rulings.into_iter().for_each(|ruling| plugins.rule(ruling));
+            let (done, looked) = oneshot::channel();
+            // Neither fails but at the end of the process, and what was written down holds at the next start.
+            if look.send(done).await.is_ok() {
+                looked.await.ok();
+            }
+            Ok(())
+        })
+    })
+}
