@@ -39,6 +39,8 @@ struct Shard {
     /// `None` from a fault until the repair.
     instance: Mutex<Option<Box<Instance>>>,
     stats: Stats,
+    /// Processor time of the timed calls, while the build is on probation.
+    tried: Stats,
     memory_bytes: AtomicUsize,
     in_repair: AtomicBool,
     /// Microseconds of the room's clock.
@@ -130,7 +132,13 @@ impl Hot {
         // Out of its place while it runs: should anything unwind from here, the instance is gone, not torn.
         let mut instance = place.take().expect("the caller saw it there");
         let started = shard.stats.count().then(Instant::now);
+        let on_trial = started.is_some() && self.plugin.is_tried.load(Ordering::Relaxed);
+        let cpu = on_trial.then(clock::thread_cpu).flatten();
         let answer = question(&mut instance);
+        if let Some((from, to)) = cpu.zip(cpu.and_then(|_| clock::thread_cpu())) {
+            shard.tried.count();
+            shard.tried.time(to.saturating_sub(from));
+        }
         if let Some(started) = started {
             shard.stats.time(started.elapsed());
         }
@@ -195,6 +203,10 @@ impl Hot {
         self.shards.iter().map(|shard| &shard.stats)
     }
 
+    pub fn tried(&self) -> impl Iterator<Item = &Stats> {
+        self.shards.iter().map(|shard| &shard.tried)
+    }
+
     pub fn memory_bytes(&self) -> usize {
         self.shards.iter().map(|shard| shard.memory_bytes.load(Ordering::Relaxed)).sum()
     }
@@ -206,6 +218,7 @@ impl Shard {
             memory_bytes: AtomicUsize::new(instance.memory_bytes()),
             instance: Mutex::new(Some(instance)),
             stats: Stats::default(),
+            tried: Stats::default(),
             in_repair: AtomicBool::new(false),
             repair_not_before: AtomicU64::new(0),
         }

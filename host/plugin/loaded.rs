@@ -20,6 +20,8 @@ pub struct Plugin {
     pub source: Arc<Source>,
     pub health: Health,
     pub refuses_on_fault: AtomicBool,
+    /// Whether it is on probation.
+    pub is_tried: AtomicBool,
     compiled: Arc<Compiled>,
     shared: Arc<Shared>,
     config_json: String,
@@ -36,7 +38,15 @@ impl Plugin {
     ) -> Self {
         let compiled = Arc::clone(&build.compiled);
         let refuses_on_fault = AtomicBool::new(refuses_on_fault);
-        Self { source, health, refuses_on_fault, compiled, shared, config_json }
+        Self {
+            source,
+            health,
+            refuses_on_fault,
+            is_tried: AtomicBool::new(false),
+            compiled,
+            shared,
+            config_json,
+        }
     }
 
     pub fn kinds(&self) -> Vec<&'static str> {
@@ -131,9 +141,10 @@ impl Loaded {
         stats::total(hot.chain(self.background.iter().map(|background| background.stats())))
     }
 
-    /// The same of what calls wait for.
-    pub fn hot_figures(&self) -> (u64, f64) {
-        stats::total(self.hot.iter().flat_map(|hot| hot.stats()))
+    /// Answers that calls waited for and whose processor time was taken, and the 99th percentile of it in
+    /// microseconds.
+    pub fn tried_figures(&self) -> (u64, f64) {
+        stats::total(self.hot.iter().flat_map(|hot| hot.tried()))
     }
 
     pub fn policy_router(&self) -> Option<Arc<dyn Router>> {

@@ -2,6 +2,7 @@
 //! one stays warm as long.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::clock;
@@ -15,10 +16,9 @@ use crate::policy::status::{ProbationStatus, RefusedBuild, RollbackError};
 
 /// Of its own making, within its probation.
 const FAULTS_MAX: u64 = 3;
-/// Calls from which on latencies are judged: one in eight is timed.
-const JUDGED_FROM: u64 = 1_000;
-/// A busy machine slows every build; one that is at fault is this much slower than the one before was.
-const SLOWER: f64 = 2.0;
+/// Answers from which on their times are judged: one in eight is timed. In processor time, since a busy machine is not
+/// the plugin's fault.
+const JUDGED_FROM: u64 = 200;
 
 /// What is known of a build while it is tried out.
 pub struct Probation {
@@ -70,9 +70,8 @@ impl Probation {
                 "{faults} faults while it was on probation, the last: {last}"
             )));
         }
-        let (calls, p99_us) = loaded.hot_figures();
-        let usual_us = self.previous.as_ref().map_or(0.0, |before| before.loaded.hot_figures().1);
-        if calls >= JUDGED_FROM && p99_us > self.budget_us && p99_us > usual_us * SLOWER {
+        let (timed, p99_us) = loaded.tried_figures();
+        if timed >= JUDGED_FROM && p99_us > self.budget_us {
             return Some(Standing::Failed(format!(
                 "over its budget: 99 of 100 answers took up to {p99_us:.0} µs, and {:.0} µs are allowed",
                 self.budget_us
@@ -118,7 +117,10 @@ impl Reloader {
     }
 
     fn release(&mut self, name: &Name) {
-        let ended = self.in_force.get_mut(name).and_then(|entry| entry.probation.take());
+        let ended = self.in_force.get_mut(name).and_then(|entry| {
+            entry.loaded.plugin.is_tried.store(false, Ordering::Relaxed);
+            entry.probation.take()
+        });
         if ended.is_some_and(|probation| probation.previous.is_some()) {
             tracing::info!(plugin = %name, "plugin is no longer on probation");
         }

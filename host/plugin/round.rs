@@ -348,6 +348,7 @@ impl Round<'_> {
         };
         memory.generations.insert(build.name.clone(), generation);
         let probation = Probation::begin(in_force.get(&build.name), build.budgets, *probation);
+        loaded.plugin.is_tried.store(probation.is_some(), Ordering::Relaxed);
         Ok(Warmed { loaded, replay: replay.map(Arc::new), probation })
     }
 

@@ -73,6 +73,17 @@ fn a_build_that_keeps_well_is_no_longer_tried_out() {
 }
 
 #[test]
+fn a_build_that_is_over_its_budget_gives_its_place_back() {
+    let (bench, set) = replaced("route-dawdle", MINUTE);
+    // One in eight is timed, and 200 are judged.
+    (0..1_600).for_each(|_| drop(set.routers[0].route(&facts(), &catalog(1, 1))));
+    assert!(bench.plugins.has_probation_to_end());
+    assert!(bench.plugins.reload().1);
+    let reason = bench.only().refused.expect("the slow build").reason;
+    assert!(reason.starts_with("rolled back: over its budget: 99 of 100 answers took up to "), "{reason}");
+}
+
+#[test]
 fn somebody_can_ask_for_the_build_before() {
     let (bench, _) = replaced("long-reason", MINUTE);
     assert_eq!(bench.plugins.roll_back("nobody"), Err(RollbackError::Unknown));
