@@ -166,7 +166,7 @@ fn answers(component: &Component, policies: &PolicySet) -> Result<Vec<Cost>, Pol
             costs.push(Cost { budget_us: budgets.pick_us, ..picks(&**planned, &pool, question)? });
         }
         // The last of them is asked where a plan says nothing.
-        if let Some(balancer) = policies.balancers.iter().skip(policies.planned.len()).next() {
+        if let Some(balancer) = policies.balancers.get(policies.planned.len()) {
             costs.push(Cost { budget_us: budgets.pick_us, ..picks(&**balancer, &pool, "pick")? });
         }
         if let Some(alerter) = policies.alerters.first() {
