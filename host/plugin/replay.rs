@@ -22,6 +22,9 @@ use crate::policy::status::{Replay, ReplayExample};
 pub const CALLS_MAX: usize = 1_000;
 /// For both builds together.
 const TIME_MAX: Duration = Duration::from_secs(2);
+/// After this time the build has waited long enough, when so many calls were asked about.
+const TIME_USUAL: Duration = Duration::from_millis(200);
+const ENOUGH: usize = 150;
 const EXAMPLES_MAX: usize = 5;
 /// What 99 of 100 answers may take when the plugin promises nothing else, in microseconds.
 pub const BUDGET_US: f64 = 1_000.0;
@@ -64,7 +67,7 @@ pub fn replay(
     recording: &Recording,
 ) -> Result<Option<Replay>, Setback> {
     let kinds = after.kinds();
-    let mut pair = Pair { before, after, ends: Instant::now() + TIME_MAX, report: Replay::default() };
+    let mut pair = Pair { before, after, began: Instant::now(), report: Replay::default() };
     let mut asked = false;
     if kinds.contains(&"router") {
         asked |= pair.routes(recording, budgets.route_us.unwrap_or(BUDGET_US))?;
@@ -79,7 +82,7 @@ pub fn replay(
 struct Pair<'a> {
     before: &'a Plugin,
     after: &'a Plugin,
-    ends: Instant,
+    began: Instant,
     report: Replay,
 }
 
@@ -92,6 +95,10 @@ struct Sides {
 }
 
 impl Pair<'_> {
+    fn is_late(&self, asked: usize) -> bool {
+        self.began.elapsed() >= if asked < ENOUGH { TIME_MAX } else { TIME_USUAL }
+    }
+
     fn sides(&self, call: &RecordedCall) -> Result<Sides, Setback> {
         let new = self.after.apart(Class::Hot).map_err(|fault| setback(call, fault))?;
         // The build in force may have come to its end; then the new one is asked alone.
@@ -109,7 +116,7 @@ impl Pair<'_> {
         }
         sides.new.tell(catalog).map_err(|fault| setback(first, fault))?;
         for (call, _) in &recording.calls {
-            if Instant::now() >= self.ends {
+            if self.is_late(sides.new_us.len()) {
                 break;
             }
             let facts = call.facts(clock::now());
@@ -144,7 +151,7 @@ impl Pair<'_> {
         let Some((first, _)) = calls.peek() else { return Ok(false) };
         let mut sides = self.sides(first)?;
         for (call, pool) in calls {
-            if Instant::now() >= self.ends {
+            if self.is_late(sides.new_us.len()) {
                 break;
             }
             let ask = Ask {
