@@ -100,8 +100,7 @@ impl Proxy {
         if permitted.facts().method != "tools/call" || fastrand::u16(0..1000) >= mirror.permille {
             return None;
         }
-        let reads_only =
-            || service.offer.get(Kind::Tool, permitted.tool()).is_some_and(|tool| declared::reads_only(tool));
+        let reads_only = || service.offer.get(Kind::Tool, permitted.tool()).is_some_and(declared::reads_only);
         if !mirror.any_tool && !reads_only() {
             return None;
         }
