@@ -28,6 +28,16 @@ async fn in_force(mesh: &Mesh, version: &str) {
     .await;
 }
 
+/// Starts the proxy again, and waits until the restored instance has been probed.
+async fn again(mesh: &mut Mesh) {
+    mesh.restart().await;
+    eventually("the instance is back", SOON, || async {
+        let service = mesh.api.service("s").await;
+        (service["instances"][0]["state"] == "healthy").then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_plugin_remembers_outlives_generations_removal_sigkill_and_restarts() {
     let mut mesh = Mesh::plain().await;
@@ -40,7 +50,7 @@ async fn what_a_plugin_remembers_outlives_generations_removal_sigkill_and_restar
     tokio::time::sleep(SECOND).await;
     mesh.kill();
     tokio::time::sleep(2 * SECOND).await;
-    mesh.restart().await;
+    again(&mut mesh).await;
     assert_eq!(call(&mesh).await, "call 3, 1 of late", "three seconds are over, also while nobody ran");
 
     // A clean stop loses nothing, not even of the last moment.
@@ -50,7 +60,7 @@ async fn what_a_plugin_remembers_outlives_generations_removal_sigkill_and_restar
     mesh.restart().await;
     assert_eq!(mesh.api.plugin("memory").await, None);
     assert!(mesh.terminate().await.success());
-    mesh.restart().await;
+    again(&mut mesh).await;
     in_force(&mesh, "1.0.2").await;
     assert!(call(&mesh).await.starts_with("call 5, "), "its memory waited for it");
 }
@@ -82,6 +92,6 @@ async fn a_database_that_cannot_be_written_costs_only_what_would_have_been_kept(
     })
     .await;
     mesh.kill();
-    mesh.restart().await;
+    again(&mut mesh).await;
     assert!(call(&mesh).await.starts_with("call 4, "));
 }
