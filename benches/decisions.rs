@@ -32,7 +32,7 @@ struct Line<'a> {
 }
 
 fn main() {
-    let bench = Workbench::new().expect("an engine");
+    let bench = Workbench::in_process().expect("an engine");
     let in_force = |bytes: &[u8], config: &str| {
         let component = bench.load("bench", bytes).expect("a good component");
         bench

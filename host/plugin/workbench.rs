@@ -134,7 +134,15 @@ impl Workbench {
     /// # Errors
     /// This machine cannot run WebAssembly, or has no thread to give.
     pub fn new() -> Result<Self, EngineError> {
-        Self::with(Purpose::Serving)
+        Self::with(Purpose::Serving, Compiler::own())
+    }
+
+    /// One that compiles in this process, for programs that are not `meshwright`.
+    ///
+    /// # Errors
+    /// This machine cannot run WebAssembly, or has no thread to give.
+    pub fn in_process() -> Result<Self, EngineError> {
+        Self::with(Purpose::Serving, Compiler::InProcess)
     }
 
     /// One that counts instructions.
@@ -142,11 +150,11 @@ impl Workbench {
     /// # Errors
     /// This machine cannot run WebAssembly, or has no thread to give.
     pub fn counting() -> Result<Self, EngineError> {
-        Self::with(Purpose::Counting)
+        Self::with(Purpose::Counting, Compiler::own())
     }
 
-    fn with(purpose: Purpose) -> Result<Self, EngineError> {
-        let runtime = Runtime::new(purpose, Compiler::own(), None)?;
+    fn with(purpose: Purpose, compiler: Compiler) -> Result<Self, EngineError> {
+        let runtime = Runtime::new(purpose, compiler, None)?;
         Ok(Self { runtime, repair: Repair::start().map_err(EngineError::Thread)? })
     }
 
