@@ -52,17 +52,17 @@ fn main() {
     let router = Arc::clone(&tag_router.policies.routers[0]);
     lines.push(routes("route, asked (100 services)", Arc::clone(&router), &catalog, REUSE_OVER));
     lines.push(routes("route, reused (100 services)", router, &catalog, Duration::ZERO));
-    for members in MEMBERS {
-        let pool = Arc::new(pool(members));
-        let native = Arc::clone(&pool);
+    let pools = MEMBERS.map(|members| Arc::new(pool(members)));
+    zone_balancer.policies.planned[0].refresh(pools.iter(), Mono::from_secs(0));
+    for (members, pool) in MEMBERS.into_iter().zip(&pools) {
+        let native = Arc::clone(pool);
         let mut random = 0_u64;
         lines.push(Line::new(format!("pick, native ({members} members)"), move || {
             random = random.wrapping_add(0x9e37_79b9_7f4a_7c15);
             black_box(balance::pick(&native, |_| false, random));
         }));
-        zone_balancer.policies.planned[0].refresh([&pool].into_iter(), Mono::from_secs(0));
-        lines.push(picks(format!("pick, by plan ({members} members)"), &zone_balancer, &pool));
-        lines.push(picks(format!("pick, in WebAssembly ({members} members)"), &wasm_balancer, &pool));
+        lines.push(picks(format!("pick, by plan ({members} members)"), &zone_balancer, pool));
+        lines.push(picks(format!("pick, in WebAssembly ({members} members)"), &wasm_balancer, pool));
     }
     measure(&mut lines);
     println!("| decision | median ns | least | most |\n|---|---|---|---|");
@@ -159,9 +159,9 @@ fn pool(members: u32) -> Pool {
             live,
         }
     };
-    let members = (0..members).map(member).collect();
+    let members: Vec<Member> = (0..members).map(member).collect();
     Pool {
-        id: PoolId(1),
+        id: PoolId(members.len() as u32),
         version: 1,
         service: name("service"),
         members,
