@@ -27,6 +27,14 @@ struct Annotations {
     idempotent_hint: Option<bool>,
 }
 
+impl Annotations {
+    /// Hints that cannot be read are none: nothing is concluded from them.
+    fn of(annotations: Option<&RawValue>) -> Self {
+        let read = annotations.map(RawValue::get).map(serde_json::from_str::<Self>);
+        read.and_then(Result::ok).unwrap_or_default()
+    }
+}
+
 /// # Errors
 /// JSON that is not an object with the member that names this kind of thing.
 pub fn parse(kind: Kind, json: &str) -> Result<Item, serde_json::Error> {
@@ -38,8 +46,7 @@ pub fn parse(kind: Kind, json: &str) -> Result<Item, serde_json::Error> {
     };
     let key = key.ok_or_else(|| serde::de::Error::missing_field(kind.key_member()))?;
     let repeatable = kind != Kind::Tool || {
-        let hints = declared.annotations.map(RawValue::get).map(serde_json::from_str::<Annotations>);
-        let hints = hints.and_then(Result::ok).unwrap_or_default();
+        let hints = Annotations::of(declared.annotations);
         hints.read_only_hint == Some(true) || hints.idempotent_hint == Some(true)
     };
     Ok(Item { key: key.into(), json: Arc::from(json), repeatable })
@@ -47,12 +54,9 @@ pub fn parse(kind: Kind, json: &str) -> Result<Item, serde_json::Error> {
 
 /// Whether a tool changes nothing: by its own word, or by the operator's when it says nothing of the kind itself.
 pub fn reads_only(tool: &Item) -> bool {
-    #[derive(Deserialize)]
-    struct Tool {
-        #[serde(default)]
-        annotations: Annotations,
-    }
-    let hints = serde_json::from_str::<Tool>(&tool.json).map(|tool| tool.annotations).unwrap_or_default();
+    // What cannot be read promises nothing.
+    let Ok(declared) = serde_json::from_str::<Declared<'_>>(&tool.json) else { return false };
+    let hints = Annotations::of(declared.annotations);
     hints.read_only_hint == Some(true) || (tool.repeatable && hints.idempotent_hint != Some(true))
 }
 
@@ -273,6 +277,20 @@ mod tests {
         let keys = Kind::ALL.map(key);
         assert_eq!(keys.map(Option::unwrap_or_default), ["n", "n", "u:1", "u:{x}"]);
         assert!(parse(Kind::Resource, r#"{"name":"n"}"#).is_err());
+    }
+
+    #[test]
+    fn only_what_promises_it_reads_only() {
+        let tool = |annotations: &str, repeatable| Item {
+            repeatable,
+            ..parse(Kind::Tool, &format!(r#"{{"name":"t","annotations":{annotations}}}"#)).expect("a tool")
+        };
+        assert!(reads_only(&tool(r#"{"readOnlyHint":true}"#, false)));
+        assert!(reads_only(&tool("null", true)), "the operator says so");
+        assert!(!reads_only(&tool("null", false)));
+        assert!(!reads_only(&tool(r#"{"idempotentHint":true}"#, true)), "it may write, if always the same");
+        let unreadable = Item { json: "{".into(), ..tool("null", true) };
+        assert!(!reads_only(&unreadable));
     }
 
     #[test]

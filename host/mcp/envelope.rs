@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 use super::era::{Era, MODERN_VERSION};
+use super::hints::says_false;
 
 /// Who the proxy says it is when it speaks for itself.
 pub const CLIENT_INFO: &str =
@@ -199,14 +200,6 @@ pub fn is_tool_error(result: &[u8]) -> bool {
 
 static KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"isError\""));
 static ESCAPE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\\u"));
-
-/// Whether what follows a key is `: false`.
-fn says_false(behind: &[u8]) -> bool {
-    behind
-        .trim_ascii_start()
-        .strip_prefix(b":")
-        .is_some_and(|value| value.trim_ascii_start().starts_with(b"false"))
-}
 
 /// The first text of a `tools/call` result, cut to `chars_max` characters, for people.
 pub fn first_text(result: &[u8], chars_max: usize) -> Option<String> {

@@ -48,7 +48,7 @@ impl Hints {
 }
 
 /// Whether what follows a key is `: false`.
-fn says_false(behind: &[u8]) -> bool {
+pub(super) fn says_false(behind: &[u8]) -> bool {
     let value = behind.trim_ascii_start().strip_prefix(b":");
     value.is_some_and(|value| value.trim_ascii_start().starts_with(b"false"))
 }
