@@ -3,13 +3,14 @@
 mod support;
 
 use std::fs;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use support::callers::p99;
 use support::guests::{drop_in, misbehaver, misbehaver_only};
-use support::{Api, Mesh, MeshOptions, RawUpstream, SOON, Value, eventually, json};
+use support::{Api, Callers, Mesh, MeshOptions, RawUpstream, SOON, Value, eventually, json};
 use tokio::sync::{Mutex, MutexGuard};
+
+const GROWTH_KIB_MAX: u64 = 64 << 10;
 
 /// Latencies are compared here, so one test runs at a time.
 async fn alone() -> MutexGuard<'static, ()> {
@@ -34,52 +35,6 @@ async fn in_force(api: &Api, name: &str, version: &str) {
     .await;
 }
 
-/// Calls the victim without end from two tasks; each answer must be good.
-struct Nuisance {
-    stop: Arc<AtomicBool>,
-    callers: Vec<tokio::task::JoinHandle<u32>>,
-}
-
-impl Nuisance {
-    fn start(api: &Api) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let callers = (0..2).map(|_| {
-            let (api, stop) = (api.clone(), Arc::clone(&stop));
-            tokio::spawn(async move {
-                let mut calls = 0;
-                while !stop.load(Ordering::Relaxed) {
-                    let answer = api.call("victim", "act", json!({})).await;
-                    assert_eq!(answer.status, 200, "a fault reached the caller: {}", answer.text());
-                    calls += 1;
-                }
-                calls
-            })
-        });
-        Self { callers: callers.collect(), stop }
-    }
-
-    async fn stop(self) -> u32 {
-        self.stop.store(true, Ordering::Relaxed);
-        let mut calls = 0;
-        for caller in self.callers {
-            calls += caller.await.expect("every call was answered well");
-        }
-        calls
-    }
-}
-
-/// 99th percentile of calls that have nothing to do with the misbehaviour.
-async fn p99(api: &Api) -> Duration {
-    let mut took = Vec::new();
-    for _ in 0..600 {
-        let start = Instant::now();
-        api.call("other", "act_read_only", json!({})).await.ok();
-        took.push(start.elapsed());
-    }
-    took.sort();
-    took[took.len() * 99 / 100]
-}
-
 async fn bystanders_are_not_slowed_by(doing: &str) {
     let _alone = alone().await;
     let mut measured = Vec::new();
@@ -88,15 +43,19 @@ async fn bystanders_are_not_slowed_by(doing: &str) {
         let (mesh, _upstreams) = scene().await;
         drop_in(&mesh.plugins_dir(), "calm.wasm", &misbehaver_only("nothing", "calm", "1.0.0", "act"));
         in_force(&mesh.api, "calm", "1.0.0").await;
-        let nuisance = Nuisance::start(&mesh.api);
-        let before = p99(&mesh.api).await;
+        let nuisance = Callers::start(&mesh.api, 2, "victim", "act");
+        let (before, memory) = (p99(&mesh.api, "other", "act_read_only").await, mesh.resident_kib());
         // Of another name: a new build of the same plugin would be asked about the recorded calls, and refused.
         fs::remove_file(mesh.plugins_dir().join("calm.wasm")).expect("take the calm one away");
         drop_in(&mesh.plugins_dir(), "bad.wasm", &misbehaver_only(doing, "bad", "1.1.0", "act"));
         in_force(&mesh.api, "bad", "1.1.0").await;
-        let after = p99(&mesh.api).await;
+        let after = p99(&mesh.api, "other", "act_read_only").await;
         let rests = quarantine(&mesh.api).await;
         nuisance.stop().await;
+        eventually("its memory is given back", SOON, || async {
+            (mesh.resident_kib() < memory + GROWTH_KIB_MAX).then_some(())
+        })
+        .await;
         assert!(rests["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{rests}");
         assert!(rests["faults"].as_u64().is_some_and(|faults| faults >= 3), "{rests}");
         assert!(rests["fallbacks"].as_u64() >= rests["faults"].as_u64(), "{rests}");
@@ -183,7 +142,7 @@ async fn a_balancer_that_fails_or_picks_nobody_leaves_every_pick_to_the_next() {
         let (mesh, _upstreams) = scene().await;
         drop_in(&mesh.plugins_dir(), "bad.wasm", &misbehaver(doing, "bad", "1.0.0"));
         in_force(&mesh.api, "bad", "1.0.0").await;
-        let nuisance = Nuisance::start(&mesh.api);
+        let nuisance = Callers::start(&mesh.api, 2, "victim", "act");
         for _ in 0..100 {
             mesh.api.call("other", "act", json!({})).await.ok();
         }

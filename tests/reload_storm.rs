@@ -32,12 +32,6 @@ fn broken(number: usize, version: &str) -> Vec<u8> {
     }
 }
 
-fn resident_kib(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the proxy runs");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its memory");
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_storm_of_good_and_broken_builds_fails_no_call() {
     let args = vec!["--workers".to_owned(), "2".to_owned()];
@@ -72,7 +66,7 @@ async fn a_storm_of_good_and_broken_builds_fails_no_call() {
 
     // What the calls themselves need is there before it is measured.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let before_kib = resident_kib(mesh.pid());
+    let before_kib = mesh.resident_kib();
     let began = Instant::now();
     let mut builds = tokio::time::interval(Duration::from_secs(1) / BUILDS_PER_S);
     let mut number = 0;
@@ -97,8 +91,7 @@ async fn a_storm_of_good_and_broken_builds_fails_no_call() {
     for caller in callers {
         caller.await.expect("no call failed");
     }
-    let (calls, grown_kib) =
-        (calls.load(Ordering::Relaxed), resident_kib(mesh.pid()).saturating_sub(before_kib));
+    let (calls, grown_kib) = (calls.load(Ordering::Relaxed), mesh.resident_kib().saturating_sub(before_kib));
     let per_s = calls as f64 / began.elapsed().as_secs_f64();
     eprintln!(
         "{number} builds, {} generations, {calls} calls ({per_s:.0}/s), {grown_kib} KiB more",

@@ -60,8 +60,11 @@ pub fn look(folder: &Path) -> io::Result<Vec<Found>> {
     let mut found = Vec::new();
     for entry in entries {
         let path = entry?.path();
-        // A name that is not Unicode has no place in logs and answers; nothing writes such names by accident.
-        let Some(file_name) = path.file_name().and_then(|name| name.to_str()).map(str::to_owned) else {
+        // A name that is not Unicode, or has line breaks in it, has no place in logs and answers; nothing writes such
+        // names by accident.
+        let file_name = path.file_name().and_then(|name| name.to_str());
+        let Some(file_name) = file_name.filter(|name| !name.contains(char::is_control)).map(str::to_owned)
+        else {
             continue;
         };
         let Some(stem) = file_name.strip_suffix(".wasm").map(str::to_owned) else { continue };
@@ -188,7 +191,7 @@ mod tests {
     #[test]
     fn unfinished_names_are_passed_over() {
         let folder = tempfile::tempdir().unwrap();
-        for name in [".a.wasm", "b.wasm.tmp", "c.wasm~", "d.wasm.part", "e.txt", "f.wasm"] {
+        for name in [".a.wasm", "b.wasm.tmp", "c.wasm~", "d.wasm.part", "e.txt", "f.wasm", "h\n.wasm"] {
             std::fs::write(folder.path().join(name), b"x").unwrap();
         }
         std::fs::create_dir(folder.path().join("g.wasm")).unwrap();

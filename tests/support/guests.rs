@@ -13,21 +13,39 @@ const TARGET: &str = "wasm32-wasip2";
 
 /// Builds a guest crate of this workspace and answers the component.
 pub fn component(package: &str) -> Vec<u8> {
+    built(&repository(), &["--profile", "plugin", "-p", package], &format!("plugin/{package}"))
+}
+
+/// The component of every kind that the unit tests of `host/plugin` use, with one of the behaviours in its source.
+pub fn contrarian(behaviour: &str) -> Vec<u8> {
+    const MARK: &[u8] = b"@@CONTRARIAN@@n";
+    static BUILT: OnceLock<Vec<u8>> = OnceLock::new();
+    let folder = repository().join("host/plugin/tests/guest");
+    let mut wasm = BUILT.get_or_init(|| built(&folder, &["--release"], "release/contrarian")).clone();
+    let marker = format!("{:64}", format!("@@CONTRARIAN@@{behaviour}"));
+    let at =
+        wasm.windows(MARK.len()).position(|window| window == MARK).expect("the marker is in the component");
+    wasm[at..at + marker.len()].copy_from_slice(marker.as_bytes());
+    wasm
+}
+
+fn built(workspace: &Path, args: &[&str], file: &str) -> Vec<u8> {
     // A folder of its own: the cargo that runs the tests may hold the lock of the usual one.
     let folder = target_dir().join("test-components");
     let _lock = Locked::at(&target_dir().join("test-components.lock"));
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     without_foreign_variables(&mut cargo);
     let output = cargo
-        .current_dir(repository())
-        .args(["build", "--quiet", "--locked", "--profile", "plugin", "--target", TARGET, "-p", package])
+        .current_dir(workspace)
+        .args(["build", "--quiet", "--locked", "--target", TARGET])
+        .args(args)
         .arg("--target-dir")
         .arg(&folder)
         .stdin(Stdio::null())
         .output()
         .expect("run cargo");
-    assert!(output.status.success(), "`{package}`: {}", String::from_utf8_lossy(&output.stderr));
-    let file = folder.join(TARGET).join("plugin").join(format!("{}.wasm", package.replace('-', "_")));
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let file = folder.join(TARGET).join(format!("{}.wasm", file.replace('-', "_")));
     fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 

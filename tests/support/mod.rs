@@ -4,6 +4,7 @@
 #![allow(dead_code, unused_imports)] // each file of tests is a crate of its own and uses a part
 
 pub mod api;
+pub mod callers;
 pub mod client;
 pub mod conformance;
 pub mod everything;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub use api::{Answer, Api};
+pub use callers::Callers;
 pub use client::Client;
 pub use mesh::{Mesh, MeshOptions};
 pub use raw_upstream::RawUpstream;

@@ -65,6 +65,9 @@ fn act(function: &str) {
         Some("use-files") => use_files(),
         Some("connect") => drop(std::net::TcpStream::connect("127.0.0.1:9")),
         Some("ask-arguments") => assert_eq!(arguments::at(""), None, "without the grant there is nothing"),
+        Some("leak") => loop {
+            std::mem::forget(wasip2::clocks::monotonic_clock::subscribe_duration(1));
+        },
         Some("flood") => (0..1_000).for_each(|i| {
             log::emit(log::Level::Info, &format!("line {i}"));
             println!("out\nput");
@@ -100,6 +103,11 @@ fn use_files() {
     assert!(fs::create_dir("/x").is_err() && fs::remove_file("/etc/hostname").is_err());
 }
 
+/// A number that is always another, for what shall be new each time.
+fn fresh() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
+}
+
 fn number(key: &str) -> u32 {
     kv::get(key)
         .and_then(|value| String::from_utf8(value).ok())
@@ -131,6 +139,7 @@ impl lifecycle::Guest for Contrarian {
 
 impl catalog::Guest for Contrarian {
     fn on_catalog(services: Vec<catalog::Service>) {
+        act("catalog");
         let _ = kv::set("services", services.len().to_string().as_bytes(), 0);
     }
 }
@@ -167,10 +176,12 @@ impl router::Guest for Contrarian {
 
 impl balancer::Guest for Contrarian {
     fn on_pool(_pool: u32, _service: String, members: Vec<balancer::Member>) {
+        act("pool");
         let _ = kv::add(if members.is_empty() { "gone" } else { "pools" }, 1, 0);
     }
 
     fn on_load(_pool: u32, _loads: Vec<balancer::Load>) {
+        act("load");
         let _ = kv::add("loads", 1, 0);
     }
 
@@ -200,6 +211,7 @@ impl planner::Guest for Contrarian {
             "plan" => planner::Strategy::Weighted((0..members.len() as u32).collect()),
             "plan-short" => planner::Strategy::Weighted(vec![1]),
             "plan-nobody" => planner::Strategy::Tiers(vec![vec![77]]),
+            "plan-huge" => planner::Strategy::Ring((0..1 << 20).map(|at| (at << 44, 0)).collect()),
             "plan-nowhere" => planner::Strategy::Ring(vec![(1, 77)]),
             "plan-free" => {
                 let choice = planner::Choice { share: 1, price: f32::NAN, first: false };
@@ -214,6 +226,7 @@ impl planner::Guest for Contrarian {
 
 impl alerter::Guest for Contrarian {
     fn wants() -> Vec<alerter::Want> {
+        act("wants");
         let window_s = if does("bad-window") { 0 } else { 60 };
         vec![alerter::Want {
             series: "meshwright_calls_total".into(),
@@ -227,7 +240,7 @@ impl alerter::Guest for Contrarian {
         let firing = alerter::Firing {
             rule: "r".into(),
             severity: alerter::Severity::Error,
-            labels: samples.into_iter().flat_map(|sample| sample.labels).collect(),
+            labels: samples.into_iter().take(1).flat_map(|sample| sample.labels).collect(),
             title: format!("{} events", events.len()),
             detail: String::new(),
             value: if does("not-a-number") { f64::NAN } else { 1.0 },
@@ -235,30 +248,46 @@ impl alerter::Guest for Contrarian {
             for_s: 0,
             resolve_at: 0.5,
         };
+        if does("alert-flood") {
+            // As many as are allowed, each time others.
+            let begun = fresh();
+            let rule = |at: u64| alerter::Firing { rule: format!("r{}", at / 100), ..firing.clone() };
+            let labels = |at: u64| vec![("at".into(), format!("{:0>200}", begun + at))];
+            return (0..1_000).map(|at| alerter::Firing { labels: labels(at), ..rule(at) }).collect();
+        }
         vec![firing; if does("many-alerts") { 101 } else { 1 }]
     }
 }
 
 impl meter::Guest for Contrarian {
     fn describe() -> (Vec<meter::Metric>, Vec<meter::Panel>) {
+        act("describe");
         let metric = meter::Metric {
             name: "calls".into(),
             help: "Calls.".into(),
             unit: String::new(),
             kind: meter::Kind::Counter,
             labels: vec!["tool".into()],
-            series_max: 2,
+            series_max: if does("series-flood") { u32::MAX } else { 2 },
         };
         let (title, unit) = ("Calls".into(), String::new());
-        (vec![metric], vec![meter::Panel { title, chart: meter::Chart::Line, metrics: vec![0], unit }])
+        let metrics = vec![metric; if does("metric-flood") { 10_000 } else { 1 }];
+        (metrics, vec![meter::Panel { title, chart: meter::Chart::Line, metrics: vec![0], unit }])
     }
 
     fn on_calls(calls: Vec<meter::Finished>, _dropped: u32) {
+        act("calls");
         CALLS.set(CALLS.get() + calls.len() as f64);
     }
 
     fn collect(_: u64) -> Vec<meter::Point> {
+        act("collect");
         let metric = if does("bad-point") { 7 } else { 0 };
-        (0..5).map(|i| meter::Point { metric, labels: vec![i.to_string()], value: CALLS.get() }).collect()
+        let label = |at: u64| match does("series-flood") {
+            true => format!("{:0>200}", fresh() + at),
+            false => at.to_string(),
+        };
+        let points = if does("series-flood") { 10_000 } else { 5 };
+        (0..points).map(|at| meter::Point { metric, labels: vec![label(at)], value: CALLS.get() }).collect()
     }
 }
