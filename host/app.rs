@@ -1,6 +1,7 @@
 //! Builds the house and runs it: alone knows every room, owns the tasks and the shutdown.
 
 mod banner;
+mod configuration;
 mod doors;
 mod tasks;
 
@@ -19,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
 
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, Overrides};
 use crate::edge::{self, BindError, Bound, Edge, Ends, Guard, Port, Workers};
 use crate::endpoint::Endpoint;
 use crate::http::{own_tools, surface};
@@ -34,6 +35,7 @@ use crate::telemetry::events::EventLog;
 use crate::telemetry::journal::Journal;
 use crate::telemetry::meters::Metering;
 use crate::worker;
+use configuration::{Reload, Standing};
 use doors::{open_plugins, pages, recorder, unsaved};
 
 /// Events that may wait to be logged.
@@ -61,7 +63,7 @@ pub fn is_bad_configuration(error: &anyhow::Error) -> bool {
 ///
 /// # Errors
 /// What keeps it from starting, for people.
-pub fn serve(config: Config) -> anyhow::Result<()> {
+pub fn serve(overrides: Overrides, config: Config) -> anyhow::Result<()> {
     clock::mono();
     // Control tasks share the pool behind the workers' own.
     let control = config.workers;
@@ -73,7 +75,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let result = runtime.block_on(run(config));
+    let result = runtime.block_on(run(overrides, config));
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
@@ -84,7 +86,7 @@ struct Endpoints {
     mcp: String,
 }
 
-async fn run(config: Config) -> anyhow::Result<()> {
+async fn run(overrides: Overrides, config: Config) -> anyhow::Result<()> {
     let signals = Signals::listen()?;
     remove_endpoints(&config.data_dir);
     let mcp = edge::bind(config.mcp_addr, "--mcp-addr", "MESHWRIGHT_MCP_ADDR")?;
@@ -111,7 +113,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let proxy = Arc::new(proxy);
     let journal: Arc<Journal> = Arc::default();
     let recorder = recorder(&journal, &registry);
-    let plugins = Arc::new(open_plugins(&config, memories, rulings, events, recorder)?);
+    let plugins = Arc::new(open_plugins(&config, memories, rulings, events.clone(), recorder)?);
 
     let tracker = TaskTracker::new();
     let stop = CancellationToken::new();
@@ -121,7 +123,18 @@ async fn run(config: Config) -> anyhow::Result<()> {
 
     let event_log = EventLog::default();
     tracker.spawn(event_log.clone().run(events_queue, stop.clone()));
-    let pages = pages(&config, &registry, &proxy, &plugins, &journal, &store, look);
+    let standing = Standing::new(config.clone());
+    let pages = pages(&config, &standing, &registry, &proxy, &plugins, &journal, &store, look.clone());
+    let reload = Reload {
+        overrides,
+        standing: Arc::clone(&standing),
+        registry: registry.clone(),
+        plugins: Arc::clone(&plugins),
+        look,
+        events,
+        tracker: tracker.clone(),
+    };
+    tracker.spawn(reload.run(stop.clone()));
     let metering = Metering {
         registry: registry.clone(),
         proxy: Arc::clone(&proxy),

@@ -8,7 +8,6 @@ pub mod clock;
 pub mod config;
 pub mod edge;
 pub mod endpoint;
-
 pub mod http;
 pub mod mcp;
 pub mod mesh;
@@ -18,8 +17,10 @@ pub mod prober;
 pub mod problem;
 pub mod proxy;
 pub mod registry;
+pub mod spelling;
 pub mod store;
 pub mod telemetry;
 pub mod upstream;
+pub mod watch;
 pub mod worker;
 pub mod workshop;

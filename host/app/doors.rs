@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::Context;
 use tokio::sync::{mpsc, oneshot};
 
+use super::configuration::Standing;
 use super::tasks::AskedToLook;
 use crate::clock;
 use crate::config::Config;
@@ -30,13 +31,8 @@ pub(super) fn unsaved(plugins: &Arc<Plugins>) -> Unsaved {
     }
 }
 
-pub(super) fn open_plugins(
-    config: &Config,
-    memories: Memories,
-    rulings: Vec<Ruling>,
-    events: mpsc::Sender<crate::mesh::observe::Event>,
-    recorder: plugin::Recorder,
-) -> anyhow::Result<Plugins> {
+/// The plugins' settings as that room has them.
+pub(super) fn plugin_config(config: &Config) -> BTreeMap<String, plugin::PluginConfig> {
     let configured = config.plugins.iter().map(|(name, plugin)| {
         let plugin = plugin::PluginConfig {
             enabled: plugin.enabled,
@@ -47,10 +43,20 @@ pub(super) fn open_plugins(
         };
         (name.to_string(), plugin)
     });
+    configured.collect()
+}
+
+pub(super) fn open_plugins(
+    config: &Config,
+    memories: Memories,
+    rulings: Vec<Ruling>,
+    events: mpsc::Sender<crate::mesh::observe::Event>,
+    recorder: plugin::Recorder,
+) -> anyhow::Result<Plugins> {
     let settings = plugin::Settings {
         folder: Some(config.plugins_dir.clone()),
         workers: config.workers,
-        config: configured.collect::<BTreeMap<_, _>>(),
+        config: plugin_config(config),
         compiler: plugin::Compiler::own(),
         data: Some(config.data_dir.clone()),
         memories,
@@ -99,8 +105,10 @@ pub(super) fn recorder(journal: &Arc<Journal>, registry: &Registry) -> plugin::R
     })
 }
 
+#[expect(clippy::too_many_arguments, reason = "one for each room that is shown")]
 pub(super) fn pages(
     config: &Config,
+    standing: &Arc<Standing>,
     registry: &Registry,
     proxy: &Arc<Proxy>,
     plugins: &Arc<Plugins>,
@@ -111,7 +119,7 @@ pub(super) fn pages(
     let (rule, roll_back) = (rule(store, plugins, look.clone()), roll_back(plugins, look));
     let plugins = Arc::clone(plugins);
     let persistence = Arc::clone(store.persistence());
-    let searched = store.clone();
+    let (searched, standing) = (store.clone(), Arc::clone(standing));
     let search: Search = Arc::new(move |query, limit, admits| {
         let store = searched.clone();
         Box::pin(async move {
@@ -130,6 +138,7 @@ pub(super) fn pages(
         mirrors: MirrorBook::default(),
         journal: Arc::clone(journal),
         persistence: Arc::new(move || persistence.degraded()),
+        complaints: Arc::new(move || standing.complaints()),
         search,
         roll_back,
         started: clock::wall(),

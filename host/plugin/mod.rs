@@ -37,7 +37,6 @@ mod settings;
 mod stats;
 mod v0_1;
 mod wasi;
-mod watch;
 mod workbench;
 
 #[cfg(test)]
@@ -57,7 +56,6 @@ pub use self::load::{Budgets, LoadError};
 pub use self::reload::Plugins;
 pub use self::replay::CALLS_MAX as REPLAYED_CALLS_MAX;
 pub use self::settings::Configuration;
-pub use self::watch::{WatchError, Watcher};
 pub use self::workbench::{
     Component, Counted, InForce, Subject, Workbench, config_json, read_component, read_config,
 };

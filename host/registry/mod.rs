@@ -76,6 +76,16 @@ pub(crate) enum Command {
     Offer { name: Name, id: u64, epoch: u64, offer: Offer },
     Probed { name: Name, id: u64, epoch: u64, probe: Probe },
     Policies { policies: Arc<PolicySet> },
+    Configure { instances: Vec<InstanceSpec>, exposures: Arc<Exposures>, done: oneshot::Sender<Reconfigured> },
+}
+
+/// What another configuration changed.
+#[derive(Debug)]
+pub struct Reconfigured {
+    /// How many instances are new.
+    pub joined: usize,
+    /// Those that are members no more; calls may be on their way to them.
+    pub left: Vec<Arc<Instance>>,
 }
 
 /// The way to the registry. Cheap to clone.
@@ -172,6 +182,18 @@ impl Registry {
     /// Puts other policies in force for all calls that begin from now on.
     pub async fn publish_policies(&self, policies: Arc<PolicySet>) {
         self.tell(Command::Policies { policies }).await;
+    }
+
+    /// Makes the instances that the configuration names, and what is shown of services, these.
+    ///
+    /// # Errors
+    /// The registry has stopped.
+    pub async fn configure(
+        &self,
+        instances: Vec<InstanceSpec>,
+        exposures: Arc<Exposures>,
+    ) -> Result<Reconfigured, RegistryError> {
+        self.ask(|done| Command::Configure { instances, exposures, done }).await
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, RegistryError> {

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::book::{Book, Record};
 use super::snapshot::Snapshot;
-use super::{Command, Grant, RegistryError};
+use super::{Command, Grant, Reconfigured, RegistryError};
 use crate::clock;
 use crate::mesh::balance;
 use crate::mesh::breaker::BreakerState;
@@ -44,6 +44,7 @@ pub struct Task {
 enum Reply {
     Granted(oneshot::Sender<Result<Grant, RegistryError>>, Grant),
     Gone(oneshot::Sender<Result<(), RegistryError>>, Name, Name),
+    Configured(oneshot::Sender<Reconfigured>, Reconfigured),
 }
 
 #[derive(Default)]
@@ -193,6 +194,11 @@ impl Task {
                 }
             }
             Command::Policies { policies } => batch.policies = Some(policies),
+            Command::Configure { instances, exposures, done } => {
+                let changed = self.book.reconfigure(&instances, exposures, now, wall, &mut batch.changes);
+                batch.publish = true;
+                batch.replies.push(Reply::Configured(done, changed));
+            }
         }
     }
 
@@ -237,6 +243,8 @@ impl Task {
                 }
                 drop(done.send(failure().map_or(Ok(()), Err)));
             }
+            // The file says it again at the next start, whatever was written down.
+            Reply::Configured(done, changed) => drop(done.send(changed)),
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod bench;
 mod check;
+pub mod configuration;
 mod explain;
 mod listing;
 mod replay;

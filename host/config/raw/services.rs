@@ -1,10 +1,9 @@
 //! Services, profiles and sessions: from what the file says to what the program gets.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{RawPatterns, RawProfile, RawService, RawSessionUse, RawSessions, RawTools, or};
+use super::{RawPatterns, RawProfile, RawService, RawSessionUse, RawSessions, RawTools, Wrong, or, wrong};
 use crate::config::{ProfileConfig, ServiceConfig, SessionLimits, expand_home};
 use crate::mesh::exposure::{Exposure, Filter, Patterns};
 use crate::mesh::ids::Name;
@@ -14,17 +13,7 @@ use crate::mesh::ruling::Grant;
 /// Most client sessions that may be allowed.
 const SESSIONS_MAX: usize = 1_000_000;
 
-/// What is wrong, and with which key inside the section.
-pub(super) struct Wrong {
-    pub key: &'static str,
-    pub message: String,
-}
-
-fn wrong(key: &'static str, message: impl Into<String>) -> Wrong {
-    Wrong { key, message: message.into() }
-}
-
-pub(super) fn service(raw: RawService) -> Result<ServiceConfig, Wrong> {
+pub fn service(raw: RawService) -> Result<ServiceConfig, Wrong> {
     let RawService { command, args, env, cwd, sessions, url, urls, tools, prompts, resources } = raw;
     let RawTools { allow, deny, read_only } = tools;
     let exposure = Exposure {
@@ -75,29 +64,20 @@ pub(super) fn service(raw: RawService) -> Result<ServiceConfig, Wrong> {
     Ok(ServiceConfig { endpoints: vec![Endpoint::Stdio(Arc::new(command))], exposure })
 }
 
-/// The instances that services name; otherwise the service whose name does not do, and why.
-pub(super) fn instances(
-    services: &BTreeMap<Name, ServiceConfig>,
-) -> Result<Vec<InstanceSpec>, (Name, String)> {
-    let mut instances: Vec<InstanceSpec> = Vec::new();
-    for (service, config) in services {
-        for (index, endpoint) in config.endpoints.iter().enumerate() {
-            let name = match endpoint {
-                Endpoint::Stdio(_) => Ok(service.clone()),
-                Endpoint::Http(_) => Name::new(&format!("{service}-{}", index + 1)),
-            };
-            let name = name.map_err(|error| (service.clone(), error.to_string()))?;
-            if let Some(other) = instances.iter().find(|other| other.name == name) {
-                let message = format!("its instance `{name}` has the name of one of `{}`", other.service);
-                return Err((service.clone(), message));
-            }
-            instances.push(InstanceSpec::plain(name, service.clone(), endpoint.clone()));
-        }
-    }
-    Ok(instances)
+/// The instance that stands for the service's endpoint of that index.
+///
+/// # Errors
+/// The service's name leaves no room for the instance's number.
+pub fn instance(service: &Name, index: usize, endpoint: &Endpoint) -> Result<InstanceSpec, String> {
+    let name = match endpoint {
+        Endpoint::Stdio(_) => Ok(service.clone()),
+        Endpoint::Http(_) => Name::new(&format!("{service}-{}", index + 1)),
+    };
+    let name = name.map_err(|error| error.to_string())?;
+    Ok(InstanceSpec::plain(name, service.clone(), endpoint.clone()))
 }
 
-pub(super) fn profile(raw: RawProfile) -> Result<ProfileConfig, Wrong> {
+pub fn profile(raw: RawProfile) -> Result<ProfileConfig, Wrong> {
     let names = raw
         .services
         .iter()
@@ -127,10 +107,10 @@ pub(super) fn sessions(raw: RawSessions) -> Result<SessionLimits, Wrong> {
         max: raw.max.unwrap_or(10_000),
     };
     if limits.idle_timeout > limits.age_max {
-        return Err(wrong("idle_timeout", "must not be longer than `sessions.age_max`"));
+        return Err(wrong("sessions.idle_timeout", "must not be longer than `sessions.age_max`"));
     }
     if !(1..=SESSIONS_MAX).contains(&limits.max) {
-        return Err(wrong("max", format!("{} is not between 1 and {SESSIONS_MAX}", limits.max)));
+        return Err(wrong("sessions.max", format!("{} is not between 1 and {SESSIONS_MAX}", limits.max)));
     }
     Ok(limits)
 }

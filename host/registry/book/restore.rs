@@ -1,4 +1,4 @@
-//! The book at the start: what was kept, and what the configuration names.
+//! The book at the start: what was kept, and what the configuration names, then and later.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,15 +6,16 @@ use std::sync::atomic::Ordering;
 
 use super::offers::Unwritten;
 use super::{Book, Record};
+use crate::mesh::exposure::Exposures;
 use crate::mesh::health::Health;
 use crate::mesh::ids::Name;
 use crate::mesh::instance::InstanceSpec;
 use crate::mesh::lease::Lease;
 use crate::mesh::stats::{CallCounters, CallCounts};
 use crate::mesh::time::{Mono, Wall};
-use crate::registry::Settings;
 use crate::registry::instance::{InstanceCore, ServiceCore};
-use crate::store::Kept;
+use crate::registry::{Reconfigured, Settings};
+use crate::store::{Change, Kept};
 use crate::upstream::Peer;
 
 impl Book {
@@ -82,6 +83,54 @@ impl Book {
         }
         book.settle_all_offers();
         book
+    }
+
+    /// Makes the instances of the configuration these; those that are named as before stay as they are. Answers
+    /// the others, which were members until now, and how many are new.
+    pub(in crate::registry) fn reconfigure(
+        &mut self,
+        specs: &[InstanceSpec],
+        exposures: Arc<Exposures>,
+        now: Mono,
+        wall: Wall,
+        changes: &mut Vec<Change>,
+    ) -> Reconfigured {
+        let stays = |record: &Record| specs.iter().any(|spec| *spec == *record.spec);
+        let leaving: Vec<Name> = self
+            .records
+            .iter()
+            .filter(|(_, record)| record.configured && !stays(record))
+            .map(|(name, _)| name.clone())
+            .collect();
+        let mut left = Vec::new();
+        for name in leaving {
+            left.extend(self.records.get_mut(&name).map(Record::publish));
+            self.leave_service(&name, now, wall, changes);
+            self.records.remove(&name);
+        }
+        let mut joined = 0;
+        for spec in specs {
+            if self.records.get(&spec.name).is_some_and(|record| record.configured) {
+                continue;
+            }
+            // The configuration comes first: who registered under that name is told so when it registers again.
+            if self.records.get(&spec.name).is_some_and(Record::is_present) {
+                self.leave_service(&spec.name, now, wall, changes);
+            }
+            if let Some(registered) = self.records.remove(&spec.name) {
+                self.touch_offer(&registered.spec.service);
+                changes.push(Change::InstanceGone(spec.name.clone()));
+            }
+            self.configure(spec, now, wall);
+            self.touch_pool(&spec.service);
+            joined += 1;
+        }
+        if *self.exposures != *exposures {
+            self.exposures = exposures;
+            self.services.values_mut().for_each(|service| service.marked = None);
+            self.settle_all_offers();
+        }
+        Reconfigured { joined, left }
     }
 
     /// Takes an instance of the configuration in. Like a restored one it is routed to after a good probe.

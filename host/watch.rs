@@ -1,4 +1,4 @@
-//! Wakes somebody when the plugins folder changes. What changed is found out by looking, not from events.
+//! Wakes somebody when a folder changes. What changed is found out by looking, not from events.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use thiserror::Error;
 
 #[derive(Debug, Error)]
-#[error("the plugins folder cannot be watched")]
+#[error("the folder cannot be watched")]
 pub struct WatchError(#[source] notify::Error);
 
 /// Watches until it is dropped.
