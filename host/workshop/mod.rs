@@ -83,6 +83,8 @@ enum WorkshopError {
 
 /// No proxy answers.
 const UNREACHABLE: u8 = 4;
+/// It knows no call or plugin of that name.
+const NOT_FOUND: u8 = 5;
 /// The command does not fit what is there.
 const USAGE: u8 = 2;
 
@@ -117,6 +119,8 @@ fn exit(ended: Result<Verdict, WorkshopError>) -> ExitCode {
                 WorkshopError::Running(running::RunningError::Unreachable { .. }) => {
                     ExitCode::from(UNREACHABLE)
                 }
+                WorkshopError::Running(running::RunningError::NotFound { .. })
+                | WorkshopError::Ruling(ruling::RulingError::Unknown(_)) => ExitCode::from(NOT_FOUND),
                 WorkshopError::Scaffold(_)
                 | WorkshopError::Replay(_)
                 | WorkshopError::Ruling(ruling::RulingError::NobodyToAsk) => ExitCode::from(USAGE),
