@@ -57,6 +57,8 @@ struct PluginView {
     faults: u64,
     reused: u64,
     fallbacks: u64,
+    /// Of these, because it crashed on such calls.
+    skipped: u64,
     p99_us: f64,
     memory_bytes: usize,
     last_fault: Option<String>,
@@ -181,6 +183,7 @@ impl From<PluginStatus> for PluginView {
             faults: plugin.faults,
             reused: plugin.reused,
             fallbacks: plugin.fallbacks,
+            skipped: plugin.skipped,
             p99_us: plugin.p99_us,
             memory_bytes: plugin.memory_bytes,
             last_fault: plugin.last_fault,

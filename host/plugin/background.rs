@@ -76,7 +76,7 @@ impl Background {
         };
         drop(place);
         answer.map_err(|fault| {
-            self.plugin.health.fault(&fault);
+            self.plugin.health.fault(&fault, true);
             self.plugin.health.fell_back();
             fault.for_policy(name)
         })

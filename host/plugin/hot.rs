@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
 use super::clock;
-use super::fault::Fault;
+use super::fault::{Fault, Health};
 use super::instance::{Class, Instance};
 use super::loaded::Plugin;
 use super::repair::Repair;
@@ -97,8 +97,22 @@ impl Hot {
         self.plugin.health.fell_back();
     }
 
-    /// Asks the worker's own instance, or else a neighbour's. Never waits.
-    pub fn ask<T>(&self, question: impl FnOnce(&mut Instance) -> Result<T, Fault>) -> Result<T, PolicyFault> {
+    /// Whether a build before this one comes back when this one fails.
+    pub fn gives_way(&self) -> bool {
+        self.plugin.gives_way.load(Ordering::Relaxed)
+    }
+
+    pub fn health(&self) -> &Health {
+        &self.plugin.health
+    }
+
+    /// Asks the worker's own instance, or else a neighbour's. Never waits. `failed` is told of a fault, and says whether
+    /// it is to be held against the plugin.
+    pub fn ask<T>(
+        &self,
+        question: impl FnOnce(&mut Instance) -> Result<T, Fault>,
+        failed: impl FnOnce(&Fault) -> bool,
+    ) -> Result<T, PolicyFault> {
         let plugin = &*self.plugin;
         if plugin.health.rests() {
             plugin.health.fell_back();
@@ -113,7 +127,7 @@ impl Hot {
                 Err(TryLockError::WouldBlock) => continue,
             };
             if place.is_some() {
-                return self.ask_here(index, &mut place, question);
+                return self.ask_here(index, &mut place, question, failed);
             }
             drop(place);
             self.want_repair(index);
@@ -127,6 +141,7 @@ impl Hot {
         index: usize,
         place: &mut Option<Box<Instance>>,
         question: impl FnOnce(&mut Instance) -> Result<T, Fault>,
+        failed: impl FnOnce(&Fault) -> bool,
     ) -> Result<T, PolicyFault> {
         let shard = &self.shards[index];
         // Out of its place while it runs: should anything unwind from here, the instance is gone, not torn.
@@ -160,7 +175,7 @@ impl Hot {
                 } else {
                     *place = Some(instance);
                 }
-                self.plugin.health.fault(&fault);
+                self.plugin.health.fault(&fault, failed(&fault));
                 self.plugin.health.fell_back();
                 Err(fault.for_policy(&self.plugin.source.name))
             }
@@ -193,7 +208,7 @@ impl Hot {
             Err(fault) => {
                 let again = clock::now() + REPAIR_PAUSE;
                 shard.repair_not_before.store(again.as_micros(), Ordering::Relaxed);
-                self.plugin.health.fault(&fault);
+                self.plugin.health.fault(&fault, true);
             }
         }
         shard.in_repair.store(false, Ordering::Release);
@@ -237,13 +252,13 @@ impl Balancer for WasmBalancer {
     }
 
     fn pick(&self, pool: &Arc<Pool>, ask: Ask) -> Result<Option<Slot>, PolicyFault> {
-        self.0.ask(|instance| instance.pick(pool, ask)).map(|slot| slot.map(Slot))
+        self.0.ask(|instance| instance.pick(pool, ask), |_| true).map(|slot| slot.map(Slot))
     }
 
     /// An unavailable instance is a suggestion that came late; one that never existed is nonsense.
     fn overruled(&self, _: Slot, exists: bool) {
         if !exists {
-            self.0.plugin.health.fault(&Fault::Nonsense("the slot does not exist"));
+            self.0.plugin.health.fault(&Fault::Nonsense("the slot does not exist"), true);
         }
         self.0.plugin.health.fell_back();
     }

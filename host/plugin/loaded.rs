@@ -22,6 +22,8 @@ pub struct Plugin {
     pub refuses_on_fault: AtomicBool,
     /// Whether it is on probation.
     pub is_tried: AtomicBool,
+    /// Whether it is, and the build before is still there.
+    pub gives_way: AtomicBool,
     compiled: Arc<Compiled>,
     shared: Arc<Shared>,
     config_json: String,
@@ -43,6 +45,7 @@ impl Plugin {
             health,
             refuses_on_fault,
             is_tried: AtomicBool::new(false),
+            gives_way: AtomicBool::new(false),
             compiled,
             shared,
             config_json,

@@ -71,9 +71,8 @@ mod embedded {
     include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 }
 
-/// Where `plugin_loaded`, `plugin_refused`, `plugin_pending`, `plugin_rolled_back`, `plugin_quarantined` and
-/// `plugin_removed` go. Called from data-path
-/// workers too, so it must not wait.
+/// Where `plugin_loaded`, `plugin_refused`, `plugin_pending`, `plugin_rolled_back`, `plugin_input_skipped`,
+/// `plugin_quarantined` and `plugin_removed` go. Called from data-path workers too, so it must not wait.
 pub type EventSink = Arc<dyn Fn(Event) + Send + Sync>;
 
 /// Where the calls come from that a new build is asked about before it comes into force.

@@ -119,6 +119,7 @@ impl Reloader {
     fn release(&mut self, name: &Name) {
         let ended = self.in_force.get_mut(name).and_then(|entry| {
             entry.loaded.plugin.is_tried.store(false, Ordering::Relaxed);
+            entry.loaded.plugin.gives_way.store(false, Ordering::Relaxed);
             entry.probation.take()
         });
         if ended.is_some_and(|probation| probation.previous.is_some()) {
@@ -149,6 +150,9 @@ impl Reloader {
         let file = previous.file.as_ref().and(entry.file.clone());
         let previous = Entry { file, order: entry.order, refused: Some(refused), ..previous };
         let bad = std::mem::replace(entry, previous);
+        // It may have been tried out itself when its place was taken.
+        entry.loaded.plugin.is_tried.store(false, Ordering::Relaxed);
+        entry.loaded.plugin.gives_way.store(false, Ordering::Relaxed);
         let (version, generation) = (&bad.loaded.plugin.source.version, bad.generation());
         let back = Arc::clone(&entry.loaded.plugin.source);
         tracing::warn!(plugin = %name, version = %version, generation, previous = back.generation, %reason, "plugin rolled back");

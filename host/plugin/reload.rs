@@ -316,6 +316,7 @@ impl Entry {
             reused: self.loaded.reused(),
             faults: plugin.health.faults(),
             fallbacks: plugin.health.fallbacks(),
+            skipped: plugin.health.calls_skipped(),
             p99_us,
             memory_bytes: self.loaded.memory_bytes(),
             last_fault,

@@ -349,6 +349,8 @@ impl Round<'_> {
         memory.generations.insert(build.name.clone(), generation);
         let probation = Probation::begin(in_force.get(&build.name), build.budgets, *probation);
         loaded.plugin.is_tried.store(probation.is_some(), Ordering::Relaxed);
+        let gives_way = probation.as_ref().is_some_and(|probation| probation.status().is_some());
+        loaded.plugin.gives_way.store(gives_way, Ordering::Relaxed);
         Ok(Warmed { loaded, replay: replay.map(Arc::new), probation })
     }
 

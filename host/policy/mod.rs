@@ -31,6 +31,8 @@ pub enum PolicyFault {
     Nonsense(Name, &'static str),
     #[error("`{0}` is resting after repeated faults")]
     Quarantined(Name),
+    #[error("`{0}` crashed on such calls and is not asked about them")]
+    Skipped(Name),
     #[error("all instances of `{0}` are busy")]
     Busy(Name),
     #[error("the host failed to run `{0}`")]

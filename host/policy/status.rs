@@ -158,6 +158,8 @@ pub struct PluginStatus {
     pub faults: u64,
     /// Calls that went on without the plugin.
     pub fallbacks: u64,
+    /// Of these, calls that it was not asked about, since it crashed on such calls.
+    pub skipped: u64,
     /// 99th percentile of a call's latency in microseconds.
     pub p99_us: f64,
     /// Linear memory of all instances.
@@ -197,6 +199,7 @@ impl PluginStatus {
             reused: 0,
             faults: 0,
             fallbacks: 0,
+            skipped: 0,
             p99_us: 0.0,
             memory_bytes: 0,
             last_fault: None,

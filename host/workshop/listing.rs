@@ -36,6 +36,7 @@ struct Row {
     generation: u64,
     calls: u64,
     faults: u64,
+    skipped: u64,
     p99_us: f64,
     memory_bytes: usize,
 }
@@ -59,7 +60,8 @@ pub fn run(args: &Args) -> Result<Verdict, WorkshopError> {
 }
 
 fn table(listing: &Listing) -> String {
-    let head = ["PLUGIN", "VERSION", "KINDS", "STATE", "GEN", "CALLS", "FAULTS", "P99", "MEMORY", ""];
+    let head =
+        ["PLUGIN", "VERSION", "KINDS", "STATE", "GEN", "CALLS", "FAULTS", "SKIPPED", "P99", "MEMORY", ""];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for plugin in &listing.plugins {
         let in_force = plugin.generation > 0;
@@ -73,6 +75,7 @@ fn table(listing: &Listing) -> String {
             figure(plugin.generation.to_string()),
             figure(text::thousands(plugin.calls)),
             figure(text::thousands(plugin.faults)),
+            figure(text::thousands(plugin.skipped)),
             figure(if plugin.calls == 0 { "-".into() } else { text::duration(p99) }),
             figure(text::bytes(plugin.memory_bytes)),
             remark(plugin),

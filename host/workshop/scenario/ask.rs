@@ -23,18 +23,20 @@ use crate::policy::Ask;
 const ROUNDS_BEGIN: Mono = Mono::from_secs(100_000);
 
 /// What happens in a mesh, as events name it.
-const EVENT_KINDS: [&str; 11] = [
+const EVENT_KINDS: [&str; 13] = [
     "expiry_held",
     "instance_deregistered",
     "instance_expired",
     "instance_registered",
     "instance_renewed",
     "instance_state",
+    "plugin_input_skipped",
     "plugin_loaded",
     "plugin_pending",
     "plugin_quarantined",
     "plugin_refused",
     "plugin_removed",
+    "plugin_rolled_back",
 ];
 
 /// # Errors
