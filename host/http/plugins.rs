@@ -62,6 +62,8 @@ struct PluginView {
     p99_us: f64,
     memory_bytes: usize,
     last_fault: Option<String>,
+    /// The newest file in `capsules` of the data folder with which a fault can be repeated.
+    capsule: Option<String>,
     /// What it was given.
     grants: Vec<&'static str>,
     refused: Option<RefusedView>,
@@ -187,6 +189,7 @@ impl From<PluginStatus> for PluginView {
             p99_us: plugin.p99_us,
             memory_bytes: plugin.memory_bytes,
             last_fault: plugin.last_fault,
+            capsule: plugin.capsule,
             grants: names(&plugin.grants),
             pending: plugin.pending.map(PendingView::from),
             refused: plugin.refused.map(|build| RefusedView {

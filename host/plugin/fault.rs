@@ -47,6 +47,17 @@ impl Fault {
         !matches!(self, Self::Nonsense(_))
     }
 
+    /// As it reads, but for what the guest said itself.
+    pub fn without_words(&self) -> String {
+        match self {
+            Self::Trap(_) => "it trapped".to_owned(),
+            Self::Memory { bytes_max, .. } => {
+                format!("it wanted more than {} MiB of memory", bytes_max >> 20)
+            }
+            other => other.to_string(),
+        }
+    }
+
     pub fn for_policy(&self, name: &Name) -> PolicyFault {
         let name = name.clone();
         match self {

@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
+use super::capsule::Seen;
+use super::capsules;
 use super::clock;
-use super::fault::{Fault, Health};
+use super::fault::Fault;
 use super::instance::{Class, Instance};
 use super::loaded::Plugin;
 use super::repair::Repair;
@@ -102,8 +104,8 @@ impl Hot {
         self.plugin.gives_way.load(Ordering::Relaxed)
     }
 
-    pub fn health(&self) -> &Health {
-        &self.plugin.health
+    pub fn plugin(&self) -> &Arc<Plugin> {
+        &self.plugin
     }
 
     /// Asks the worker's own instance, or else a neighbour's. Never waits. `failed` is told of a fault, and says whether
@@ -190,7 +192,7 @@ impl Hot {
         {
             return;
         }
-        if !self.repair.request(Weak::clone(&self.me), index) {
+        if !self.repair.rebuild(Weak::clone(&self.me), index) {
             // The queue is full: whoever finds the place empty next asks again.
             shard.in_repair.store(false, Ordering::Release);
         }
@@ -252,7 +254,14 @@ impl Balancer for WasmBalancer {
     }
 
     fn pick(&self, pool: &Arc<Pool>, ask: Ask) -> Result<Option<Slot>, PolicyFault> {
-        self.0.ask(|instance| instance.pick(pool, ask), |_| true).map(|slot| slot.map(Slot))
+        let failed = |fault: &Fault| {
+            let plugin = self.0.plugin();
+            let input = capsules::input("pick", pool.service.as_str());
+            plugin.capsules.note(plugin, input, fault, || Seen::pick(pool, ask));
+            // No two pools are the same, and no two moments of one: what failed on one says nothing of the next.
+            true
+        };
+        self.0.ask(|instance| instance.pick(pool, ask), failed).map(|slot| slot.map(Slot))
     }
 
     /// An unavailable instance is a suggestion that came late; one that never existed is nonsense.

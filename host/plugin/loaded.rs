@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::background::{Background, WasmAlerter, WasmMeter, WasmPlanner};
+use super::capsules::Capsules;
 use super::fault::{Fault, Health};
 use super::host_state::Shared;
 use super::hot::{Hot, WasmBalancer};
@@ -24,6 +25,7 @@ pub struct Plugin {
     pub is_tried: AtomicBool,
     /// Whether it is, and the build before is still there.
     pub gives_way: AtomicBool,
+    pub capsules: Capsules,
     compiled: Arc<Compiled>,
     shared: Arc<Shared>,
     config_json: String,
@@ -36,16 +38,16 @@ impl Plugin {
         build: &Build,
         shared: Arc<Shared>,
         config_json: String,
-        refuses_on_fault: bool,
+        capsules: Capsules,
     ) -> Self {
         let compiled = Arc::clone(&build.compiled);
-        let refuses_on_fault = AtomicBool::new(refuses_on_fault);
         Self {
             source,
             health,
-            refuses_on_fault,
+            refuses_on_fault: AtomicBool::new(false),
             is_tried: AtomicBool::new(false),
             gives_way: AtomicBool::new(false),
+            capsules,
             compiled,
             shared,
             config_json,
@@ -54,6 +56,14 @@ impl Plugin {
 
     pub fn kinds(&self) -> Vec<&'static str> {
         self.compiled.indices.kinds()
+    }
+
+    pub fn config_json(&self) -> &str {
+        &self.config_json
+    }
+
+    pub fn reads_arguments(&self) -> bool {
+        self.compiled.reads_arguments
     }
 
     /// A fresh instance, configured, that shares no memory with the others: what it does leaves no trace.

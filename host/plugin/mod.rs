@@ -7,6 +7,8 @@
 mod absent;
 mod background;
 mod cache;
+mod capsule;
+mod capsules;
 mod child;
 mod clock;
 mod code;
@@ -48,6 +50,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::capsule::FORMAT as CAPSULE_FORMAT;
 pub use self::child::Limits;
 pub use self::compiler::{COMPILE_LIMITS, Compiler, check_configuration, compile_plugin};
 pub use self::engine::EngineError;
@@ -87,7 +90,8 @@ pub struct Settings {
     /// By plugin name.
     pub config: BTreeMap<String, PluginConfig>,
     pub compiler: Compiler,
-    /// Compiled plugins, and builds that kept well, are kept under this folder from run to run; `None` keeps nothing.
+    /// Compiled plugins, builds that kept well, and what plugins failed on, are kept under this folder from run to run;
+    /// `None` keeps nothing.
     pub data: Option<PathBuf>,
     /// What plugins remembered when the run before ended.
     pub memories: Memories,

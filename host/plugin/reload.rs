@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::cache::{self, Cache};
+use super::capsules::Shelf;
 use super::engine::{EngineError, Purpose, Runtime};
 use super::folder::{self, Sha};
 use super::good::Good;
@@ -55,6 +56,8 @@ pub struct Reloader {
     pub retired: Vec<Loaded>,
     pub probation: Duration,
     pub good: Option<Good>,
+    /// For what plugins fail on.
+    pub shelf: Option<Arc<Shelf>>,
     /// Nothing was in force before this round.
     pub is_first: bool,
     /// Since the round before.
@@ -117,6 +120,10 @@ impl Plugins {
                 .inspect_err(|error| tracing::warn!(%error, "good builds are not kept for the next start"))
                 .ok()
         });
+        let shelf = settings.data.as_deref().and_then(|data| {
+            let opened = Shelf::open(data);
+            opened.inspect_err(|error| tracing::warn!(%error, "what plugins fail on is not kept")).ok()
+        });
         let mut rulings = Rulings::default();
         settings.rulings.into_iter().for_each(|ruling| rulings.add(ruling));
         let memories = Arc::new(Memories::restored(settings.memories, (clock::now(), clock::wall())));
@@ -134,6 +141,7 @@ impl Plugins {
             probation: settings.probation,
             rolled_back: false,
             good,
+            shelf: shelf.map(Arc::new),
             is_first: true,
             set: PolicySet::default(),
             unreadable: false,
@@ -320,6 +328,7 @@ impl Entry {
             p99_us,
             memory_bytes: self.loaded.memory_bytes(),
             last_fault,
+            capsule: plugin.capsules.newest(),
             refused: self.refused.clone(),
             pending: self.pending.clone(),
             grants: self.grants.clone(),

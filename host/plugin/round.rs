@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::capsules::Capsules;
 use super::clock;
 use super::folder::{Content, Found, FoundConfig, Sha, sha256};
 use super::load::{self, Build, LoadError};
@@ -326,6 +327,7 @@ impl Round<'_> {
             recorder,
             in_force,
             probation,
+            shelf,
             ..
         } = &mut *self.reloader;
         let config_json = configuration.json.clone();
@@ -334,7 +336,9 @@ impl Round<'_> {
         let source = Arc::new(Source { name, version, generation, component });
         let shared = memories.of(&build.name, clock::wall());
         let health = super::fault::Health::new(build.name.clone(), Arc::clone(events));
-        let plugin = Plugin::new(source, health, build, shared, config_json, refuses);
+        let capsules = Capsules::new(shelf.clone(), repair.clone());
+        let plugin = Plugin::new(source, health, build, shared, config_json, capsules);
+        plugin.refuses_on_fault.store(refuses, Ordering::Relaxed);
         let loaded = load::check_configuration(runtime, build, &configuration.json)
             .and_then(|()| Loaded::warm(plugin, *workers, repair))
             .map_err(|error| error.about(&configuration.origin))

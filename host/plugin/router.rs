@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 
+use super::capsule::Seen;
 use super::fault::Fault;
 use super::hot::{self, Hot};
 use crate::mesh::crashes::{Course, Crashes};
@@ -52,7 +53,10 @@ impl WasmRouter {
 
     /// Whether the fault is to be held against the plugin, not only against what it was asked.
     #[cold]
-    fn failed(&self, call: &CallFacts<'_>, fault: &Fault) -> bool {
+    fn failed(&self, call: &CallFacts<'_>, catalog: &Arc<Catalog>, fault: &Fault) -> bool {
+        let plugin = self.hot.plugin();
+        let input = self.crashes().fingerprint(call);
+        plugin.capsules.note(plugin, input, fault, || Seen::route(call, catalog));
         // Three faults bring the build before back, which may well know what to do with such calls.
         if !fault.by_guest() || self.hot.gives_way() {
             return true;
@@ -62,7 +66,7 @@ impl WasmRouter {
         self.skips.store(crashes.skips_any(), Ordering::Relaxed);
         drop(crashes);
         if let Some(scope) = crash.skips {
-            self.hot.health().skips(call, scope, fault);
+            self.hot.plugin().health.skips(call, scope, fault);
         }
         crash.strikes
     }
@@ -100,11 +104,12 @@ impl Router for WasmRouter {
         }
         let course = self.course(call);
         if course == Course::Skip {
-            self.hot.health().skipped();
+            self.hot.plugin().health.skipped();
             return Err(PolicyFault::Skipped(self.hot.source().name.clone()));
         }
-        let decision =
-            self.hot.ask(|instance| instance.route(call, catalog), |fault| self.failed(call, fault))?;
+        let decision = self
+            .hot
+            .ask(|instance| instance.route(call, catalog), |fault| self.failed(call, catalog, fault))?;
         if course == Course::Retry {
             self.answered(call);
         }

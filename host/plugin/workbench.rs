@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use super::capsules::Capsules;
 use super::compiler::Compiler;
 use super::engine::{EngineError, Purpose, Runtime};
 use super::fault::{Fault, Health};
@@ -19,6 +20,7 @@ use super::repair::Repair;
 use super::settings::Configuration;
 use crate::mesh::ids::Name;
 use crate::mesh::observe::{Event, Finished, Firing, MeterDescription, Point, Sample, Want};
+use crate::mesh::plan::Plan;
 use crate::mesh::pool::{Catalog, Member, Pool};
 use crate::mesh::ruling::Grant;
 use crate::mesh::time::Wall;
@@ -91,6 +93,11 @@ impl Component {
 
     pub fn budgets(&self) -> Budgets {
         self.build.budgets
+    }
+
+    /// In hexadecimal digits.
+    pub fn sha256(&self) -> String {
+        hex::encode(self.sha256)
     }
 
     /// What it asks for, and is taken as given here.
@@ -194,7 +201,8 @@ impl Workbench {
             Arc::new(Source { name: name.clone(), version, generation: 1, component: component.sha256 });
         let shared = Shared::new(name.as_str());
         let health = Health::new(name, Arc::new(|_| {}));
-        let plugin = Plugin::new(source, health, &component.build, shared, config_json, false);
+        let capsules = Capsules::new(None, self.repair.clone());
+        let plugin = Plugin::new(source, health, &component.build, shared, config_json, capsules);
         let loaded = Loaded::warm(plugin, 1, &self.repair).map_err(placed)?;
         let memory_bytes = loaded.memory_bytes();
         let policies = PolicySet {
@@ -231,9 +239,7 @@ impl Subject {
         if !self.plans {
             return self.ask(pool, ask);
         }
-        let (plan, fuel) = self.counted(|instance| {
-            sensible(instance.enter(BACKGROUND_BUDGET, |guest, store| guest.compile(store, pool)))
-        })?;
+        let (plan, fuel) = self.compile(pool)?;
         let excluded = |member: &Member| member.slot.0 < 64 && ask.excluded >> member.slot.0 & 1 == 1;
         let slot = plan.and_then(|plan| plan.pick(pool, excluded, ask.affinity, ask.random));
         match slot {
@@ -242,7 +248,14 @@ impl Subject {
         }
     }
 
-    fn ask(&mut self, pool: &Arc<Pool>, ask: Ask) -> Counted<Option<u32>> {
+    pub fn compile(&mut self, pool: &Pool) -> Counted<Option<Plan>> {
+        self.counted(|instance| {
+            sensible(instance.enter(BACKGROUND_BUDGET, |guest, store| guest.compile(store, pool)))
+        })
+    }
+
+    /// Of a balancer, whether or not it plans as well.
+    pub fn ask(&mut self, pool: &Arc<Pool>, ask: Ask) -> Counted<Option<u32>> {
         if self.pool_told != Some(pool.version) {
             self.instance.push(pool)?;
             self.pool_told = Some(pool.version);

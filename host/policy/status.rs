@@ -165,6 +165,8 @@ pub struct PluginStatus {
     /// Linear memory of all instances.
     pub memory_bytes: usize,
     pub last_fault: Option<String>,
+    /// File in `capsules` of the data folder with which a fault can be repeated.
+    pub capsule: Option<String>,
     /// The newest build that was refused while this one stayed in force.
     pub refused: Option<RefusedBuild>,
     /// The build that waits for grants: beside the one in force, or this one.
@@ -203,6 +205,7 @@ impl PluginStatus {
             p99_us: 0.0,
             memory_bytes: 0,
             last_fault: None,
+            capsule: None,
             refused: None,
             pending: None,
             grants: Vec::new(),

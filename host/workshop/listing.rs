@@ -33,6 +33,7 @@ struct Row {
     state: String,
     reason: Option<String>,
     pending: Option<Pending>,
+    capsule: Option<String>,
     generation: u64,
     calls: u64,
     faults: u64,
@@ -84,9 +85,11 @@ fn table(listing: &Listing) -> String {
     text::table(&rows)
 }
 
-/// Why it is as it is, or else what waits beside it.
+/// Why it is as it is, or else what waits beside it; and what it failed on.
 fn remark(plugin: &Row) -> String {
     let reason = plugin.reason.clone().filter(|reason| !reason.is_empty());
     let pending = plugin.pending.as_ref().map(|pending| format!("a new build waits: {}", pending.reason));
-    reason.or(pending).unwrap_or_default()
+    let capsule = plugin.capsule.as_ref().map(|file| format!("what it failed on: capsules/{file}"));
+    let remarks: Vec<String> = reason.or(pending).into_iter().chain(capsule).collect();
+    remarks.join("; ")
 }

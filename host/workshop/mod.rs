@@ -31,7 +31,7 @@ use crate::plugin::{EngineError, LoadError, read_component};
 pub enum Tool {
     /// Loads components as a proxy would and says what keeps them out
     Check(check::Args),
-    /// Asks a component what scenario files ask, and compares the answers
+    /// Asks a component what scenario files ask, and compares the answers; or again what it failed on
     Test(scenario::Args),
     /// Measures what a component's decisions cost
     Bench(bench::Args),
@@ -71,6 +71,8 @@ enum WorkshopError {
     Engine(#[from] EngineError),
     #[error(transparent)]
     Scenarios(#[from] scenario::ScenarioError),
+    #[error(transparent)]
+    Capsule(#[from] scenario::CapsuleError),
     #[error(transparent)]
     Scaffold(#[from] scaffold::ScaffoldError),
     #[error(transparent)]
@@ -122,6 +124,7 @@ fn exit(ended: Result<Verdict, WorkshopError>) -> ExitCode {
                 WorkshopError::Running(running::RunningError::NotFound { .. })
                 | WorkshopError::Ruling(ruling::RulingError::Unknown(_)) => ExitCode::from(NOT_FOUND),
                 WorkshopError::Scaffold(_)
+                | WorkshopError::Capsule(_)
                 | WorkshopError::Replay(_)
                 | WorkshopError::Ruling(ruling::RulingError::NobodyToAsk) => ExitCode::from(USAGE),
                 _ => ExitCode::FAILURE,

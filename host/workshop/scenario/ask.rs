@@ -64,7 +64,9 @@ pub fn case(component: &Component, case: &Case) -> Result<Outcome, String> {
     }
 }
 
-fn needs(component: &Component, kind: &str) -> Result<(), String> {
+/// # Errors
+/// It is of another kind: a line for the author.
+pub fn needs(component: &Component, kind: &str) -> Result<(), String> {
     if component.kinds.contains(&kind) {
         return Ok(());
     }
@@ -178,7 +180,10 @@ fn evaluate(component: &Component, subject: &mut Subject, rounds: &[Round]) -> R
 }
 
 /// One for each want that the sample fits.
-fn samples(raw: &RawSample, wants: &[Want]) -> Result<Vec<Sample>, String> {
+///
+/// # Errors
+/// There is none: a line for the author.
+pub fn samples(raw: &RawSample, wants: &[Want]) -> Result<Vec<Sample>, String> {
     let fits = |want: &Want| {
         want.series == raw.series
             && raw.aggregate.is_none_or(|aggregate| want.aggregate == aggregate.into())
@@ -201,7 +206,9 @@ fn samples(raw: &RawSample, wants: &[Want]) -> Result<Vec<Sample>, String> {
     Err(text.trim_end_matches(';').to_owned())
 }
 
-fn event(raw: &RawEvent, at: Wall) -> Result<Event, String> {
+/// # Errors
+/// There are no such events: a line for the author.
+pub fn event(raw: &RawEvent, at: Wall) -> Result<Event, String> {
     let kind = EVENT_KINDS.iter().find(|kind| **kind == raw.kind).ok_or_else(|| {
         format!("there are no events of the kind `{}`; there are {}", raw.kind, EVENT_KINDS.join(", "))
     })?;
@@ -250,7 +257,9 @@ fn measure(
     Ok(Outcome { differences: differences.collect(), fuel: Some(fuel) })
 }
 
-fn finished(raw: &RawFinished) -> Result<Finished, String> {
+/// # Errors
+/// A name that is none.
+pub fn finished(raw: &RawFinished) -> Result<Finished, String> {
     Ok(Finished {
         id: CallId(0),
         at: Wall::from_millis(NOW_MS),
