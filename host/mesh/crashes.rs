@@ -110,9 +110,16 @@ impl Crashes {
             return false;
         }
         let (input, tool) = (self.fingerprint(call), self.of_tool(call));
-        self.inputs.renew(input, call.now);
-        self.tools.renew(tool, call.now);
+        self.inputs.skip_until(input, call.now + SKIPPED_FOR);
+        self.tools.skip_until(tool, call.now + SKIPPED_FOR);
         true
+    }
+
+    /// The router could not be asked about the call that was to try again: the next one does.
+    pub fn give_back(&mut self, call: &CallFacts<'_>) {
+        let (input, tool) = (self.fingerprint(call), self.of_tool(call));
+        self.inputs.skip_until(input, call.now);
+        self.tools.skip_until(tool, call.now);
     }
 
     /// The router crashed on `call`.
@@ -162,9 +169,10 @@ impl Table {
         }
     }
 
-    fn renew(&mut self, key: u64, now: Mono) {
+    /// Of what is skipped already.
+    fn skip_until(&mut self, key: u64, then: Mono) {
         if let Some(until) = self.find(key).and_then(|row| row.skipped_until.as_mut()) {
-            *until = now + SKIPPED_FOR;
+            *until = then;
         }
     }
 

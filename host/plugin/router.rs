@@ -71,10 +71,16 @@ impl WasmRouter {
         crash.strikes
     }
 
+    /// What became of the one call that tried again.
     #[cold]
-    fn answered(&self, call: &CallFacts<'_>) {
+    fn tried(&self, call: &CallFacts<'_>, answer: &Result<Decision, PolicyFault>) {
         let mut crashes = self.crashes();
-        crashes.answered(call);
+        match answer {
+            Ok(_) => crashes.answered(call),
+            // It has been counted as a crash.
+            Err(PolicyFault::Trap(_) | PolicyFault::Deadline(_) | PolicyFault::Nonsense(..)) => return,
+            Err(_) => return crashes.give_back(call),
+        }
         self.skips.store(crashes.skips_any(), Ordering::Relaxed);
         drop(crashes);
         let (plugin, service, tool) = (&self.hot.source().name, call.service, call.tool);
@@ -107,13 +113,12 @@ impl Router for WasmRouter {
             self.hot.plugin().health.skipped();
             return Err(PolicyFault::Skipped(self.hot.source().name.clone()));
         }
-        let decision = self
-            .hot
-            .ask(|instance| instance.route(call, catalog), |fault| self.failed(call, catalog, fault))?;
+        let answer =
+            self.hot.ask(|instance| instance.route(call, catalog), |fault| self.failed(call, catalog, fault));
         if course == Course::Retry {
-            self.answered(call);
+            self.tried(call, &answer);
         }
-        let decision = Arc::new(decision);
+        let decision = Arc::new(answer?);
         if decision.reuse.is_some()
             && let Ok(mut reused) = memory.reused.try_lock()
         {
