@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use support::guests::{component, drop_in, misbehaver, misbehaver_only, sha256};
+use support::guests::{component, contrarian, drop_in, misbehaver, misbehaver_only, sha256};
 use support::raw_upstream::RawOptions;
 use support::{Mesh, MeshOptions, RawUpstream, SOON, Value, eventually, json};
 
@@ -170,6 +170,27 @@ async fn a_pick_leaves_the_pool_that_it_was_asked_about() {
     let (code, out, err) = replay(&mesh, &misbehaver("pick-first", "watch", "1.0.1"), &file);
     assert_eq!(code, 0, "{out}{err}");
     assert!(out.contains("answers: s (slot"), "{out}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_beside_calls_leaves_capsules_too() {
+    for (hook, answer) in
+        [("compile", "no plan"), ("evaluate", "1 alert holds"), ("on-calls", "it takes the calls")]
+    {
+        let bad = contrarian(&format!("{hook}-trap"));
+        let (mesh, _upstream) = scene("", bad.clone()).await;
+        mesh.api.call("s", "act", json!({ "password": SECRET })).await.ok();
+        let file = capsule(&mesh, "guest").await;
+        let said = read(&file);
+        assert_eq!(said["hook"], hook, "{said}");
+        assert!(!said.to_string().contains(SECRET), "{said}");
+        let (code, out, err) = replay(&mesh, &bad, &file);
+        assert_eq!(code, 1, "{hook}: {out}{err}");
+        assert!(out.contains("the same build still fails: it trapped"), "{hook}: {out}");
+        let (code, out, err) = replay(&mesh, &contrarian("nothing"), &file);
+        assert_eq!(code, 0, "{hook}: {out}{err}");
+        assert!(out.contains(&format!("answers: {answer}")), "{hook}: {out}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

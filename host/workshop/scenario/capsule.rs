@@ -147,7 +147,7 @@ impl Capsule {
         subject.describe()?;
         let calls = calls.iter().map(ask::finished).collect::<Result<Vec<_>, _>>()?;
         subject.on_calls(&calls, self.dropped)?;
-        Ok(format!("it takes {} calls", calls.len()))
+        Ok("it takes the calls".to_owned())
     }
 
     fn route(&self, subject: &mut Subject, call: &RawCall) -> Result<String, Silence> {
@@ -194,7 +194,8 @@ impl Capsule {
         let events =
             round.events.iter().map(|event| ask::event(event, now)).collect::<Result<Vec<_>, _>>()?;
         let (firings, _) = subject.evaluate(now, &samples, &events)?;
-        Ok(format!("{} alerts", firings.len()))
+        let alerts = if firings.len() == 1 { "alert holds" } else { "alerts hold" };
+        Ok(format!("{} {alerts}", firings.len()))
     }
 
     fn text(&self, component: &Component, answer: Result<String, Silence>) -> String {
