@@ -6,6 +6,7 @@
 
 mod absent;
 mod background;
+mod bad;
 mod cache;
 mod capsule;
 mod capsules;

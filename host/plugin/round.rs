@@ -42,6 +42,11 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// Has all builds of a plugin looked at again that were refused.
+    pub fn pardon(&mut self, name: &Name) {
+        self.refusals.retain(|_, refusal| refusal.name.as_ref() != Some(name));
+    }
+
     /// Refuses a build with a configuration from now on.
     pub fn forbid(&mut self, name: &Name, component: Sha, config: Sha, reason: String) {
         self.refusals.insert((component, Some(config)), Refusal { reason, name: Some(name.clone()) });
