@@ -153,23 +153,24 @@ async fn a_capsule_fails_again_until_the_build_is_mended() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pick_leaves_the_pool_that_it_was_asked_about() {
-    let bad = misbehaver("loop-in-pick", "watch", "1.0.0");
-    let (mesh, _upstream) = scene("", bad.clone()).await;
-    mesh.api.call("s", "act", json!({ "password": SECRET })).await.ok();
-    let file = capsule(&mesh, "watch").await;
-    let said = read(&file);
-    assert_eq!(
-        (&said["hook"], &said["pool"]["members"][0]["instance"]),
-        (&json!("pick"), &json!("s")),
-        "{said}"
-    );
-    assert!(!said.to_string().contains(SECRET), "{said}");
-    let (code, out, err) = replay(&mesh, &bad, &file);
-    assert_eq!(code, 1, "{out}{err}");
-    assert!(out.contains("the same build still fails: it took longer than"), "{out}");
-    let (code, out, err) = replay(&mesh, &misbehaver("pick-first", "watch", "1.0.1"), &file);
-    assert_eq!(code, 0, "{out}{err}");
-    assert!(out.contains("answers: s (slot"), "{out}");
+    for (doing, words) in
+        [("loop-in-pick", "it took longer than"), ("nonsense-slot", "the slot does not exist")]
+    {
+        let bad = misbehaver(doing, "watch", "1.0.0");
+        let (mesh, _upstream) = scene("", bad.clone()).await;
+        mesh.api.call("s", "act", json!({ "password": SECRET })).await.ok();
+        let file = capsule(&mesh, "watch").await;
+        let said = read(&file);
+        let instance = &said["pool"]["members"][0]["instance"];
+        assert_eq!((&said["hook"], instance), (&json!("pick"), &json!("s")), "{said}");
+        assert!(!said.to_string().contains(SECRET), "{said}");
+        let (code, out, err) = replay(&mesh, &bad, &file);
+        assert_eq!(code, 1, "{doing}: {out}{err}");
+        assert!(out.contains("the same build still fails: ") && out.contains(words), "{doing}: {out}");
+        let (code, out, err) = replay(&mesh, &misbehaver("pick-first", "watch", "1.0.1"), &file);
+        assert_eq!(code, 0, "{doing}: {out}{err}");
+        assert!(out.contains("answers: s (slot"), "{doing}: {out}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

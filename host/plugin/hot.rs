@@ -35,6 +35,8 @@ pub fn worker() -> usize {
 /// After a repair that failed, the next attempt waits so long.
 const REPAIR_PAUSE: Duration = Duration::from_millis(200);
 
+pub const NO_SUCH_SLOT: &str = "the slot does not exist";
+
 /// One worker's instance. Apart from its neighbours in memory, so that workers do not slow each other down.
 #[repr(align(128))]
 struct Shard {
@@ -248,6 +250,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 pub struct WasmBalancer(pub Arc<Hot>);
 
+impl WasmBalancer {
+    fn note(&self, pool: &Pool, ask: Ask, fault: &Fault) {
+        let plugin = &self.0.plugin;
+        let input = capsules::input("pick", pool.service.as_str());
+        plugin.capsules.note(plugin, input, fault, || Seen::pick(pool, ask));
+    }
+}
+
 impl Balancer for WasmBalancer {
     fn source(&self) -> &Arc<Source> {
         self.0.source()
@@ -255,9 +265,7 @@ impl Balancer for WasmBalancer {
 
     fn pick(&self, pool: &Arc<Pool>, ask: Ask) -> Result<Option<Slot>, PolicyFault> {
         let failed = |fault: &Fault| {
-            let plugin = self.0.plugin();
-            let input = capsules::input("pick", pool.service.as_str());
-            plugin.capsules.note(plugin, input, fault, || Seen::pick(pool, ask));
+            self.note(pool, ask, fault);
             // No two pools are the same, and no two moments of one: what failed on one says nothing of the next.
             true
         };
@@ -265,9 +273,11 @@ impl Balancer for WasmBalancer {
     }
 
     /// An unavailable instance is a suggestion that came late; one that never existed is nonsense.
-    fn overruled(&self, _: Slot, exists: bool) {
+    fn overruled(&self, pool: &Pool, ask: Ask, exists: bool) {
         if !exists {
-            self.0.plugin.health.fault(&Fault::Nonsense("the slot does not exist"), true);
+            let fault = Fault::Nonsense(NO_SUCH_SLOT);
+            self.note(pool, ask, &fault);
+            self.0.plugin.health.fault(&fault, true);
         }
         self.0.plugin.health.fell_back();
     }

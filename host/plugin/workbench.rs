@@ -12,13 +12,14 @@ use super::engine::{EngineError, Purpose, Runtime};
 use super::fault::{Fault, Health};
 use super::folder::{self, Content};
 use super::host_state::Shared;
+use super::hot::NO_SUCH_SLOT;
 use super::inspect::inspect;
 use super::instance::{BACKGROUND_BUDGET, Class, Instance, sensible};
 use super::load::{self, Budgets, Build, LoadError};
 use super::loaded::{Loaded, Plugin};
 use super::repair::Repair;
 use super::settings::Configuration;
-use crate::mesh::ids::Name;
+use crate::mesh::ids::{Name, Slot};
 use crate::mesh::observe::{Event, Finished, Firing, MeterDescription, Point, Sample, Want};
 use crate::mesh::plan::Plan;
 use crate::mesh::pool::{Catalog, Member, Pool};
@@ -254,8 +255,18 @@ impl Subject {
         })
     }
 
-    /// Of a balancer, whether or not it plans as well.
-    pub fn ask(&mut self, pool: &Arc<Pool>, ask: Ask) -> Counted<Option<u32>> {
+    /// Of a balancer, whether or not it plans as well, as a proxy does.
+    ///
+    /// # Errors
+    /// The fault; a slot that does not exist is one.
+    pub fn pick_anew(&mut self, pool: &Arc<Pool>, ask: Ask) -> Result<Option<u32>, Fault> {
+        match self.ask(pool, ask)?.0 {
+            Some(slot) if pool.member(Slot(slot)).is_none() => Err(Fault::Nonsense(NO_SUCH_SLOT)),
+            picked => Ok(picked),
+        }
+    }
+
+    fn ask(&mut self, pool: &Arc<Pool>, ask: Ask) -> Counted<Option<u32>> {
         if self.pool_told != Some(pool.version) {
             self.instance.push(pool)?;
             self.pool_told = Some(pool.version);

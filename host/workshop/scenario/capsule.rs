@@ -182,7 +182,7 @@ impl Capsule {
             excluded: pick.tried.iter().filter(|slot| **slot < 64).fold(0, |bits, slot| bits | 1u64 << slot),
             now: Mono::from_secs(0),
         };
-        let (slot, _) = subject.ask(&test.pool, asked)?;
+        let slot = subject.pick_anew(&test.pool, asked)?;
         Ok(Picked::of(slot, &test.pool).text())
     }
 
