@@ -120,7 +120,7 @@ async fn a_changed_file_comes_into_force_without_a_failed_call() {
         mesh.api.call("moving", "act_read_only", json!({})).await.ok();
     }
     assert_eq!(first.calls(), gone_by, "the old address gets nothing any more");
-    assert_eq!(mesh.api.service("added").await["service"], "added");
+    assert_eq!(mesh.api.get("/services/added").await.status, 200);
 
     // What is hidden is hidden at once.
     write(&mesh, &with(&second, "tools = { deny = [\"act_read_only\"] }\n"));
@@ -129,7 +129,7 @@ async fn a_changed_file_comes_into_force_without_a_failed_call() {
         (!listed.contains("act_read_only")).then_some(())
     })
     .await;
-    assert!(mesh.api.get("/services/added").await.status == 404, "it is not named any more");
+    assert_eq!(mesh.api.get("/services/added").await.status, 404, "it is not named any more");
     assert!(callers.stop().await > 50);
     assert_eq!(hellos(&steady), before, "what did not change goes on in its session");
     assert_eq!(complaints(&mesh).await, Vec::<String>::new());

@@ -40,6 +40,7 @@ pub(super) fn plugin_config(config: &Config) -> BTreeMap<String, plugin::PluginC
             refuse_on_fault: plugin.refuse_on_fault,
             grants: plugin.grants.clone(),
             config_json: plugin.config_json.clone(),
+            written_json: plugin.written_json.clone(),
         };
         (name.to_string(), plugin)
     });

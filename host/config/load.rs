@@ -12,7 +12,7 @@ use wildmatch::WildMatch;
 use super::expand::Sources;
 use super::file::{File, Value, places};
 use super::flaw::{Flaw, LeftOut};
-use super::raw::{self, RawProfile, RawService, Sections, Unresolved, Wrong, services};
+use super::raw::{self, RawPlugin, RawProfile, RawService, Sections, Unresolved, Wrong, services};
 use super::{Config, ConfigError, Overrides, clients, expand_home};
 use crate::mesh::exposure::Exposure;
 use crate::mesh::ids::Name;
@@ -293,8 +293,10 @@ pub(super) fn load(files: &Files, overrides: Overrides, sources: &Sources) -> Re
     }
     let mut asked = BTreeMap::new();
     for plugin in &plugins {
-        let read = entry("plugins", plugin, sources).and_then(|(name, raw, places)| {
-            let plugin = raw::plugin(raw).map_err(|wrong| flaw_of("plugins", plugin, &places, wrong))?;
+        let read = entry::<RawPlugin>("plugins", plugin, sources).and_then(|(name, raw, places)| {
+            let written = plugin.file.understand(&plugin.key("plugins"), plugin.value.clone())?;
+            let flaw = |wrong| flaw_of("plugins", plugin, &places, wrong);
+            let plugin = raw::plugin(raw, &written).map_err(flaw)?;
             Ok((name, plugin))
         });
         read.map_or_else(|flaw| flaws.push(flaw), |(name, plugin)| drop(asked.insert(name, plugin)));

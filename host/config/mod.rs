@@ -148,6 +148,8 @@ pub struct PluginConfig {
     pub grants: Vec<Grant>,
     /// The plugin's own configuration, a JSON object.
     pub config_json: String,
+    /// The same as it was written, where something was filled in: that may be secret.
+    pub written_json: Option<String>,
 }
 
 impl Config {

@@ -280,14 +280,19 @@ pub(super) fn wrong(key: &'static str, message: impl Into<String>) -> Wrong {
     Wrong { key, message: message.into() }
 }
 
-pub(super) fn plugin(raw: RawPlugin) -> Result<PluginConfig, Wrong> {
+/// `written` is the same before anything was filled in.
+pub(super) fn plugin(raw: RawPlugin, written: &RawPlugin) -> Result<PluginConfig, Wrong> {
+    let json = |table: &toml::Table| {
+        serde_json::to_string(table).map_err(|error| wrong("config", error.to_string()))
+    };
+    let (config_json, written_json) = (json(&raw.config)?, json(&written.config)?);
     Ok(PluginConfig {
+        written_json: (written_json != config_json).then_some(written_json),
+        config_json,
         grants: services::grants(&raw.grants).map_err(|message| wrong("grants", message))?,
         enabled: raw.enabled,
         order: raw.order,
         refuse_on_fault: matches!(raw.on_error, OnError::Reject),
-        config_json: serde_json::to_string(&raw.config)
-            .map_err(|error| wrong("config", error.to_string()))?,
     })
 }
 

@@ -240,3 +240,13 @@ fn the_schema_takes_what_the_proxy_takes() {
         assert_eq!(validator.is_valid(&json(text)), good, "{text}");
     }
 }
+
+#[test]
+fn what_is_filled_into_a_plugins_settings_is_known_as_it_was_written() {
+    let config =
+        load("[plugins.a]\nconfig = { path = \"${HOME}\" }\n[plugins.b]\nconfig = { x = 1 }").expect("good");
+    let a = &config.plugins["a"];
+    assert_eq!(a.written_json.as_deref(), Some(r#"{"path":"${HOME}"}"#));
+    assert!(!a.config_json.contains("${"), "{}", a.config_json);
+    assert_eq!(config.plugins["b"].written_json, None);
+}

@@ -6,6 +6,7 @@
 pub mod alert;
 pub mod balance;
 pub mod breaker;
+pub mod crashes;
 pub mod endpoint;
 pub mod exposure;
 pub mod health;

@@ -167,7 +167,7 @@ impl<'a> Question<'a> {
                     let why = balancer.why(&service.pool, now);
                     return Some((instance, Picker::Plugin { by, why }));
                 }
-                None => balancer.overruled(slot, instance.is_some()),
+                None => balancer.overruled(&service.pool, ask, instance.is_some()),
             }
         }
         None

@@ -191,7 +191,7 @@ impl Scrape {
 
     fn plugin_families(&self) -> Vec<Family> {
         type Read = fn(&PluginStatus) -> f64;
-        let rows: [(&str, &str, MetricType, Read); 8] = [
+        let rows: [(&str, &str, MetricType, Read); 9] = [
             ("calls", "Times a plugin was asked", MetricType::Counter, |p| p.calls as f64),
             ("reused", "Calls that followed an earlier decision or a plan", MetricType::Counter, |p| {
                 p.reused as f64
@@ -200,6 +200,12 @@ impl Scrape {
             ("fallbacks", "Calls that went on without the plugin", MetricType::Counter, |p| {
                 p.fallbacks as f64
             }),
+            (
+                "skipped",
+                "Calls that it was not asked about, since it crashed on such",
+                MetricType::Counter,
+                |p| p.skipped as f64,
+            ),
             ("duration_p99_seconds", "99th percentile of an answer's time", MetricType::Gauge, |p| {
                 p.p99_us / 1e6
             }),

@@ -40,6 +40,8 @@ pub enum RunningError {
     Unreachable { url: String, reason: String },
     #[error("what answers at {url} is no Meshwright proxy, or one of another release: {reason}")]
     Foreign { url: String, reason: String },
+    #[error("{detail}; {hint}")]
+    NotFound { detail: String, hint: String },
     #[error("the proxy refused: {detail}; {hint}")]
     Refused { detail: String, hint: String },
 }
@@ -99,6 +101,9 @@ impl Running {
             return Ok(body);
         }
         match serde_json::from_slice(&body) {
+            Ok(Problem { detail, hint }) if status == StatusCode::NOT_FOUND => {
+                Err(RunningError::NotFound { detail, hint })
+            }
             Ok(Problem { detail, hint }) => Err(RunningError::Refused { detail, hint }),
             Err(_) => Err(self.foreign(format!("it answered with status {}", status.as_u16()))),
         }

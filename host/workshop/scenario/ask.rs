@@ -23,18 +23,20 @@ use crate::policy::Ask;
 const ROUNDS_BEGIN: Mono = Mono::from_secs(100_000);
 
 /// What happens in a mesh, as events name it.
-const EVENT_KINDS: [&str; 11] = [
+const EVENT_KINDS: [&str; 13] = [
     "expiry_held",
     "instance_deregistered",
     "instance_expired",
     "instance_registered",
     "instance_renewed",
     "instance_state",
+    "plugin_input_skipped",
     "plugin_loaded",
     "plugin_pending",
     "plugin_quarantined",
     "plugin_refused",
     "plugin_removed",
+    "plugin_rolled_back",
 ];
 
 /// # Errors
@@ -62,7 +64,9 @@ pub fn case(component: &Component, case: &Case) -> Result<Outcome, String> {
     }
 }
 
-fn needs(component: &Component, kind: &str) -> Result<(), String> {
+/// # Errors
+/// It is of another kind: a line for the author.
+pub fn needs(component: &Component, kind: &str) -> Result<(), String> {
     if component.kinds.contains(&kind) {
         return Ok(());
     }
@@ -176,7 +180,10 @@ fn evaluate(component: &Component, subject: &mut Subject, rounds: &[Round]) -> R
 }
 
 /// One for each want that the sample fits.
-fn samples(raw: &RawSample, wants: &[Want]) -> Result<Vec<Sample>, String> {
+///
+/// # Errors
+/// There is none: a line for the author.
+pub fn samples(raw: &RawSample, wants: &[Want]) -> Result<Vec<Sample>, String> {
     let fits = |want: &Want| {
         want.series == raw.series
             && raw.aggregate.is_none_or(|aggregate| want.aggregate == aggregate.into())
@@ -199,7 +206,9 @@ fn samples(raw: &RawSample, wants: &[Want]) -> Result<Vec<Sample>, String> {
     Err(text.trim_end_matches(';').to_owned())
 }
 
-fn event(raw: &RawEvent, at: Wall) -> Result<Event, String> {
+/// # Errors
+/// There are no such events: a line for the author.
+pub fn event(raw: &RawEvent, at: Wall) -> Result<Event, String> {
     let kind = EVENT_KINDS.iter().find(|kind| **kind == raw.kind).ok_or_else(|| {
         format!("there are no events of the kind `{}`; there are {}", raw.kind, EVENT_KINDS.join(", "))
     })?;
@@ -248,7 +257,9 @@ fn measure(
     Ok(Outcome { differences: differences.collect(), fuel: Some(fuel) })
 }
 
-fn finished(raw: &RawFinished) -> Result<Finished, String> {
+/// # Errors
+/// A name that is none.
+pub fn finished(raw: &RawFinished) -> Result<Finished, String> {
     Ok(Finished {
         id: CallId(0),
         at: Wall::from_millis(NOW_MS),
