@@ -84,32 +84,6 @@ fn patched(text: &str) -> Vec<u8> {
     wasm
 }
 
-/// The component of `host/plugin/tests/guest`, which is of every kind, with that behaviour.
-pub fn contrarian(doing: &str) -> Vec<u8> {
-    const MARK: &[u8] = b"@@CONTRARIAN@@n";
-    static BUILT: OnceLock<Vec<u8>> = OnceLock::new();
-    let build = || {
-        let folder = target_dir().join("test-components");
-        let _lock = Locked::at(&target_dir().join("test-components.lock"));
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        without_foreign_variables(&mut cargo);
-        let output = cargo
-            .current_dir(repository().join("host/plugin/tests/guest"))
-            .args(["build", "--quiet", "--locked", "--release", "--target", TARGET, "--target-dir"])
-            .arg(&folder)
-            .stdin(Stdio::null())
-            .output()
-            .expect("run cargo");
-        assert!(output.status.success(), "contrarian: {}", String::from_utf8_lossy(&output.stderr));
-        fs::read(folder.join(TARGET).join("release/contrarian.wasm")).expect("read the component")
-    };
-    let mut wasm = BUILT.get_or_init(build).clone();
-    let at =
-        wasm.windows(MARK.len()).position(|window| window == MARK).expect("the marker is in the component");
-    wasm[at..at + 64].copy_from_slice(format!("{:64}", format!("@@CONTRARIAN@@{doing}")).as_bytes());
-    wasm
-}
-
 pub fn sha256(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
