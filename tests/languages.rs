@@ -3,7 +3,6 @@
 mod support;
 
 use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use support::guests::{component, drop_in};
@@ -341,39 +340,6 @@ fn the_guide_has_the_commands_of_the_readmes() {
             let command = command.replace("{{name}}", "night-watch");
             let has = guide.lines().any(|line| line == command || line.starts_with(&format!("{command}  ")));
             assert!(has, "the guide lacks `{command}` of {language}");
-        }
-    }
-}
-
-#[test]
-fn what_templates_and_examples_share_is_the_same_everywhere() {
-    for (file, folders) in [
-        ("abi.go", &["examples/read-replica-router", "templates/go/router", "templates/go/alerter"][..]),
-        ("abi_router.go", &["examples/read-replica-router", "templates/go/router"]),
-        ("abi.zig", &["examples/calm-balancer", "templates/zig/router", "templates/zig/alerter"]),
-        ("routing.c", &["examples/quota-router", "templates/c/router"]),
-        ("routing.h", &["examples/quota-router", "templates/c/router"]),
-        (
-            "component.mjs",
-            &[
-                "examples/read-replica-router",
-                "examples/quota-router",
-                "examples/calm-balancer",
-                "templates/go/router",
-                "templates/go/alerter",
-                "templates/c/router",
-                "templates/c/alerter",
-                "templates/zig/router",
-                "templates/zig/alerter",
-            ],
-        ),
-    ] {
-        let text = |folder: &str| {
-            let path = repository().join(Path::new(folder).join(file));
-            fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-        };
-        for folder in folders {
-            assert!(text(folder) == text(folders[0]), "{folder}/{file} is not that of {}", folders[0]);
         }
     }
 }

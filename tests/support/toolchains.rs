@@ -31,9 +31,17 @@ impl Built {
 pub fn example(name: &str) -> Built {
     let folder = repository().join("examples").join(name);
     let mut files = read_all(&folder);
-    // An example finds the contract two folders above itself.
-    let contract = read(&repository().join("wit/plugin.wit"));
-    files.push((PathBuf::from("../../wit/plugin.wit"), contract));
+    // An example finds the contract, and what it has in common with templates, two folders above itself.
+    let above = Path::new("../..");
+    files.push((above.join("wit/plugin.wit"), read(&repository().join("wit/plugin.wit"))));
+    for lang in ["core", "c", "go", "zig"] {
+        let shared = above.join(format!("templates/{lang}/shared"));
+        let named = shared.to_str().expect("a path in UTF-8");
+        if files.iter().any(|(_, text)| text.contains(named)) {
+            let found = read_all(&folder.join(&shared)).into_iter();
+            files.extend(found.map(|(path, text)| (shared.join(path), text)));
+        }
+    }
     built(name, &format!("examples/{name}"), files)
 }
 
@@ -98,10 +106,14 @@ fn shell(folder: &Path, commands: &str) -> String {
 /// The tools that a project in `folder` of the repository wants, as `name==version` and `name@version`.
 pub fn tools_of(folder: &str) -> Vec<String> {
     let folder = repository().join(folder);
-    let commands = blocks(&read(&folder.join("README.md"))).swap_remove(0);
+    let blocks = blocks(&read(&folder.join("README.md")));
+    let commands = &blocks[0];
     let mut tools: Vec<_> =
         commands.split_whitespace().filter(|word| word.contains("==")).map(str::to_owned).collect();
-    let package = folder.join("package.json");
+    let mut package = folder.join("package.json");
+    if !package.exists() && blocks[1].contains("component.mjs") {
+        package = repository().join("templates/core/shared/package.json");
+    }
     assert_eq!(commands.contains("npm install\n"), package.exists(), "{commands}");
     if package.exists() {
         tools.extend(packages(&package, "devDependencies"));
