@@ -235,6 +235,11 @@ fn test_shows_what_is_otherwise_than_expected() {
         times = 10
         expect = { verdict = "reject", between = [1, 5] }
         [[case]]
+        name = "a misspelling"
+        config = { rules = [{ name = "frozen", permile = 5, reject = { reason = "frozen" } }] }
+        call = { service = "a", tool = "read" }
+        expect = { verdict = "pass" }
+        [[case]]
         name = "a budget"
         call = { service = "a", tool = "read" }
         fuel_max = 1
@@ -262,6 +267,9 @@ fn test_shows_what_is_otherwise_than_expected() {
         "FAIL a share",
         "fits 0 of 10 answers, expected 1 to 5",
         "10 × pass",
+        "FAIL a misspelling",
+        "its configuration does not fit its `config-schema`: `/rules/0/permile`: there is no setting `permile` here; \
+         did you mean `permille`?",
         "FAIL a budget",
         "fuel       at most 1 expected, it took",
         "FAIL no balancer",
@@ -269,7 +277,7 @@ fn test_shows_what_is_otherwise_than_expected() {
         "FAIL a good configuration",
         "was to be refused",
         "ok   what is right",
-        "1 passed, 5 failed",
+        "1 passed, 6 failed",
     ]);
     assert!(!said.out.contains("why  "), "what is as expected is not shown: {}", said.out);
 }

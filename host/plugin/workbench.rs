@@ -176,6 +176,14 @@ impl Workbench {
         })
     }
 
+    /// Whether a configuration fits the component's `config-schema`, which a proxy asks before the component sees it.
+    ///
+    /// # Errors
+    /// It does not, or the schema is none.
+    pub fn fits(&self, component: &Component, config_json: &str) -> Result<(), LoadError> {
+        load::check_configuration(&self.runtime, &component.build, config_json)
+    }
+
     /// The rest of it, as for a proxy with one worker.
     ///
     /// # Errors
@@ -187,7 +195,7 @@ impl Workbench {
     ) -> Result<InForce, LoadError> {
         let placed = |error: LoadError| error.about(&configuration.origin);
         let config_json = configuration.json.clone();
-        load::check_configuration(&self.runtime, &component.build, &config_json).map_err(placed)?;
+        self.fits(component, &config_json).map_err(placed)?;
         let name = component.name().clone();
         let version = component.version().to_owned();
         let source =
