@@ -371,7 +371,7 @@ fn new_refuses_to_overwrite_and_names_what_there_is() {
     said.ended(2);
     let there = [
         "no template for a meter in zig",
-        "--lang zig     --kind alerter|router",
+        "--lang zig     --kind alerter|balancer|planner|router",
         "--lang rust    --kind alerter|balancer",
     ];
     assert!(there.iter().all(|part| said.err.contains(part)), "{}", said.err);
@@ -419,14 +419,11 @@ fn every_rust_template_builds_and_passes_its_scenarios() {
         let readme = fs::read_to_string(folder.join("README.md")).expect("a README");
         assert!(readme.contains("meshwright plugin check") && !readme.contains("{{"), "{readme}");
         let file = build(&folder, &name);
-        // The host does not ask planners yet.
-        if kind != "planner" {
-            let file = file.to_str().expect("UTF-8");
-            let said = plugin(home.path(), &["check", file]);
-            said.ended(0);
-            said.has(&[&format!("kinds     {kind}"), &name]);
-            plugin(home.path(), &["test", file]).ended(0);
-        }
+        let file = file.to_str().expect("UTF-8");
+        let said = plugin(home.path(), &["check", file]);
+        said.ended(0);
+        said.has(&[&format!("kinds     {kind}"), &name]);
+        plugin(home.path(), &["test", file]).ended(0);
     }
 }
 

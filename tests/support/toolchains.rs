@@ -48,12 +48,29 @@ pub fn example(name: &str) -> Built {
 /// Builds what `plugin new` writes under the name LANG-KIND.
 pub fn template(lang: &str, kind: &str) -> Built {
     let name = format!("{lang}-{kind}");
+    built(&name, &format!("templates/{name}"), scaffolded(&name, lang, kind))
+}
+
+/// Builds a router of `plugin new` with the policy and the scenarios of `tests/fixtures/languages/reach`.
+pub fn reaching(lang: &str) -> Built {
+    let name = format!("{lang}-reach");
+    let mut files = scaffolded(&name, lang, "router");
+    for (path, text) in &mut files {
+        let other = pins().join("reach").join(path.file_name().expect("a file"));
+        if other.exists() {
+            *text = read(&other);
+        }
+    }
+    built(&name, &format!("templates/{name}"), files)
+}
+
+fn scaffolded(name: &str, lang: &str, kind: &str) -> Vec<(PathBuf, String)> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut command = Command::new(env!("CARGO_BIN_EXE_meshwright"));
-    command.args(["plugin", "new", &name, "--lang", lang, "--kind", kind, "--dir"]).arg(folder.path());
+    command.args(["plugin", "new", name, "--lang", lang, "--kind", kind, "--dir"]).arg(folder.path());
     let output = command.output().expect("run the command");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    built(&name, &format!("templates/{name}"), read_all(folder.path()))
+    read_all(folder.path())
 }
 
 fn built(name: &str, place: &str, files: Vec<(PathBuf, String)>) -> Built {

@@ -278,6 +278,31 @@ pub const live = struct {
     }
 };
 
+pub const Choice = extern struct { share: u32, price: f32, first: bool };
+pub const TwoChoices = extern struct { choices: List(Choice), failure_us: u32 };
+pub const Point = extern struct { point: u64, slot: u32 };
+pub const Plan = extern struct {
+    strategy: enum(u8) { weighted, two_choices, ring, tiers },
+    value: extern union { weighted: List(u32), two_choices: TwoChoices, ring: List(Point), tiers: List(List(u32)) },
+    ttl_ms: u32,
+    why: Text = .{},
+};
+
+/// `compile(pool, service, []const Member, []const Load) ?Plan`; nothing leaves the pool to the next.
+pub fn exportPlanner(comptime policy: type) void {
+    const S = struct {
+        var planned: Option(Plan) = .{};
+
+        fn compile(pool: u32, service: [*]const u8, service_len: usize, members: [*]const Member, members_len: usize, loads: [*]const Load, loads_len: usize) callconv(.c) *const Option(Plan) {
+            const plan: ?Plan = policy.compile(pool, service[0..service_len], members[0..members_len], loads[0..loads_len]);
+            planned = if (plan) |made| .of(made) else .{};
+            return &planned;
+        }
+    };
+    @export(&S.compile, .{ .name = exported("planner", "compile") });
+    @export(&forgetAfter, .{ .name = "cabi_post_" ++ exported("planner", "compile") });
+}
+
 pub const Aggregate = enum(u8) { last, min, max, mean, p50, p95, p99, rate, count, slope };
 pub const Severity = enum(u8) { info, warning, @"error", critical };
 pub const Label = extern struct { name: Text, value: Text };

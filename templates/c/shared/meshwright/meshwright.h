@@ -92,6 +92,29 @@ uint32_t pick(uint32_t pool, uint64_t affinity, uint64_t random, uint64_t tried)
 uint32_t mw_in_flight(uint32_t pool, uint32_t slot);
 uint32_t mw_ewma_us(uint32_t pool, uint32_t slot);
 
+// A planner, with planner.c, defines compile.
+typedef struct { const uint32_t *ptr; size_t len; } mw_numbers;
+typedef struct { uint32_t share; float price; bool first; } mw_choice;
+typedef struct { uint64_t point; uint32_t slot; } mw_point;
+
+enum { MW_WEIGHTED, MW_TWO_CHOICES, MW_RING, MW_TIERS };
+
+typedef struct {
+  uint8_t strategy;
+  union {
+    mw_numbers weighted;
+    struct { const mw_choice *ptr; size_t len; uint32_t failure_us; } two_choices;
+    struct { const mw_point *ptr; size_t len; } ring;
+    struct { const mw_numbers *ptr; size_t len; } tiers;
+  };
+  uint32_t ttl_ms;
+  mw_text why;
+} mw_plan;
+
+// False leaves the pool to the next.
+bool compile(mw_plan *plan, uint32_t pool, mw_text service, const mw_member *members, size_t members_len,
+             const mw_load *loads, size_t loads_len);
+
 // An alerter, with alerter.c, defines wants and evaluate.
 enum { MW_LAST, MW_MIN, MW_MAX, MW_MEAN, MW_P50, MW_P95, MW_P99, MW_RATE, MW_COUNT, MW_SLOPE };
 enum { MW_SEVERITY_INFO, MW_SEVERITY_WARNING, MW_SEVERITY_ERROR, MW_SEVERITY_CRITICAL };

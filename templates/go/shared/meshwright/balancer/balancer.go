@@ -4,20 +4,13 @@ package balancer
 import (
 	"meshwright"
 	"meshwright/internal/abi"
+	"meshwright/internal/pools"
 )
 
-type Member struct {
-	Slot                 uint32
-	Instance, Node, Zone string
-	Weight               uint16
-	Tags                 []string
-}
-
-type Load struct {
-	Slot, InFlight, EwmaUs uint32
-	ErrorsPermille         uint16
-	Score                  uint8
-}
+type (
+	Member = pools.Member
+	Load   = pools.Load
+)
 
 // NoSlot leaves it to the next.
 const NoSlot uint32 = 0xffff_ffff
@@ -48,28 +41,17 @@ func InFlight(pool, slot uint32) uint32
 //go:wasmimport meshwright:plugin/live@0.1.0 ewma-us
 func EwmaUs(pool, slot uint32) uint32
 
-type member struct {
-	slot                 uint32
-	instance, node, zone abi.Text
-	weight               uint16
-	tags                 abi.List
-}
-
 //go:wasmexport meshwright:plugin/balancer@0.1.0#on-pool
 func exportOnPool(pool, serviceAt, serviceLen, at, length uint32) {
 	service := abi.Take(abi.Text{At: serviceAt, Len: serviceLen})
-	members := make([]Member, 0, length)
-	for _, m := range abi.Items[member](abi.List{At: at, Len: length}) {
-		members = append(members, Member{m.slot, abi.Take(m.instance), abi.Take(m.node), abi.Take(m.zone), m.weight,
-			abi.TakeAll(m.tags)})
-	}
+	members := pools.Members(at, length)
 	abi.Forget()
 	policy.OnPool(pool, service, members)
 }
 
 //go:wasmexport meshwright:plugin/balancer@0.1.0#on-load
 func exportOnLoad(pool, at, length uint32) {
-	loads := append([]Load(nil), abi.Items[Load](abi.List{At: at, Len: length})...)
+	loads := pools.Loads(at, length)
 	abi.Forget()
 	policy.OnLoad(pool, loads)
 }
