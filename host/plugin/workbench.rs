@@ -184,6 +184,14 @@ impl Workbench {
         })
     }
 
+    /// Whether a configuration fits the component's `config-schema`, which a proxy asks before the component sees it.
+    ///
+    /// # Errors
+    /// It does not, or the schema is none.
+    pub fn fits(&self, component: &Component, config_json: &str) -> Result<(), LoadError> {
+        load::check_configuration(&self.runtime, &component.build, config_json)
+    }
+
     /// The rest of it, as for a proxy with one worker.
     ///
     /// # Errors
@@ -194,7 +202,7 @@ impl Workbench {
         configuration: &Configuration,
     ) -> Result<InForce, LoadError> {
         let placed = |error: LoadError| error.about(&configuration.origin);
-        load::check_configuration(&self.runtime, &component.build, &configuration.json).map_err(placed)?;
+        self.fits(component, &configuration.json).map_err(placed)?;
         let name = component.name().clone();
         let version = component.version().to_owned();
         let source =

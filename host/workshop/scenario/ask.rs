@@ -16,7 +16,7 @@ use crate::mesh::pool::Catalog;
 use crate::mesh::story::Story;
 use crate::mesh::time::{Mono, Wall};
 use crate::mesh::verdict::CallFacts;
-use crate::plugin::{Component, Fault, LoadError, Subject, config_json};
+use crate::plugin::{Component, Fault, LoadError, Subject, Workbench, config_json};
 use crate::policy::Ask;
 
 /// Long after the start of the clock, so that durations before the first round can be told.
@@ -41,8 +41,9 @@ const EVENT_KINDS: [&str; 13] = [
 
 /// # Errors
 /// Why the question could not be asked, or got no answer: a line for the author.
-pub fn case(component: &Component, case: &Case) -> Result<Outcome, String> {
-    let instance = component.instance(&case.config_json);
+pub fn case(bench: &Workbench, component: &Component, case: &Case) -> Result<Outcome, String> {
+    let fits = bench.fits(component, &case.config_json);
+    let instance = fits.and_then(|()| component.instance(&case.config_json));
     if let Question::Configure { expected } = &case.question {
         return configure(instance, expected);
     }
@@ -80,7 +81,7 @@ fn fault(fault: Fault) -> String {
 fn configure(instance: Result<Subject, LoadError>, expected: &[IssueExpected]) -> Result<Outcome, String> {
     let issues = match instance {
         Ok(_) => return Ok(Outcome::failed("the configuration is accepted, and was to be refused")),
-        Err(LoadError::Configuration(issues)) => issues,
+        Err(LoadError::Unfit(issues) | LoadError::Configuration(issues)) => issues,
         Err(error) => return Err(error.to_string()),
     };
     let missing = expected.iter().filter(|wanted| !issues.issues.iter().any(|issue| wanted.means(issue)));

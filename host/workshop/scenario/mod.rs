@@ -69,7 +69,7 @@ pub fn run(args: &Args) -> Result<Verdict, WorkshopError> {
     let (mut passed, mut failed) = (0, 0);
     for (path, scenario) in paths.iter().zip(&scenarios) {
         let mut out = format!("{}\n", path.display());
-        for (name, outcome) in cases(&component, scenario) {
+        for (name, outcome) in cases(&bench, &component, scenario) {
             if outcome.differences.is_empty() {
                 passed += 1;
             } else {
@@ -97,12 +97,12 @@ fn load(bench: &Workbench, file: &Path) -> Option<Component> {
         .ok()
 }
 
-fn cases<'a>(component: &Component, scenario: &'a Scenario) -> Vec<(&'a str, Outcome)> {
+fn cases<'a>(bench: &Workbench, component: &Component, scenario: &'a Scenario) -> Vec<(&'a str, Outcome)> {
     scenario
         .cases
         .iter()
         .map(|case| {
-            let mut outcome = ask::case(component, case).unwrap_or_else(Outcome::failed);
+            let mut outcome = ask::case(bench, component, case).unwrap_or_else(Outcome::failed);
             if let (Some(fuel), Some(fuel_max)) = (outcome.fuel, case.fuel_max)
                 && fuel > fuel_max
             {
