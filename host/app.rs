@@ -105,11 +105,13 @@ async fn run(overrides: Overrides, config: Config) -> anyhow::Result<()> {
         events: events.clone(),
         exposures: Arc::new(config.exposures()),
         instances: config.instances.clone(),
+        limits: doors::instance_limits(&config),
     };
     let (registry, registry_task) = Registry::restore(settings, store.clone(), kept);
     let (finished, finished_queue) = mpsc::channel(FINISHED);
     let (copies, copies_queue) = mpsc::channel(proxy::COPIES_WAITING_MAX);
-    let proxy = Proxy::new(registry.clone(), config.calls, config.body_bytes_max, finished, copies);
+    let proxy =
+        Proxy::new(registry.clone(), config.calls, config.limits, config.body_bytes_max, finished, copies);
     let proxy = Arc::new(proxy);
     let journal: Arc<Journal> = Arc::default();
     let recorder = recorder(&journal, &registry);

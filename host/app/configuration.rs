@@ -9,13 +9,13 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::doors::plugin_config;
+use super::doors::{instance_limits, plugin_config};
 use super::tasks::{AskedToLook, settle};
 use crate::clock;
 use crate::config::{Config, ConfigError, LeftOut, Overrides};
 use crate::mesh::observe::Event;
 use crate::plugin::Plugins;
-use crate::registry::{Instance, Reconfigured, Registry};
+use crate::registry::{Instance, Reconfigured, Registry, Terms};
 use crate::watch::Watcher;
 
 /// The files are read this often even if nothing is said to have changed.
@@ -120,9 +120,13 @@ impl Reload {
     async fn apply(&self, config: Config) {
         let before = self.standing.config();
         let waiting = before.differences(&config);
-        let configured =
-            self.registry.configure(config.instances.clone(), Arc::new(config.exposures())).await;
-        let Ok(Reconfigured { joined, left }) = configured else { return };
+        let terms = Terms {
+            instances: config.instances.clone(),
+            exposures: Arc::new(config.exposures()),
+            limits: instance_limits(&config),
+        };
+        // Fails at the end of the process only.
+        let Ok(Reconfigured { joined, left }) = self.registry.configure(terms).await else { return };
         if config.plugins != before.plugins {
             self.plugins.set_config(plugin_config(&config));
             let (done, looked) = oneshot::channel();

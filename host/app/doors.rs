@@ -18,7 +18,7 @@ use crate::mesh::story::Recording;
 use crate::plugin::{self, Plugins};
 use crate::policy::status::RollbackError;
 use crate::proxy::{MirrorBook, Proxy};
-use crate::registry::Registry;
+use crate::registry::{InstanceLimits, Registry};
 use crate::store::{Change, Store};
 use crate::telemetry::account::Unsaved;
 use crate::telemetry::journal::Journal;
@@ -29,6 +29,11 @@ pub(super) fn unsaved(plugins: &Arc<Plugins>) -> Unsaved {
         take: Box::new(move || taken_from.unsaved()),
         put_back: Box::new(move |changes| given_back.put_back(changes)),
     }
+}
+
+pub(super) fn instance_limits(config: &Config) -> InstanceLimits {
+    let own = config.services.iter().filter_map(|(name, service)| Some((name.clone(), service.concurrency?)));
+    InstanceLimits { usual: config.limits.per_instance, of_services: own.collect() }
 }
 
 /// The plugins' settings as that room has them.

@@ -21,7 +21,7 @@ use crate::spelling::no_such;
 /// Sections that files that are included may have, too.
 const SHARED: [&str; 3] = ["services", "profiles", "plugins"];
 /// Sections of the main file alone.
-const OWN: [&str; 7] = ["include", "server", "stats", "lease", "health", "calls", "sessions"];
+const OWN: [&str; 8] = ["include", "server", "stats", "lease", "health", "calls", "sessions", "limits"];
 
 /// A service, a profile or a plugin as it stands in a file.
 pub(super) struct Entry<'f> {
@@ -273,6 +273,7 @@ pub(super) fn load(files: &Files, overrides: Overrides, sources: &Sources) -> Re
         health: section(main, &mut own, "health", &mut flaws),
         calls: section(main, &mut own, "calls", &mut flaws),
         sessions: section(main, &mut own, "sessions", &mut flaws),
+        limits: section(main, &mut own, "limits", &mut flaws),
     };
     let config = match raw::resolve(sections, overrides) {
         Ok(config) => Some(config),
@@ -362,7 +363,7 @@ fn add_services(config: &mut Config, entries: &[Entry<'_>], sources: &Sources, l
     }
     // What it was to hide is not known: if it registers itself, nothing of it is shown.
     for name in left_out.iter().filter_map(|left| Name::new(left.service.as_deref()?).ok()) {
-        let hidden = super::ServiceConfig { endpoints: Vec::new(), exposure: Exposure::nothing() };
+        let hidden = super::ServiceConfig { exposure: Exposure::nothing(), ..Default::default() };
         config.services.entry(name).or_insert(hidden);
     }
 }

@@ -26,6 +26,7 @@ use crate::mesh::exposure::{Exposure, Exposures};
 use crate::mesh::ids::Name;
 use crate::mesh::instance::{Endpoint, InstanceSpec};
 use crate::mesh::lease::LeaseTimes;
+use crate::mesh::limit::Limits;
 use crate::mesh::ruling::Grant;
 
 /// Default address of the MCP endpoint.
@@ -88,6 +89,7 @@ pub struct Config {
     /// Each at `/mcp/NAME`.
     pub profiles: BTreeMap<Name, ProfileConfig>,
     pub sessions: SessionLimits,
+    pub limits: Limits,
     pub plugins: BTreeMap<Name, PluginConfig>,
     /// How long a plugin's build that takes another's place is on probation.
     pub plugin_probation: Duration,
@@ -118,6 +120,8 @@ pub const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 pub struct ServiceConfig {
     /// One command, or any number of addresses.
     pub endpoints: Vec<Endpoint>,
+    /// Calls that each of its instances takes at once, when it says so itself.
+    pub concurrency: Option<u32>,
     pub exposure: Exposure,
 }
 

@@ -35,6 +35,7 @@ pub(super) struct RawConfig {
     /// Choices of services and tools, each at `/mcp/NAME`.
     profiles: BTreeMap<String, RawProfile>,
     sessions: RawSessions,
+    limits: RawLimits,
     /// Settings of plugins by name.
     plugins: BTreeMap<String, RawPlugin>,
 }
@@ -123,6 +124,8 @@ pub(super) struct RawService {
     url: Option<String>,
     /// Where its instances listen.
     urls: Vec<String>,
+    /// Calls that each of its instances takes at once.
+    concurrency: Option<u32>,
     /// Which of its tools are shown, and which of them only read.
     tools: RawTools,
     /// Which of its prompts are shown.
@@ -188,6 +191,20 @@ pub(super) struct RawSessions {
     age_max: Option<RawDuration>,
     /// How many there may be.
     max: Option<usize>,
+}
+
+/// How many calls at once, and how many wait.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawLimits {
+    /// Calls under way in all.
+    in_flight: Option<usize>,
+    /// Calls under way at one instance, unless its service says otherwise.
+    per_instance: Option<u32>,
+    /// Calls to one service that may wait for an instance to have room.
+    waiting: Option<u32>,
+    /// How long one of them may be expected to wait; twice as long, and it is refused.
+    wait: Option<RawDuration>,
 }
 
 /// Settings of one plugin.
@@ -267,6 +284,7 @@ pub(super) struct Sections {
     pub health: RawHealth,
     pub calls: RawCalls,
     pub sessions: RawSessions,
+    pub limits: RawLimits,
 }
 
 /// What is wrong with the value of a key.
@@ -333,6 +351,7 @@ pub(super) fn resolve(raw: Sections, overrides: Overrides) -> Result<Config, Unr
         return Err(wrong("calls.timeout", format!("at most {} s", CALL_TIMEOUT_MAX.as_secs())).into());
     }
     let sessions = services::sessions(raw.sessions)?;
+    let limits = services::limits(raw.limits)?;
     let workers = overrides.workers.or(raw.server.workers).unwrap_or_else(default_workers);
     if !(1..=256).contains(&workers) {
         return Err(wrong("server.workers", format!("{workers} is not between 1 and 256")).into());
@@ -370,6 +389,7 @@ pub(super) fn resolve(raw: Sections, overrides: Overrides) -> Result<Config, Unr
         instances: Vec::new(),
         profiles: BTreeMap::new(),
         sessions,
+        limits,
         plugins: BTreeMap::new(),
         plugin_probation: or(raw.server.plugin_probation, Duration::from_secs(60)),
     })

@@ -126,6 +126,10 @@ pub(super) fn settings(config: &Config) -> Vec<(&'static str, String)> {
         ("sessions.idle_timeout", duration(config.sessions.idle_timeout)),
         ("sessions.age_max", duration(config.sessions.age_max)),
         ("sessions.max", config.sessions.max.to_string()),
+        ("limits.in_flight", config.limits.in_flight.to_string()),
+        ("limits.per_instance", config.limits.per_instance.to_string()),
+        ("limits.waiting", config.limits.waiting.to_string()),
+        ("limits.wait", duration(config.limits.wait)),
     ]
 }
 

@@ -13,6 +13,7 @@ pub mod health;
 pub mod ids;
 pub mod instance;
 pub mod lease;
+pub mod limit;
 pub mod memo;
 pub mod observe;
 pub mod offer;

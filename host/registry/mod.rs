@@ -5,9 +5,11 @@
 
 mod book;
 mod instance;
+mod line;
 mod snapshot;
 mod task;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard as SnapshotGuard};
@@ -26,6 +28,7 @@ use crate::store::{Kept, Store};
 use crate::upstream::Probe;
 
 pub use instance::{Guard, Instance, InstanceCore, Service, ServiceCore};
+pub use line::Line;
 pub use snapshot::{Departed, Found, Snapshot};
 pub use task::Task;
 
@@ -76,7 +79,14 @@ pub(crate) enum Command {
     Offer { name: Name, id: u64, epoch: u64, offer: Offer },
     Probed { name: Name, id: u64, epoch: u64, probe: Probe },
     Policies { policies: Arc<PolicySet> },
-    Configure { instances: Vec<InstanceSpec>, exposures: Arc<Exposures>, done: oneshot::Sender<Reconfigured> },
+    Configure { terms: Terms, done: oneshot::Sender<Reconfigured> },
+}
+
+/// What the configuration says of instances.
+pub struct Terms {
+    pub instances: Vec<InstanceSpec>,
+    pub exposures: Arc<Exposures>,
+    pub limits: InstanceLimits,
 }
 
 /// What another configuration changed.
@@ -106,6 +116,21 @@ pub struct Settings {
     pub exposures: Arc<Exposures>,
     /// Instances that the configuration names.
     pub instances: Vec<InstanceSpec>,
+    pub limits: InstanceLimits,
+}
+
+/// Calls that instances take at once.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InstanceLimits {
+    pub usual: u32,
+    /// Where a service's own is another.
+    pub of_services: BTreeMap<Name, u32>,
+}
+
+impl InstanceLimits {
+    fn of(&self, service: &Name) -> u32 {
+        self.of_services.get(service).copied().unwrap_or(self.usual)
+    }
 }
 
 impl Registry {
@@ -184,16 +209,12 @@ impl Registry {
         self.tell(Command::Policies { policies }).await;
     }
 
-    /// Makes the instances that the configuration names, and what is shown of services, these.
+    /// Makes what the configuration says of instances this.
     ///
     /// # Errors
     /// The registry has stopped.
-    pub async fn configure(
-        &self,
-        instances: Vec<InstanceSpec>,
-        exposures: Arc<Exposures>,
-    ) -> Result<Reconfigured, RegistryError> {
-        self.ask(|done| Command::Configure { instances, exposures, done }).await
+    pub async fn configure(&self, terms: Terms) -> Result<Reconfigured, RegistryError> {
+        self.ask(|done| Command::Configure { terms, done }).await
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, RegistryError> {

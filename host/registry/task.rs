@@ -194,8 +194,8 @@ impl Task {
                 }
             }
             Command::Policies { policies } => batch.policies = Some(policies),
-            Command::Configure { instances, exposures, done } => {
-                let changed = self.book.reconfigure(&instances, exposures, now, wall, &mut batch.changes);
+            Command::Configure { terms, done } => {
+                let changed = self.book.reconfigure(terms, now, wall, &mut batch.changes);
                 batch.publish = true;
                 batch.replies.push(Reply::Configured(done, changed));
             }

@@ -3,18 +3,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{RawPatterns, RawProfile, RawService, RawSessionUse, RawSessions, RawTools, Wrong, or, wrong};
+use super::{
+    RawLimits, RawPatterns, RawProfile, RawService, RawSessionUse, RawSessions, RawTools, Wrong, or, wrong,
+};
 use crate::config::{ProfileConfig, ServiceConfig, SessionLimits, expand_home};
 use crate::mesh::exposure::{Exposure, Filter, Patterns};
 use crate::mesh::ids::Name;
 use crate::mesh::instance::{Command, Endpoint, HttpEndpoint, InstanceSpec};
+use crate::mesh::limit::Limits;
 use crate::mesh::ruling::Grant;
 
 /// Most client sessions that may be allowed.
 const SESSIONS_MAX: usize = 1_000_000;
 
 pub fn service(raw: RawService) -> Result<ServiceConfig, Wrong> {
-    let RawService { command, args, env, cwd, sessions, url, urls, tools, prompts, resources } = raw;
+    let RawService { command, args, env, cwd, sessions, url, urls, concurrency, tools, prompts, resources } =
+        raw;
+    if concurrency == Some(0) {
+        return Err(wrong("concurrency", "must be at least 1"));
+    }
     let RawTools { allow, deny, read_only } = tools;
     let exposure = Exposure {
         tools: filter(&RawPatterns { allow, deny }, "tools")?,
@@ -39,7 +46,7 @@ pub fn service(raw: RawService) -> Result<ServiceConfig, Wrong> {
         let endpoints = url.iter().chain(&urls).map(|url| {
             HttpEndpoint::parse(url).map(Endpoint::Http).map_err(|error| wrong(key, error.to_string()))
         });
-        return Ok(ServiceConfig { endpoints: endpoints.collect::<Result<_, _>>()?, exposure });
+        return Ok(ServiceConfig { endpoints: endpoints.collect::<Result<_, _>>()?, concurrency, exposure });
     };
     if url.is_some() || !urls.is_empty() {
         return Err(wrong("command", "a service has either a `command` or a `url`"));
@@ -61,7 +68,7 @@ pub fn service(raw: RawService) -> Result<ServiceConfig, Wrong> {
         cwd: cwd.map(|cwd| expand_home(&cwd)),
         per_session: matches!(sessions, Some(RawSessionUse::Each)),
     };
-    Ok(ServiceConfig { endpoints: vec![Endpoint::Stdio(Arc::new(command))], exposure })
+    Ok(ServiceConfig { endpoints: vec![Endpoint::Stdio(Arc::new(command))], concurrency, exposure })
 }
 
 /// The instance that stands for the service's endpoint of that index.
@@ -111,6 +118,23 @@ pub(super) fn sessions(raw: RawSessions) -> Result<SessionLimits, Wrong> {
     }
     if !(1..=SESSIONS_MAX).contains(&limits.max) {
         return Err(wrong("sessions.max", format!("{} is not between 1 and {SESSIONS_MAX}", limits.max)));
+    }
+    Ok(limits)
+}
+
+pub fn limits(raw: RawLimits) -> Result<Limits, Wrong> {
+    let usual = Limits::default();
+    let limits = Limits {
+        in_flight: raw.in_flight.unwrap_or(usual.in_flight),
+        per_instance: raw.per_instance.unwrap_or(usual.per_instance),
+        waiting: raw.waiting.unwrap_or(usual.waiting),
+        wait: or(raw.wait, usual.wait),
+    };
+    if limits.in_flight == 0 {
+        return Err(wrong("limits.in_flight", "must be at least 1"));
+    }
+    if limits.per_instance == 0 {
+        return Err(wrong("limits.per_instance", "must be at least 1"));
     }
     Ok(limits)
 }

@@ -6,15 +6,14 @@ use std::sync::atomic::Ordering;
 
 use super::offers::Unwritten;
 use super::{Book, Record};
-use crate::mesh::exposure::Exposures;
 use crate::mesh::health::Health;
 use crate::mesh::ids::Name;
 use crate::mesh::instance::InstanceSpec;
 use crate::mesh::lease::Lease;
 use crate::mesh::stats::{CallCounters, CallCounts};
 use crate::mesh::time::{Mono, Wall};
-use crate::registry::instance::{InstanceCore, ServiceCore};
-use crate::registry::{Reconfigured, Settings};
+use crate::registry::instance::ServiceCore;
+use crate::registry::{Reconfigured, Settings, Terms};
 use crate::store::{Change, Kept};
 use crate::upstream::Peer;
 
@@ -31,6 +30,7 @@ impl Book {
             generation: 0,
             catalog: Arc::default(),
             exposures: Arc::clone(&settings.exposures),
+            limits: settings.limits.clone(),
             unsettled: BTreeSet::new(),
             unwritten: Unwritten::default(),
         };
@@ -55,7 +55,8 @@ impl Book {
             if row.expired_at.is_some() {
                 lease = Lease::expired(now, row.epoch);
             }
-            let core = InstanceCore::seeded(figures.as_ref().map(|f| f.counts).unwrap_or_default());
+            let counts = figures.as_ref().map(|f| f.counts).unwrap_or_default();
+            let core = book.core(&row.spec.service, counts);
             core.live.set_health(figures.as_ref().map_or(0, |f| f.score), 0, 1000);
             core.heartbeat_at.store(now.as_micros(), Ordering::Relaxed);
             let record = Record {
@@ -89,12 +90,16 @@ impl Book {
     /// the others, which were members until now, and how many are new.
     pub(in crate::registry) fn reconfigure(
         &mut self,
-        specs: &[InstanceSpec],
-        exposures: Arc<Exposures>,
+        terms: Terms,
         now: Mono,
         wall: Wall,
         changes: &mut Vec<Change>,
     ) -> Reconfigured {
+        let Terms { instances: specs, exposures, limits } = terms;
+        self.limits = limits;
+        for record in self.records.values() {
+            record.core.live.set_limit(self.limits.of(&record.spec.service));
+        }
         let stays = |record: &Record| specs.iter().any(|spec| *spec == *record.spec);
         let leaving: Vec<Name> = self
             .records
@@ -109,7 +114,7 @@ impl Book {
             self.records.remove(&name);
         }
         let mut joined = 0;
-        for spec in specs {
+        for spec in &specs {
             if self.records.get(&spec.name).is_some_and(|record| record.configured) {
                 continue;
             }
@@ -136,7 +141,7 @@ impl Book {
     /// Takes an instance of the configuration in. Like a restored one it is routed to after a good probe.
     fn configure(&mut self, spec: &InstanceSpec, now: Mono, wall: Wall) {
         let slot = self.take_slot(&spec.service, now);
-        let core = InstanceCore::seeded(CallCounts::default());
+        let core = self.core(&spec.service, CallCounts::default());
         core.live.set_health(0, 0, 1000);
         let record = Record {
             spec: Arc::new(spec.clone()),
