@@ -24,6 +24,11 @@ const LISTING: Duration = Duration::from_secs(10);
 const LIST_EVERY: u32 = 6;
 /// How long after a change an instance is left alone before it is asked what has changed.
 const SETTLE: Duration = Duration::from_millis(20);
+/// Pause after a bad probe, which doubles from the third one on, and after the first good ones behind it.
+const QUICK: Duration = Duration::from_secs(1);
+const QUICK_PROBES: u32 = 3;
+/// So many good probes in a row mean that all is well.
+const CALM: u32 = 3;
 /// Pause after the first failure of a new instance; doubles up to the usual distance.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 
@@ -97,6 +102,11 @@ async fn told(changes: &mut Option<Events>) -> bool {
     }
 }
 
+/// The pause behind so many bad probes in a row.
+fn quick(bad: u32) -> Duration {
+    QUICK.saturating_mul(1 << bad.saturating_sub(QUICK_PROBES).min(16))
+}
+
 struct Watch {
     registry: Registry,
     instance: Arc<Instance>,
@@ -112,9 +122,13 @@ impl Watch {
         let mut round: u32 = 0;
         let mut retry = FIRST_RETRY;
         let mut changes: Option<Events> = None;
+        // Bad probes in a row, and good ones in a row since anything was amiss.
+        let (mut bad, mut calm) = (0_u32, CALM);
         loop {
+            let probed = tokio::time::Instant::now();
             let probe = self.probe().await;
             let good = probe == Probe::Good;
+            (bad, calm) = if good { (0, calm.saturating_add(1)) } else { (bad.saturating_add(1), 0) };
             let unauthorized = probe == Probe::Unauthorized;
             self.registry.probed(&self.instance, probe).await;
             if unauthorized && !self.instance.configured {
@@ -127,7 +141,9 @@ impl Watch {
             }
             round = round.wrapping_add(1);
             self.instance.peer.prune();
-            let pause = if proved && listed {
+            let pause = if proved && listed && calm < CALM {
+                quick(bad).min(self.probes.every)
+            } else if proved && listed {
                 self.probes.every
             } else {
                 retry = (retry * 2).min(self.probes.every);
@@ -141,6 +157,13 @@ impl Watch {
             loop {
                 tokio::select! {
                     () = &mut pause => break,
+                    () = self.instance.core.doubt.notified() => {
+                        calm = 0;
+                        let soon = probed + QUICK;
+                        if soon < pause.deadline() {
+                            pause.as_mut().reset(soon);
+                        }
+                    }
                     told = told(&mut changes) => if told {
                         // Several lists often change together.
                         tokio::time::sleep(SETTLE).await;

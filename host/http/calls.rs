@@ -91,7 +91,7 @@ struct OpinionView {
 #[derive(Serialize)]
 struct AttemptView {
     instance: String,
-    /// `caller`, `session`, `native`, `panic` or `plugin`.
+    /// `caller`, `session`, `native`, `panic`, `trial` or `plugin`.
     picked_by: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     plugin: Option<SourceView>,
@@ -240,6 +240,7 @@ impl From<&Attempt> for AttemptView {
             Picker::Session => ("session", None, None),
             Picker::Native => ("native", None, None),
             Picker::Panic => ("panic", None, None),
+            Picker::Trial => ("trial", None, None),
             Picker::Plugin { by, why } => {
                 ("plugin", Some((&**by).into()), why.as_ref().map(|why| why.to_string()))
             }

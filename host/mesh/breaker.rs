@@ -124,6 +124,15 @@ impl Breaker {
         Admission::Trial
     }
 
+    /// Whether the next call would be the trial.
+    pub fn is_due(&self, now: Mono) -> bool {
+        match self.phase {
+            Phase::Closed => false,
+            Phase::Open { until } => now >= until,
+            Phase::HalfOpen { trial_since } => trial_since.is_none_or(|since| now.since(since) >= TRIAL_MAX),
+        }
+    }
+
     /// Answers [`Transition::Closed`] when this was what the breaker waited for. While it is open, outcomes are
     /// those of calls sent before it opened and say nothing new.
     pub fn on_success(&mut self, now: Mono) -> Option<Transition> {
@@ -168,6 +177,14 @@ impl Breaker {
     pub fn on_abandoned(&mut self) {
         if let Phase::HalfOpen { trial_since } = &mut self.phase {
             *trial_since = None;
+        }
+    }
+
+    /// What was down answers again, as a probe has seen: the trial need not be waited for.
+    pub fn on_recovery(&mut self) {
+        if let Phase::Open { .. } = self.phase {
+            self.phase = Phase::HalfOpen { trial_since: None };
+            self.trips_in_a_row = 0;
         }
     }
 

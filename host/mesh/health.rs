@@ -78,6 +78,8 @@ pub struct Inputs {
     pub gone: bool,
     /// The last connection attempt of a call was refused.
     pub refused: bool,
+    /// A breaker's trial succeeded since the last tick: calls before it say nothing more.
+    pub proven: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,6 +164,9 @@ impl Health {
     }
 
     pub fn tick(&mut self, now: Mono, inputs: &Inputs) -> Assessment {
+        if inputs.proven {
+            self.window = Window::default();
+        }
         self.window.advance(now, inputs.ok_total, inputs.failed_total);
         if inputs.refused || self.probes.last_refused {
             self.refused_since.get_or_insert(now);

@@ -42,6 +42,10 @@ impl Default for Live {
 
 /// Decay time of the moving average of latency.
 pub const EWMA_DECAY: Duration = Duration::from_secs(10);
+/// An average that is not fed for so long fades.
+const FADE_AFTER: Duration = Duration::from_secs(2);
+/// To a thousandth within 10 s.
+const FADED_IN_A_SECOND: f64 = 0.5;
 
 impl Live {
     pub fn in_flight(&self) -> u32 {
@@ -75,6 +79,28 @@ impl Live {
 
     pub fn ewma_us(&self) -> u32 {
         self.ewma_us.load(Ordering::Relaxed)
+    }
+
+    /// Begins the average anew: what came before was another state of the instance.
+    pub fn start_anew(&self, now: Mono, latency: Duration) {
+        self.ewma_us.store(0, Ordering::Relaxed);
+        self.observe(now, latency);
+    }
+
+    /// Called each second: without calls, the average says less and less, so that an instance that was slow, or
+    /// failed, is tried again.
+    pub fn fade(&self, now: Mono) {
+        let last = Mono::from_micros(self.ewma_at.load(Ordering::Relaxed));
+        if self.in_flight() == 0 && now.since(last) > FADE_AFTER {
+            let faded = f64::from(self.ewma_us.load(Ordering::Relaxed)) * FADED_IN_A_SECOND;
+            self.ewma_us.store(faded as u32, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether calls are under way and none was answered for so long.
+    pub fn is_silent(&self, now: Mono, since: Duration) -> bool {
+        let last = Mono::from_micros(self.ewma_at.load(Ordering::Relaxed));
+        self.in_flight() > 0 && now.since(last) > since
     }
 
     /// Feeds one latency: a higher one counts at once, a lower one moves the average by its age
@@ -195,4 +221,39 @@ pub struct CatalogService {
 pub struct Catalog {
     pub version: u64,
     pub services: Vec<CatalogService>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_asked_fades_and_what_is_busy_does_not() {
+        let (live, second) = (Arc::new(Live::default()), Mono::from_secs);
+        live.observe(second(10), Duration::from_secs(5));
+        live.fade(second(11));
+        assert_eq!(live.ewma_us(), 5_000_000, "it was just asked");
+        let entered = live.enter();
+        live.fade(second(60));
+        assert_eq!(live.ewma_us(), 5_000_000, "it is at work");
+        assert!(live.is_silent(second(60), Duration::from_secs(3)));
+        drop(entered);
+        (0..10).for_each(|at| live.fade(second(60 + at)));
+        assert!(live.ewma_us() < 5_000, "{}", live.ewma_us());
+        live.start_anew(second(80), Duration::from_millis(2));
+        assert_eq!(live.ewma_us(), 2_000);
+        assert!(!live.is_silent(second(100), Duration::from_secs(3)), "nothing is under way");
+    }
+
+    #[test]
+    fn an_instance_takes_no_more_calls_than_its_limit() {
+        let live = Arc::new(Live::default());
+        live.set_limit(2);
+        let calls = [live.try_enter(), live.try_enter()];
+        assert!(calls.iter().all(Option::is_some) && live.is_full());
+        assert!(live.try_enter().is_none());
+        assert_eq!(live.in_flight(), 2, "who was turned away is not counted");
+        drop(calls);
+        assert!(!live.is_full() && live.try_enter().is_some());
+    }
 }

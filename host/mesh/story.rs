@@ -157,6 +157,8 @@ pub enum Picker {
     Native,
     /// The native balancer, while too few instances are available to choose by their health.
     Panic,
+    /// Its breaker waited for a call that shows how it is.
+    Trial,
     /// A balancer, by a plan that says `why`, or asked.
     Plugin {
         by: Arc<Source>,

@@ -296,9 +296,15 @@ impl Attempt {
         let ended = clock::mono();
         let latency = ended.since(self.started);
         let core = &self.instance.core;
-        core.live.observe(ended, latency);
         core.latency.record(u32::try_from(latency.as_micros()).unwrap_or(u32::MAX));
-        core.guard.on_success(ended);
+        match core.guard.on_success(ended) {
+            Some(_) => {
+                core.live.start_anew(ended, latency);
+                core.proven.store(true, Ordering::Relaxed);
+                core.doubt.notify_one();
+            }
+            None => core.live.observe(ended, latency),
+        }
         if core.refused.load(Ordering::Relaxed) {
             core.refused.store(false, Ordering::Relaxed);
         }
@@ -335,6 +341,7 @@ impl Attempt {
         let random = fastrand::u64(..);
         let transition = match blame {
             Blame::Instance => {
+                core.doubt.notify_one();
                 core.live.observe(ended, failure_charge(ended.since(self.started)));
                 core.guard.on_failure(ended, random)
             }

@@ -76,6 +76,9 @@ impl<'a> Question<'a> {
     /// The instance for the next attempt, and `None` when no instance is left that could be asked. Breakers are
     /// overruled when all that is left is behind open ones: at most half of a pool may be ejected.
     pub(super) fn pick(&self, tried: &Excluded, now: Mono) -> Option<Picked<'a>> {
+        if let Some(picked) = self.trial(tried, now) {
+            return Some(picked);
+        }
         let mut excluded = Excluded { low: tried.low, high: tried.high.clone() };
         while let Some((instance, by)) = self.choose(&excluded, now) {
             match instance.core.guard.admits(now) {
@@ -85,6 +88,20 @@ impl<'a> Question<'a> {
             }
         }
         self.choose(tried, now).map(|(instance, by)| self.picked(instance, false, by, tried))
+    }
+
+    /// An instance whose breaker waits for a trial looks bad to every balancer, so it is not left to them.
+    fn trial(&self, tried: &Excluded, now: Mono) -> Option<Picked<'a>> {
+        let Found::Service(service) = self.target else { return None };
+        if !service.core.trial_due.load(Ordering::Relaxed)
+            || !service.core.trial_due.swap(false, Ordering::Relaxed)
+        {
+            return None;
+        }
+        let due = |instance: &&Arc<Instance>| instance.is_due(now) && self.qualifies(instance, tried);
+        let instance = service.instances.iter().find(due)?;
+        let is_trial = instance.core.guard.admits(now) == Admission::Trial;
+        is_trial.then(|| self.picked(instance, true, Picker::Trial, tried))
     }
 
     /// With those that could have been picked as well.

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use crate::mesh::breaker::{Admission, Breaker, BreakerState, Transition};
 use crate::mesh::health::HealthState;
 use crate::mesh::ids::{Name, Slot};
@@ -52,6 +54,11 @@ impl Instance {
         }
     }
 
+    /// Whether it is well but for its breaker, which waits for a trial.
+    pub fn is_due(&self, now: Mono) -> bool {
+        self.is_routable() && self.core.live.share_permille() > 0 && self.core.guard.is_due(now)
+    }
+
     /// Whether calls may be sent there at all: it has proved to be there, and is not known to be gone.
     pub fn is_routable(&self) -> bool {
         matches!(self.phase, LeasePhase::Active | LeasePhase::Suspect) && self.health != HealthState::Dead
@@ -73,6 +80,10 @@ pub struct InstanceCore {
     pub heartbeat_at: AtomicU64,
     /// How the instance's latency compares with its pool's, tool by tool, in thousandths: 1000 and more is fine.
     pub latency_permille: AtomicU32,
+    /// A breaker's trial succeeded; cleared by the next judgement.
+    pub proven: AtomicBool,
+    /// Told when something is amiss, or well again, so that a probe finds out.
+    pub doubt: Notify,
     /// Its service's, where calls wait for one that ends here.
     pub line: Arc<Line>,
 }
@@ -141,6 +152,17 @@ impl Guard {
         self.with(|breaker| breaker.state())
     }
 
+    /// Whether the next call there would be a breaker's trial.
+    pub fn is_due(&self, now: Mono) -> bool {
+        self.troubled.load(Ordering::Relaxed) && self.with(|breaker| breaker.is_due(now))
+    }
+
+    pub fn on_recovery(&self) {
+        if self.troubled.load(Ordering::Relaxed) {
+            self.with(Breaker::on_recovery);
+        }
+    }
+
     pub fn trips(&self) -> u64 {
         self.with(|breaker| breaker.trips())
     }
@@ -172,6 +194,8 @@ pub struct ServiceCore {
     pub budget: Budget,
     /// Calls that wait for an instance to have room.
     pub line: Arc<Line>,
+    /// An instance waits for its breaker's trial: the next call is it. Looked at each second.
+    pub trial_due: AtomicBool,
     /// Fewer than half of the instances are available: calls go to all that are not dead.
     pub panics: AtomicBool,
 }

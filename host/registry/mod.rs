@@ -5,6 +5,7 @@
 
 mod book;
 mod instance;
+mod judge;
 mod line;
 mod snapshot;
 mod task;

@@ -9,19 +9,18 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::book::{Book, Record};
+use super::judge::{judge, note_probe};
 use super::snapshot::Snapshot;
 use super::{Command, Grant, Reconfigured, RegistryError};
 use crate::clock;
 use crate::mesh::balance;
 use crate::mesh::breaker::BreakerState;
-use crate::mesh::health::Inputs;
 use crate::mesh::ids::Name;
-use crate::mesh::lease::{LeasePhase, LeaseTimes, sweep};
+use crate::mesh::lease::{LeasePhase, sweep};
 use crate::mesh::observe::Event;
 use crate::mesh::time::{Mono, Wall};
 use crate::policy::PolicySet;
 use crate::store::{Change, Store, StoreError};
-use crate::upstream::Probe;
 
 /// Commands that share one commit.
 const BATCH: usize = 512;
@@ -262,7 +261,7 @@ impl Task {
         if swept || judged || purged {
             self.publish();
         }
-        self.judge_pools();
+        self.judge_pools(now);
     }
 
     fn sweep_leases(&mut self, now: Mono, wall: Wall, changes: &mut Vec<Change>) -> bool {
@@ -349,8 +348,10 @@ impl Task {
     }
 
     /// Says of each pool whether so few of its instances are left that all that are not dead must do.
-    fn judge_pools(&self) {
+    fn judge_pools(&self, now: Mono) {
         for service in self.snapshot.load().services.values() {
+            let due = service.instances.iter().any(|instance| instance.is_due(now));
+            service.core.trial_due.store(due, Ordering::Relaxed);
             let alive = service.instances.iter().filter(|instance| instance.is_routable());
             let free = alive.filter(|instance| {
                 instance.core.live.share_permille() > 0 && instance.core.guard.state() != BreakerState::Open
@@ -376,69 +377,4 @@ impl Task {
             tracing::debug!(kind, instance = %instance, "event dropped");
         }
     }
-}
-
-/// Feeds a probe to an instance's health; says whether the snapshot must change.
-fn note_probe(record: &mut Record, probe: &Probe, now: Mono, times: &LeaseTimes) -> bool {
-    let good = *probe == Probe::Good;
-    let reason = not_seen(probe).filter(|_| record.lease.phase() == LeasePhase::Restored);
-    let changed = reason.as_ref().is_some_and(|reason| *reason != record.reason);
-    if changed {
-        record.reason = reason.unwrap_or_default();
-        record.touch();
-    }
-    match probe {
-        Probe::Unauthorized => {
-            record.health.unprobed();
-            return changed;
-        }
-        Probe::Good => record.core.refused.store(false, Ordering::Relaxed),
-        Probe::Refused | Probe::Bad(_) => {}
-    }
-    record.health.probe(now, good, *probe == Probe::Refused);
-    if !good || record.lease.proved(now).is_none() {
-        return changed;
-    }
-    judge(record, now, times);
-    record.touch();
-    true
-}
-
-/// Why an instance that has yet to be seen was not seen this time.
-fn not_seen(probe: &Probe) -> Option<String> {
-    match probe {
-        Probe::Good => None,
-        Probe::Unauthorized => Some("it asks for credentials".to_owned()),
-        Probe::Refused => Some("not seen yet: the connection was refused".to_owned()),
-        Probe::Bad(why) => Some(format!("not seen yet: {why}")),
-    }
-}
-
-/// Judges an instance's health and tells balancers; says whether the state is another one.
-fn judge(record: &mut Record, now: Mono, times: &LeaseTimes) -> bool {
-    let counts = record.core.counters.snapshot();
-    let age = now.since(record.lease.renewed_at());
-    let default = LeaseTimes::default();
-    let inputs = Inputs {
-        ok_total: counts.ok + counts.tool_errors,
-        failed_total: counts.failed,
-        latency_ratio: f64::from(record.core.latency_permille.load(Ordering::Relaxed)) / 1000.0,
-        heartbeat_age: (!record.configured)
-            .then(|| age.mul_f64(default.ttl.as_secs_f64() / times.ttl.as_secs_f64())),
-        gone: false,
-        refused: record.core.refused.load(Ordering::Relaxed),
-    };
-    let assessment = record.health.tick(now, &inputs);
-    record.core.probe_failures.store(assessment.probe_failures, Ordering::Relaxed);
-    if record.lease.phase() == LeasePhase::Restored {
-        record.core.live.set_health(record.core.live.score(), 0, assessment.success_permille);
-        return false;
-    }
-    record.core.live.set_health(
-        assessment.routed_score(),
-        assessment.share_permille,
-        assessment.success_permille,
-    );
-    record.reason = assessment.reason;
-    assessment.changed
 }

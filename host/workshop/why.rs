@@ -176,6 +176,7 @@ impl Attempt {
             ("caller", _) => "the caller, who named it".into(),
             ("session", _) => "the client's session, which is with it".into(),
             ("panic", _) => "the native balancer, among all that are left".into(),
+            ("trial", _) => "nobody: its breaker waited for a call that shows how it is".into(),
             _ => "the native balancer".into(),
         };
         let why = self.why.as_ref().map_or_else(String::new, |why| format!(": {why}"));

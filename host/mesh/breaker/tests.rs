@@ -234,3 +234,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_trial_is_due_when_the_time_is_over_or_a_probe_has_seen_recovery() {
+    let mut breaker = tripped(at(0));
+    assert!(!breaker.is_due(at(500)) && breaker.is_due(at(1_000)));
+    breaker.on_recovery();
+    assert!(breaker.is_due(at(1)), "what recovered need not be waited for");
+    assert_eq!(breaker.admits(at(1)), Admission::Trial);
+    assert!(!breaker.is_due(at(2)), "one trial at a time");
+    assert_eq!(breaker.on_success(at(2)), Some(Transition::Closed));
+    assert!(!breaker.is_due(at(100_000)), "a closed one needs none");
+    breaker.on_recovery();
+    assert_eq!(breaker.state(), BreakerState::Closed);
+}

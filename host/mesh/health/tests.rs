@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 const FINE: Inputs = Inputs {
+    proven: false,
     ok_total: 0,
     failed_total: 0,
     latency_ratio: f64::INFINITY,

@@ -1,0 +1,88 @@
+//! What probes and calls say about one instance.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::book::Record;
+use crate::mesh::health::Inputs;
+use crate::mesh::lease::{LeasePhase, LeaseTimes};
+use crate::mesh::time::Mono;
+use crate::upstream::Probe;
+
+/// An instance that has calls and answers none for so long is asked how it is.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// Feeds a probe to an instance's health; says whether the snapshot must change.
+pub(super) fn note_probe(record: &mut Record, probe: &Probe, now: Mono, times: &LeaseTimes) -> bool {
+    let good = *probe == Probe::Good;
+    let reason = not_seen(probe).filter(|_| record.lease.phase() == LeasePhase::Restored);
+    let changed = reason.as_ref().is_some_and(|reason| *reason != record.reason);
+    if changed {
+        record.reason = reason.unwrap_or_default();
+        record.touch();
+    }
+    match probe {
+        Probe::Unauthorized => {
+            record.health.unprobed();
+            return changed;
+        }
+        Probe::Good => {
+            record.core.refused.store(false, Ordering::Relaxed);
+            if record.core.probe_failures.load(Ordering::Relaxed) > 0 {
+                record.core.guard.on_recovery();
+            }
+        }
+        Probe::Refused | Probe::Bad(_) => {}
+    }
+    record.health.probe(now, good, *probe == Probe::Refused);
+    if !good || record.lease.proved(now).is_none() {
+        return changed;
+    }
+    judge(record, now, times);
+    record.touch();
+    true
+}
+
+/// Why an instance that has yet to be seen was not seen this time.
+fn not_seen(probe: &Probe) -> Option<String> {
+    match probe {
+        Probe::Good => None,
+        Probe::Unauthorized => Some("it asks for credentials".to_owned()),
+        Probe::Refused => Some("not seen yet: the connection was refused".to_owned()),
+        Probe::Bad(why) => Some(format!("not seen yet: {why}")),
+    }
+}
+
+/// Judges an instance's health and tells balancers; says whether the state is another one.
+pub(super) fn judge(record: &mut Record, now: Mono, times: &LeaseTimes) -> bool {
+    let counts = record.core.counters.snapshot();
+    let age = now.since(record.lease.renewed_at());
+    let default = LeaseTimes::default();
+    let inputs = Inputs {
+        ok_total: counts.ok + counts.tool_errors,
+        failed_total: counts.failed,
+        latency_ratio: f64::from(record.core.latency_permille.load(Ordering::Relaxed)) / 1000.0,
+        heartbeat_age: (!record.configured)
+            .then(|| age.mul_f64(default.ttl.as_secs_f64() / times.ttl.as_secs_f64())),
+        gone: false,
+        refused: record.core.refused.load(Ordering::Relaxed),
+        proven: record.core.proven.swap(false, Ordering::Relaxed),
+    };
+    record.core.live.fade(now);
+    if record.core.live.is_silent(now, SILENCE) {
+        record.core.doubt.notify_one();
+    }
+    let assessment = record.health.tick(now, &inputs);
+    record.core.probe_failures.store(assessment.probe_failures, Ordering::Relaxed);
+    if record.lease.phase() == LeasePhase::Restored {
+        record.core.live.set_health(record.core.live.score(), 0, assessment.success_permille);
+        return false;
+    }
+    record.core.live.set_health(
+        assessment.routed_score(),
+        assessment.share_permille,
+        assessment.success_permille,
+    );
+    record.reason = assessment.reason;
+    assessment.changed
+}

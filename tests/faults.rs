@@ -1,0 +1,141 @@
+//! One instance goes wrong in every way that an instance can: calls go to the other one, nobody else notices, and it
+//! is back soon after it is well.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use support::callers::p99;
+use support::raw_upstream::{How, RawOptions};
+use support::{Api, Mesh, MeshOptions, RawUpstream, SOON, Value, eventually, json};
+
+/// From the fault to the moment when the instance gets no more than trials.
+const EJECTED: Duration = Duration::from_secs(15);
+/// From its end to the moment when it gets calls again.
+const BACK: Duration = Duration::from_secs(30);
+
+async fn scene() -> (Mesh, [RawUpstream; 3]) {
+    let options = RawOptions { sessions: false, ..RawOptions::default() };
+    let start = || RawUpstream::start(options);
+    let upstreams = [start().await, start().await, start().await];
+    let [bad, good, other] =
+        upstreams.each_ref().map(|upstream| format!("http://127.0.0.1:{}/mcp", upstream.port));
+    let config = format!("[services.s]\nurls = [{bad:?}, {good:?}]\n[services.other]\nurl = {other:?}\n");
+    let mesh = Mesh::start(MeshOptions { config, ..MeshOptions::default() }).await;
+    eventually("all instances answer", SOON, || async {
+        let health = mesh.api.get("/health").await.ok();
+        (health["services"]["healthy"] == 2 && (state(&mesh).await == "healthy")).then_some(())
+    })
+    .await;
+    (mesh, upstreams)
+}
+
+async fn state(mesh: &Mesh) -> Value {
+    mesh.api.service("s").await["instances"][0]["state"].clone()
+}
+
+/// Two callers who go on whatever they are answered: what is no answer at all may have been done, and is not sent twice.
+struct Pressure {
+    stop: Arc<AtomicBool>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Pressure {
+    fn start(api: &Api) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let tasks = (0..2).map(|_| {
+            let (api, stop) = (api.clone(), Arc::clone(&stop));
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    api.call("s", "act_read_only", json!({})).await;
+                }
+            })
+        });
+        Self { tasks: tasks.collect(), stop }
+    }
+
+    async fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for task in self.tasks {
+            task.await.expect("every call was answered somehow");
+        }
+    }
+}
+
+/// How many calls reach the upstream within a second.
+async fn calls_in_a_second(upstream: &RawUpstream) -> usize {
+    let before = upstream.calls();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    upstream.calls() - before
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_an_instance_does_it_is_left_alone_soon_and_back_when_it_is_well() {
+    let (mesh, [bad, _good, _other]) = scene().await;
+    let pressure = Pressure::start(&mesh.api);
+    let calm = p99(&mesh.api, "other", "act_read_only").await;
+    pressure.stop().await;
+    let mut beside = Vec::new();
+    for fault in [
+        How::Reset,
+        How::Garbage,
+        How::NotHttp,
+        How::Truncated,
+        How::TruncatedSse,
+        How::Status(503),
+        How::Status(500),
+    ] {
+        let callers = Pressure::start(&mesh.api);
+        bad.now(fault.clone());
+        let began = Instant::now();
+        eventually(&format!("{fault:?}: it is left alone"), EJECTED, || async {
+            (calls_in_a_second(&bad).await <= 1).then_some(())
+        })
+        .await;
+        let ejected = began.elapsed();
+        beside.push(p99(&mesh.api, "other", "act_read_only").await);
+        bad.now(How::Answer);
+        let began = Instant::now();
+        eventually(&format!("{fault:?}: it is back"), BACK, || async {
+            (calls_in_a_second(&bad).await > 1).then_some(())
+        })
+        .await;
+        eprintln!("{fault:?}: left alone after {ejected:?}, back after {:?}", began.elapsed());
+        callers.stop().await;
+    }
+    beside.sort();
+    eprintln!("others' p99 was {calm:?} before, and beside {beside:?}");
+    // A busy machine slows one or the other; what is in the way slows most.
+    assert!(
+        beside[beside.len() / 2] <= calm + Duration::from_millis(5),
+        "{calm:?} before, beside {beside:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_answers_nothing_any_more_is_found_out_and_back_when_it_is_well() {
+    let (mesh, [bad, ..]) = scene().await;
+    bad.now(How::HangAll);
+    let began = Instant::now();
+    // Some calls hang there; the balancer sends the others to the instance that has fewer.
+    let calls: Vec<_> = (0..20)
+        .map(|_| {
+            let api = mesh.api.clone();
+            tokio::spawn(async move { api.call("s", "act_read_only", json!({})).await.status })
+        })
+        .collect();
+    eventually("it is known to be bad", EJECTED, || async {
+        (state(&mesh).await != "healthy").then_some(())
+    })
+    .await;
+    let found_out = began.elapsed();
+    assert_eq!(calls_in_a_second(&bad).await, 0, "nothing more goes there");
+    bad.now(How::Answer);
+    let began = Instant::now();
+    eventually("it is known to be well", BACK, || async { (state(&mesh).await == "healthy").then_some(()) })
+        .await;
+    eprintln!("found out after {found_out:?}, well after {:?}", began.elapsed());
+    calls.iter().for_each(tokio::task::JoinHandle::abort);
+}
