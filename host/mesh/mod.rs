@@ -6,12 +6,15 @@
 pub mod alert;
 pub mod balance;
 pub mod breaker;
+pub mod child;
+pub mod dependency;
 pub mod endpoint;
 pub mod exposure;
 pub mod health;
 pub mod ids;
 pub mod instance;
 pub mod lease;
+pub mod log_ring;
 pub mod memo;
 pub mod observe;
 pub mod offer;
