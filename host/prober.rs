@@ -7,14 +7,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{CallTimes, ProbeTimes};
 use crate::mesh::lease::LeasePhase;
 use crate::registry::{Instance, Registry};
-use crate::upstream::{Events, Probe, Times, chain};
+use crate::upstream::{Events, Probe, Standing, Times, chain};
 
 /// Probes under way at once.
 const PARALLEL: usize = 256;
@@ -97,6 +97,17 @@ async fn told(changes: &mut Option<Events>) -> bool {
     }
 }
 
+/// Waits for a process to come up or go down.
+async fn moved(standings: &mut Option<watch::Receiver<Standing>>) {
+    let changed = match standings {
+        Some(standings) => standings.changed().await.is_ok(),
+        None => false,
+    };
+    if !changed {
+        std::future::pending::<()>().await;
+    }
+}
+
 struct Watch {
     registry: Registry,
     instance: Arc<Instance>,
@@ -112,6 +123,7 @@ impl Watch {
         let mut round: u32 = 0;
         let mut retry = FIRST_RETRY;
         let mut changes: Option<Events> = None;
+        let mut standings = self.instance.peer.standings();
         loop {
             let probe = self.probe().await;
             let good = probe == Probe::Good;
@@ -141,6 +153,11 @@ impl Watch {
             loop {
                 tokio::select! {
                     () = &mut pause => break,
+                    // A process that came up has another past, and perhaps another offer.
+                    () = moved(&mut standings) => {
+                        (listed, changes) = (false, None);
+                        break;
+                    }
                     told = told(&mut changes) => if told {
                         // Several lists often change together.
                         tokio::time::sleep(SETTLE).await;

@@ -19,6 +19,7 @@ use crate::policy::status::RollbackError;
 use crate::proxy::{MirrorBook, Proxy};
 use crate::registry::Registry;
 use crate::store::{Change, Store};
+use crate::supervisor::Children;
 use crate::telemetry::account::Unsaved;
 use crate::telemetry::journal::Journal;
 
@@ -107,6 +108,7 @@ pub(super) fn pages(
     journal: &Arc<Journal>,
     store: &Store,
     look: AskedToLook,
+    children: &Children,
 ) -> Pages {
     let (rule, roll_back) = (rule(store, plugins, look.clone()), roll_back(plugins, look));
     let plugins = Arc::clone(plugins);
@@ -132,6 +134,7 @@ pub(super) fn pages(
         persistence: Arc::new(move || persistence.degraded()),
         search,
         roll_back,
+        children: children.clone(),
         started: clock::wall(),
         started_mono: clock::mono(),
         draining: Arc::new(AtomicBool::new(false)),

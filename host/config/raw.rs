@@ -1,5 +1,6 @@
 //! What a configuration file may say, and how it becomes a [`Config`].
 
+mod children;
 mod services;
 
 use std::collections::BTreeMap;
@@ -82,6 +83,11 @@ struct RawService {
     env: BTreeMap<String, String>,
     cwd: Option<PathBuf>,
     sessions: Option<RawSessionUse>,
+    instances: Option<usize>,
+    required: bool,
+    depends_on: Vec<String>,
+    restart: RawRestart,
+    startup_timeout: Option<RawDuration>,
     url: Option<String>,
     urls: Vec<String>,
     tools: RawTools,
@@ -94,6 +100,22 @@ struct RawService {
 enum RawSessionUse {
     Shared,
     Each,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawRestart {
+    policy: Option<RawRestartPolicy>,
+    max: Option<usize>,
+    window: Option<RawDuration>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum RawRestartPolicy {
+    OnFailure,
+    Always,
+    Never,
 }
 
 #[derive(Debug, Default, Deserialize)]

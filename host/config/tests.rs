@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::mesh::child::RestartPolicy;
 use crate::mesh::offer::Kind;
 
 fn load(text: &str) -> Result<Config, ConfigError> {
@@ -16,6 +17,33 @@ fn error_of(text: &str) -> String {
 
 fn name(text: &str) -> Name {
     Name::new(text).expect("a name")
+}
+
+#[test]
+fn the_supervision_of_commands_is_read() {
+    let config = load(
+        r#"
+        [services.db]
+        command = "db"
+        [services.github]
+        command = "npx"
+        instances = 2
+        required = true
+        depends_on = ["db"]
+        restart = { policy = "always", max = 3, window = "2m" }
+        startup_timeout = "90s"
+        "#,
+    )
+    .expect("a good configuration");
+    let names: Vec<&str> = config.instances.iter().map(|instance| instance.name.as_str()).collect();
+    assert_eq!(names, ["db", "github-1", "github-2"]);
+    let child = &config.services[&name("github")].child;
+    assert!(child.required && child.needs == [name("db")]);
+    let window = Duration::from_secs(120);
+    let expected =
+        Rules { policy: RestartPolicy::Always, failures_max: 3, window, startup: Duration::from_secs(90) };
+    assert_eq!(child.rules, expected);
+    assert_eq!(config.services[&name("db")].child.rules, Rules::default());
 }
 
 #[test]
@@ -91,6 +119,14 @@ fn errors_name_the_line_and_the_key() {
         ("[services.a]\nargs = [\"x\"]", &["services.a.args", "line 1", "command"]),
         ("[services.a]\ncommand = \"x\"\nurl = \"http://h\"", &["services.a.command", "line 1"]),
         ("[services.a]\nurl = \"http://h\"\nurls = [\"http://h\"]", &["services.a.urls", "line 1"]),
+        ("[services.a]\nurl = \"http://h\"\nrequired = true", &["services.a.required", "beside `command`"]),
+        ("[services.a]\ncommand = \"x\"\ninstances = 0", &["services.a.instances", "between 1 and 64"]),
+        ("[services.a]\ncommand = \"x\"\nrestart = { max = 0 }", &["services.a.restart", "`max` is 0"]),
+        ("[services.a]\ncommand = \"x\"\nrestart = { policy = \"no\" }", &["line 3", "on-failure"]),
+        (
+            "[services.a]\ncommand = \"x\"\nsessions = \"each\"\ninstances = 2",
+            &["services.a.instances", "each session"],
+        ),
         ("[services.a]\ncommand = \"\"", &["services.a.command", "line 1"]),
         ("[services.a]\ncommand = \"x\"\nenv = { \"A=B\" = \"\" }", &["services.a.env", "A=B"]),
         ("[services.a]\ntools = { deny = [\"\"] }", &["services.a.tools", "line 1", "empty"]),

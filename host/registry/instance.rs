@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::clock;
 use crate::mesh::breaker::{Admission, Breaker, BreakerState, Transition};
+use crate::mesh::child::ChildState;
 use crate::mesh::health::HealthState;
 use crate::mesh::ids::{Name, Slot};
 use crate::mesh::instance::InstanceSpec;
@@ -30,6 +32,8 @@ pub struct Instance {
     pub health: HealthState,
     /// Why the health is what it is; empty when there is nothing to say.
     pub reason: String,
+    /// Of a supervised instance, once it was seen: its state, and when it is started again.
+    pub child: Option<(ChildState, Option<Mono>)>,
     /// Since when the health is what it is.
     pub since: Wall,
     pub peer: Arc<Peer>,
@@ -43,10 +47,24 @@ impl Instance {
 
     /// Its state in a word: what it was seen to be, or that it has yet to be seen.
     pub fn state(&self) -> &'static str {
+        if let Some((state, _)) = self.child.filter(|(state, _)| *state != ChildState::Ready) {
+            return state.as_str();
+        }
         match (self.phase == LeasePhase::Restored, self.configured) {
             (true, true) => "starting",
             (true, false) => "restored",
             (false, _) => self.health.as_str(),
+        }
+    }
+
+    /// Why the state is what it is, and when that may change by itself.
+    pub fn why(&self) -> String {
+        match self.child {
+            Some((_, Some(next))) => {
+                let left = next.since(clock::mono()).as_secs_f64().ceil();
+                format!("{}; next try in {left} s", self.reason)
+            }
+            _ => self.reason.clone(),
         }
     }
 

@@ -9,19 +9,18 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::book::{Book, Record};
+use super::judge::{judge, note_probe, see_child};
 use super::snapshot::Snapshot;
 use super::{Command, Grant, RegistryError};
 use crate::clock;
 use crate::mesh::balance;
 use crate::mesh::breaker::BreakerState;
-use crate::mesh::health::Inputs;
 use crate::mesh::ids::Name;
-use crate::mesh::lease::{LeasePhase, LeaseTimes, sweep};
+use crate::mesh::lease::{LeasePhase, sweep};
 use crate::mesh::observe::Event;
 use crate::mesh::time::{Mono, Wall};
 use crate::policy::PolicySet;
 use crate::store::{Change, Store, StoreError};
-use crate::upstream::Probe;
 
 /// Commands that share one commit.
 const BATCH: usize = 512;
@@ -193,6 +192,22 @@ impl Task {
                 }
             }
             Command::Policies { policies } => batch.policies = Some(policies),
+            Command::Child { name, id, sight } => {
+                let times = self.book.times;
+                let Some(record) = self.book.records.get_mut(&name).filter(|record| record.id == id) else {
+                    return;
+                };
+                let before = record.child.as_ref().map(|child| child.state);
+                let detail = format!("{}: {}", sight.state.as_str(), sight.reason);
+                let changed = before != Some(sight.state);
+                see_child(record, sight, (now, wall), &times);
+                let service = record.spec.service.clone();
+                self.book.touch_service(&service);
+                batch.publish = true;
+                if changed {
+                    self.emit("instance_state", wall, &service, &name, detail);
+                }
+            }
         }
     }
 
@@ -368,69 +383,4 @@ impl Task {
             tracing::debug!(kind, instance = %instance, "event dropped");
         }
     }
-}
-
-/// Feeds a probe to an instance's health; says whether the snapshot must change.
-fn note_probe(record: &mut Record, probe: &Probe, now: Mono, times: &LeaseTimes) -> bool {
-    let good = *probe == Probe::Good;
-    let reason = not_seen(probe).filter(|_| record.lease.phase() == LeasePhase::Restored);
-    let changed = reason.as_ref().is_some_and(|reason| *reason != record.reason);
-    if changed {
-        record.reason = reason.unwrap_or_default();
-        record.touch();
-    }
-    match probe {
-        Probe::Unauthorized => {
-            record.health.unprobed();
-            return changed;
-        }
-        Probe::Good => record.core.refused.store(false, Ordering::Relaxed),
-        Probe::Refused | Probe::Bad(_) => {}
-    }
-    record.health.probe(now, good, *probe == Probe::Refused);
-    if !good || record.lease.proved(now).is_none() {
-        return changed;
-    }
-    judge(record, now, times);
-    record.touch();
-    true
-}
-
-/// Why an instance that has yet to be seen was not seen this time.
-fn not_seen(probe: &Probe) -> Option<String> {
-    match probe {
-        Probe::Good => None,
-        Probe::Unauthorized => Some("it asks for credentials".to_owned()),
-        Probe::Refused => Some("not seen yet: the connection was refused".to_owned()),
-        Probe::Bad(why) => Some(format!("not seen yet: {why}")),
-    }
-}
-
-/// Judges an instance's health and tells balancers; says whether the state is another one.
-fn judge(record: &mut Record, now: Mono, times: &LeaseTimes) -> bool {
-    let counts = record.core.counters.snapshot();
-    let age = now.since(record.lease.renewed_at());
-    let default = LeaseTimes::default();
-    let inputs = Inputs {
-        ok_total: counts.ok + counts.tool_errors,
-        failed_total: counts.failed,
-        latency_ratio: f64::from(record.core.latency_permille.load(Ordering::Relaxed)) / 1000.0,
-        heartbeat_age: (!record.configured)
-            .then(|| age.mul_f64(default.ttl.as_secs_f64() / times.ttl.as_secs_f64())),
-        gone: false,
-        refused: record.core.refused.load(Ordering::Relaxed),
-    };
-    let assessment = record.health.tick(now, &inputs);
-    record.core.probe_failures.store(assessment.probe_failures, Ordering::Relaxed);
-    if record.lease.phase() == LeasePhase::Restored {
-        record.core.live.set_health(record.core.live.score(), 0, assessment.success_permille);
-        return false;
-    }
-    record.core.live.set_health(
-        assessment.routed_score(),
-        assessment.share_permille,
-        assessment.success_permille,
-    );
-    record.reason = assessment.reason;
-    assessment.changed
 }

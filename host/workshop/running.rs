@@ -42,6 +42,9 @@ pub enum RunningError {
     Foreign { url: String, reason: String },
     #[error("the proxy refused: {detail}; {hint}")]
     Refused { detail: String, hint: String },
+    /// What was asked for is not there.
+    #[error("the proxy refused: {detail}; {hint}")]
+    Absent { detail: String, hint: String },
 }
 
 /// A proxy at its address.
@@ -95,10 +98,13 @@ impl Running {
         let (status, body) = asked
             .map_err(|_| unreachable(format!("nothing within {} s", PATIENCE.as_secs())))?
             .map_err(|error| unreachable(innermost(&*error)))?;
-        if status == StatusCode::OK {
+        if status.is_success() {
             return Ok(body);
         }
         match serde_json::from_slice(&body) {
+            Ok(Problem { detail, hint }) if status == StatusCode::NOT_FOUND => {
+                Err(RunningError::Absent { detail, hint })
+            }
             Ok(Problem { detail, hint }) => Err(RunningError::Refused { detail, hint }),
             Err(_) => Err(self.foreign(format!("it answered with status {}", status.as_u16()))),
         }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::children::{self, RawChild};
 use super::{RawPatterns, RawProfile, RawService, RawSessionUse, RawSessions, RawTools, or};
-use crate::config::{ProfileConfig, ServiceConfig, SessionLimits, expand_home};
+use crate::config::{ChildConfig, ProfileConfig, ServiceConfig, SessionLimits, expand_home};
 use crate::mesh::exposure::{Exposure, Filter, Patterns};
 use crate::mesh::ids::Name;
 use crate::mesh::instance::{Command, Endpoint, HttpEndpoint, InstanceSpec};
@@ -20,12 +21,14 @@ pub(super) struct Wrong {
     pub message: String,
 }
 
-fn wrong(key: &'static str, message: impl Into<String>) -> Wrong {
+pub(super) fn wrong(key: &'static str, message: impl Into<String>) -> Wrong {
     Wrong { key, message: message.into() }
 }
 
 pub(super) fn service(raw: RawService) -> Result<ServiceConfig, Wrong> {
-    let RawService { command, args, env, cwd, sessions, url, urls, tools, prompts, resources } = raw;
+    let RawService { command, args, env, cwd, sessions, url, urls, tools, prompts, resources, .. } = raw;
+    let RawService { instances, required, depends_on, restart, startup_timeout, .. } = raw;
+    let child = RawChild { instances, required, depends_on, restart, startup_timeout };
     let RawTools { allow, deny, read_only } = tools;
     let exposure = Exposure {
         tools: filter(&RawPatterns { allow, deny }, "tools")?,
@@ -43,6 +46,9 @@ pub(super) fn service(raw: RawService) -> Result<ServiceConfig, Wrong> {
         if let Some((_, key)) = of_command.into_iter().find(|(given, _)| *given) {
             return Err(wrong(key, "only means something beside `command`"));
         }
+        if let Some(key) = child.given() {
+            return Err(wrong(key, "only means something beside `command`"));
+        }
         if url.is_some() && !urls.is_empty() {
             return Err(wrong("urls", "write either `url` or `urls`"));
         }
@@ -50,7 +56,8 @@ pub(super) fn service(raw: RawService) -> Result<ServiceConfig, Wrong> {
         let endpoints = url.iter().chain(&urls).map(|url| {
             HttpEndpoint::parse(url).map(Endpoint::Http).map_err(|error| wrong(key, error.to_string()))
         });
-        return Ok(ServiceConfig { endpoints: endpoints.collect::<Result<_, _>>()?, exposure });
+        let endpoints = endpoints.collect::<Result<_, _>>()?;
+        return Ok(ServiceConfig { endpoints, exposure, child: ChildConfig::default() });
     };
     if url.is_some() || !urls.is_empty() {
         return Err(wrong("command", "a service has either a `command` or a `url`"));
@@ -72,7 +79,15 @@ pub(super) fn service(raw: RawService) -> Result<ServiceConfig, Wrong> {
         cwd: cwd.map(|cwd| expand_home(&cwd)),
         per_session: matches!(sessions, Some(RawSessionUse::Each)),
     };
-    Ok(ServiceConfig { endpoints: vec![Endpoint::Stdio(Arc::new(command))], exposure })
+    if let Some(key) = child.given().filter(|_| command.per_session) {
+        return Err(wrong(key, "means nothing where each session has a process of its own"));
+    }
+    let child = children::child(child)?;
+    Ok(ServiceConfig {
+        endpoints: vec![Endpoint::Stdio(Arc::new(command)); child.instances],
+        exposure,
+        child,
+    })
 }
 
 /// The instances that services name; otherwise the service whose name does not do, and why.
@@ -83,8 +98,8 @@ pub(super) fn instances(
     for (service, config) in services {
         for (index, endpoint) in config.endpoints.iter().enumerate() {
             let name = match endpoint {
-                Endpoint::Stdio(_) => Ok(service.clone()),
-                Endpoint::Http(_) => Name::new(&format!("{service}-{}", index + 1)),
+                Endpoint::Stdio(_) if config.endpoints.len() == 1 => Ok(service.clone()),
+                Endpoint::Stdio(_) | Endpoint::Http(_) => Name::new(&format!("{service}-{}", index + 1)),
             };
             let name = name.map_err(|error| (service.clone(), error.to_string()))?;
             if let Some(other) = instances.iter().find(|other| other.name == name) {

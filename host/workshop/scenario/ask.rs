@@ -23,7 +23,8 @@ use crate::policy::Ask;
 const ROUNDS_BEGIN: Mono = Mono::from_secs(100_000);
 
 /// What happens in a mesh, as events name it.
-const EVENT_KINDS: [&str; 11] = [
+const EVENT_KINDS: [&str; 13] = [
+    "child_parked",
     "expiry_held",
     "instance_deregistered",
     "instance_expired",
@@ -35,6 +36,7 @@ const EVENT_KINDS: [&str; 11] = [
     "plugin_quarantined",
     "plugin_refused",
     "plugin_removed",
+    "startup",
 ];
 
 /// # Errors
