@@ -224,6 +224,17 @@ async fn a_proxy_that_is_asked_to_end_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_child_ends_with_its_input_and_needs_no_signal() {
+    let book = Book::new();
+    let mut mesh = mesh(book.service("meek", &["deaf"], "")).await;
+    until_called(&mesh, "meek").await;
+    let begun = Instant::now();
+    assert!(mesh.terminate().await.success());
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!(running(&book.pids("meek")), [0; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_child_that_heeds_nothing_is_killed_when_it_is_stopped() {
     let book = Book::new();
     let mesh = mesh(book.service("stubborn", &["stubborn", "fork"], "")).await;

@@ -257,7 +257,8 @@ impl Task {
             ChildState::Backoff | ChildState::Skipped => {
                 tracing::warn!(instance = %name, state = state.as_str(), reason, "child is not ready");
             }
-            _ if before != state => {
+            // At the end all are stopped, and nobody needs to hear of each.
+            _ if before != state && self.ending.is_none() => {
                 tracing::info!(instance = %name, state = state.as_str(), reason, "child changed");
             }
             _ => {}

@@ -140,7 +140,8 @@ impl Process {
         let mut tasks = JoinSet::new();
         tasks.spawn(write(input, queue));
         tasks.spawn(log_errors(errors, Arc::clone(log), said_all.clone()));
-        tasks.spawn(read(output, Arc::clone(&desk), lines.clone(), Arc::clone(log)));
+        // Held only to answer it: closing its input must not wait for its output.
+        tasks.spawn(read(output, Arc::clone(&desk), lines.downgrade(), Arc::clone(log)));
         tasks.spawn(await_end(child, Arc::clone(&desk), lives));
         Ok(Self { desk, pid, lines: Mutex::new(Some(lines)), life, said_all, _tasks: tasks })
     }
@@ -303,9 +304,12 @@ async fn next_line(output: &mut (impl AsyncBufRead + Unpin), line: &mut Vec<u8>)
     }
 }
 
-async fn read(output: impl AsyncRead + Unpin, desk: Arc<Desk>, lines: mpsc::Sender<Bytes>, log: Arc<Log>) {
-    // Held only to answer it: closing its input must not wait for its output.
-    let lines = lines.downgrade();
+async fn read(
+    output: impl AsyncRead + Unpin,
+    desk: Arc<Desk>,
+    lines: mpsc::WeakSender<Bytes>,
+    log: Arc<Log>,
+) {
     let mut output = BufReader::with_capacity(64 << 10, output);
     let mut line = Vec::new();
     loop {
