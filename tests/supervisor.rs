@@ -188,7 +188,7 @@ async fn a_killed_proxy_leaves_nothing_behind_once_it_was_started_again() {
         tokio::time::sleep(Duration::from_millis((random >> 33) % 900)).await;
         mesh.kill();
         let before: Vec<i32> = names.iter().flat_map(|name| book.pids(name)).collect();
-        mesh.restart().await;
+        mesh.restart_elsewhere().await;
         eventually(&format!("round {round}: all of {before:?} are gone"), Duration::from_secs(5), || async {
             running(&before).is_empty().then_some(())
         })
@@ -202,7 +202,7 @@ async fn a_killed_proxy_leaves_nothing_behind_once_it_was_started_again() {
     assert!(running(&before).len() >= 12, "{before:?}");
     mesh.kill();
     assert!(!running(&before).is_empty(), "what children started outlives them, else this shows nothing");
-    mesh.restart().await;
+    mesh.restart_elsewhere().await;
     eventually("all are gone", Duration::from_secs(5), || async {
         running(&before).is_empty().then_some(())
     })
