@@ -137,7 +137,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
 
     let event_log = EventLog::default();
     tracker.spawn(event_log.clone().run(events_queue, stop.clone()));
-    let pages = pages(&config, &registry, &proxy, &plugins, &journal, &store, look, &children);
+    let pages = pages(&config, &registry, &proxy, (&plugins, look), &journal, &store, &children);
     let metering = Metering {
         registry: registry.clone(),
         proxy: Arc::clone(&proxy),

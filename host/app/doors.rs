@@ -104,10 +104,9 @@ pub(super) fn pages(
     config: &Config,
     registry: &Registry,
     proxy: &Arc<Proxy>,
-    plugins: &Arc<Plugins>,
+    (plugins, look): (&Arc<Plugins>, AskedToLook),
     journal: &Arc<Journal>,
     store: &Store,
-    look: AskedToLook,
     children: &Children,
 ) -> Pages {
     let (rule, roll_back) = (rule(store, plugins, look.clone()), roll_back(plugins, look));

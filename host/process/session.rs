@@ -80,19 +80,20 @@ impl Session {
     }
 }
 
-/// Of these sessions, those in which something is being installed. What it runs in the end is a child of an `npx`,
-/// so one that has a child is done.
+/// Of these sessions, those in which something is being installed.
 pub fn installing(sessions: &[Session]) -> Vec<Session> {
     let all = all();
+    let installs = |session: &&Session| has_installer(&all, session.0.as_raw_nonzero().get());
+    sessions.iter().filter(installs).copied().collect()
+}
+
+/// What an `npx` runs in the end is a child of it, so one that has a child is done.
+fn has_installer(all: &[Seen], session: i32) -> bool {
     let is_at_work = |seen: &Seen| {
         INSTALLERS.iter().any(|installer| is_called(&seen.name, installer))
             && !all.iter().any(|other| other.parent == seen.pid && !other.is_zombie)
     };
-    let installs = |session: &&Session| {
-        let leader = session.0.as_raw_nonzero().get();
-        all.iter().any(|seen| seen.session == leader && is_at_work(seen))
-    };
-    sessions.iter().filter(installs).copied().collect()
+    all.iter().any(|seen| seen.session == session && is_at_work(seen))
 }
 
 /// `npm install x` calls itself just so; others are called by their name alone.
@@ -112,6 +113,23 @@ mod tests {
         assert_eq!((seen.name.as_str(), seen.is_zombie), ("a) b (c", false));
         assert_eq!(Seen::parse("43 (x"), None);
         assert_eq!(Seen::parse("43 (x) S 1"), None);
+    }
+
+    #[test]
+    fn an_installer_is_at_work_until_it_runs_something() {
+        let seen = |pid, parent, name: &str| Seen {
+            pid,
+            name: name.to_owned(),
+            parent,
+            session: 40,
+            is_zombie: false,
+            started: 1,
+        };
+        assert!(has_installer(&[seen(40, 1, "npm exec @some")], 40));
+        assert!(!has_installer(&[seen(40, 1, "npm exec @some"), seen(41, 40, "node")], 40));
+        assert!(has_installer(&[seen(40, 1, "sh"), seen(41, 40, "uvx")], 40));
+        assert!(!has_installer(&[seen(40, 1, "npmish"), seen(41, 40, "node")], 40));
+        assert!(!has_installer(&[seen(40, 1, "npm")], 39), "of another session");
     }
 
     #[cfg(target_os = "linux")]

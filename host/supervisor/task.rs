@@ -148,7 +148,7 @@ impl Task {
             kept.settle();
         }
         for at in 0..self.children.len() {
-            if let Some(sight) = self.children[at].to_tell() {
+            if let Some(sight) = self.children[at].take_news() {
                 let instance = Arc::clone(&self.children[at].instance);
                 self.registry.child(&instance, sight).await;
             }

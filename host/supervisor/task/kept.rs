@@ -122,7 +122,7 @@ impl Kept {
     }
 
     /// What the registry does not know yet; the peer is told at once.
-    pub(super) fn to_tell(&mut self) -> Option<ChildSight> {
+    pub(super) fn take_news(&mut self) -> Option<ChildSight> {
         let state = self.state();
         let sight = ChildSight {
             state,
