@@ -44,9 +44,13 @@ fn text(
         line("  ○ no services yet: POST /register, or see examples/python-instance".to_owned());
     }
     for service in snapshot.services() {
-        let mut supervised = children.iter().filter(|child| child.service == service.name).peekable();
-        if supervised.peek().is_some() {
-            supervised.for_each(|child| line(child_line(child)));
+        let supervised: Vec<&ChildStatus> =
+            children.iter().filter(|child| child.service == service.name).collect();
+        if !supervised.is_empty() {
+            let alike = |one: &&ChildStatus, other: &&ChildStatus| {
+                (one.state, &one.reason) == (other.state, &other.reason)
+            };
+            supervised.chunk_by(alike).for_each(|same| line(children_line(same)));
             continue;
         }
         let count = service.instances.len();
@@ -72,7 +76,9 @@ fn text(
     out
 }
 
-fn child_line(child: &ChildStatus) -> String {
+/// One line for those of a service that are all alike.
+fn children_line(same: &[&ChildStatus]) -> String {
+    let Some(child) = same.first() else { return String::new() };
     let mark = match child.state {
         ChildState::Ready if child.lacks => "▲",
         ChildState::Ready => "✔",
@@ -81,7 +87,11 @@ fn child_line(child: &ChildStatus) -> String {
         ChildState::Backoff | ChildState::Fatal => "✖",
         ChildState::Stopped | ChildState::Skipped => "○",
     };
-    let mut text = format!("  {mark} {:<20} {}", child.instance.as_str(), child.state.as_str());
+    let (name, count) = match same.len() {
+        1 => (&child.instance, String::new()),
+        count => (&child.service, format!("{count} ")),
+    };
+    let mut text = format!("  {mark} {:<20} {count}{}", name.as_str(), child.state.as_str());
     // Writing to a string cannot fail.
     if !child.reason.is_empty() {
         write!(text, ": {}", child.reason).ok();
