@@ -125,7 +125,7 @@ fn embed(out: &Path, components: &Path) -> Result<(), String> {
         .map_err(|error| format!("embedded.rs could not be written: {error}"))
 }
 
-/// Each file of `templates/LANG/KIND/` with its path in there.
+/// Each file of `templates/LANG/KIND/` and `templates/LANG/shared/` with its path in there.
 fn embed_templates(folder: &Path, out: &Path) -> Result<(), String> {
     let mut source = String::from("pub static TEMPLATES: &[(&str, &str, &str, &[u8])] = &[\n");
     for lang in entries(folder)? {

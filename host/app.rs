@@ -1,6 +1,7 @@
 //! Builds the house and runs it: alone knows every room, owns the tasks and the shutdown.
 
 mod banner;
+mod configuration;
 mod doors;
 mod tasks;
 
@@ -19,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
 
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, Overrides};
 use crate::edge::{self, BindError, Bound, Edge, Ends, Guard, Port, Workers};
 use crate::endpoint::Endpoint;
 use crate::http::{own_tools, surface};
@@ -36,6 +37,7 @@ use crate::telemetry::events::EventLog;
 use crate::telemetry::journal::Journal;
 use crate::telemetry::meters::Metering;
 use crate::worker;
+use configuration::{Reload, Standing};
 use doors::{open_plugins, pages, recorder, unsaved};
 
 /// Events that may wait to be logged.
@@ -65,7 +67,7 @@ pub fn is_bad_configuration(error: &anyhow::Error) -> bool {
 ///
 /// # Errors
 /// What keeps it from starting, for people.
-pub fn serve(config: Config) -> anyhow::Result<()> {
+pub fn serve(overrides: Overrides, config: Config) -> anyhow::Result<()> {
     clock::mono();
     // Control tasks share the pool behind the workers' own.
     let control = config.workers;
@@ -77,7 +79,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let result = runtime.block_on(run(config));
+    let result = runtime.block_on(run(overrides, config));
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
@@ -88,7 +90,7 @@ struct Endpoints {
     mcp: String,
 }
 
-async fn run(config: Config) -> anyhow::Result<()> {
+async fn run(overrides: Overrides, config: Config) -> anyhow::Result<()> {
     let signals = Signals::listen()?;
     remove_endpoints(&config.data_dir);
     let mcp = edge::bind(config.mcp_addr, "--mcp-addr", "MESHWRIGHT_MCP_ADDR")?;
@@ -109,24 +111,22 @@ async fn run(config: Config) -> anyhow::Result<()> {
         exposures: Arc::new(config.exposures()),
         instances: config.instances.clone(),
         launcher,
+        limits: doors::instance_limits(&config),
     };
     let (registry, registry_task) = Registry::restore(settings, store.clone(), kept);
     let (children, supervisor) = supervisor::Task::new(supervisor::Settings {
         registry: registry.clone(),
         events: events.clone(),
-        services: config
-            .services
-            .iter()
-            .map(|(name, service)| (name.clone(), service.child.clone()))
-            .collect(),
+        services: doors::children(&config),
     });
     let (finished, finished_queue) = mpsc::channel(FINISHED);
     let (copies, copies_queue) = mpsc::channel(proxy::COPIES_WAITING_MAX);
-    let proxy = Proxy::new(registry.clone(), config.calls, config.body_bytes_max, finished, copies);
+    let proxy =
+        Proxy::new(registry.clone(), config.calls, config.limits, config.body_bytes_max, finished, copies);
     let proxy = Arc::new(proxy);
     let journal: Arc<Journal> = Arc::default();
     let recorder = recorder(&journal, &registry);
-    let plugins = Arc::new(open_plugins(&config, memories, rulings, events, recorder)?);
+    let plugins = Arc::new(open_plugins(&config, memories, rulings, events.clone(), recorder)?);
 
     let tracker = TaskTracker::new();
     let stop = CancellationToken::new();
@@ -137,7 +137,20 @@ async fn run(config: Config) -> anyhow::Result<()> {
 
     let event_log = EventLog::default();
     tracker.spawn(event_log.clone().run(events_queue, stop.clone()));
-    let pages = pages(&config, &registry, &proxy, (&plugins, look), &journal, &store, &children);
+    let standing = Standing::new(config.clone());
+    let plugins_shown = (&plugins, look.clone());
+    let pages = pages(&config, &standing, &registry, &proxy, plugins_shown, &journal, &store, &children);
+    let reload = Reload {
+        overrides,
+        standing: Arc::clone(&standing),
+        registry: registry.clone(),
+        plugins: Arc::clone(&plugins),
+        look,
+        children: children.clone(),
+        events,
+        tracker: tracker.clone(),
+    };
+    tracker.spawn(reload.run(stop.clone()));
     let metering = Metering {
         registry: registry.clone(),
         proxy: Arc::clone(&proxy),

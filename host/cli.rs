@@ -25,6 +25,15 @@ pub struct Cli {
 pub enum Command {
     /// Runs the proxy (the default).
     Serve(Serve),
+    /// Checks and shows the configuration.
+    #[command(subcommand)]
+    Config(ConfigTool),
+    /// Prints the MCP servers of other clients' files as services; without FILE, says where such files are.
+    Import {
+        /// Claude Desktop, Claude Code, Cursor, Cline, Windsurf, Gemini, VS Code, Zed (JSON), Codex (TOML)
+        #[arg(value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
     /// Tools for authors of plugins.
     #[command(subcommand)]
     Plugin(Tool),
@@ -71,6 +80,22 @@ impl From<ChildLimits> for Limits {
     }
 }
 
+#[derive(Debug, Subcommand)]
+pub enum ConfigTool {
+    /// Says everything that is wrong, and what is left out because of it.
+    Check(Serve),
+    /// Prints the settings in force, as TOML.
+    Show {
+        #[command(flatten)]
+        serve: Serve,
+        /// Says where each comes from.
+        #[arg(long)]
+        origin: bool,
+    },
+    /// Prints the JSON Schema of a configuration file, for editors.
+    Schema,
+}
+
 #[derive(Clone, Debug, Args)]
 pub struct Serve {
     /// Configuration file (TOML) [default: ./meshwright.toml, then the user's and the system's]
@@ -93,6 +118,14 @@ pub struct Serve {
     workers: Option<usize>,
 }
 
+/// Flags go before variables.
+fn said_by_whom(flag: &str, variable: &str) -> String {
+    let is_flag =
+        |arg: String| arg.strip_prefix(flag).is_some_and(|rest| rest.is_empty() || rest.starts_with('='));
+    let by_flag = std::env::args_os().filter_map(|arg| arg.into_string().ok()).any(is_flag);
+    if by_flag { flag } else { variable }.to_owned()
+}
+
 impl Cli {
     pub fn command(self) -> Command {
         self.command.unwrap_or(Command::Serve(self.serve))
@@ -101,7 +134,18 @@ impl Cli {
 
 impl Serve {
     pub fn overrides(self) -> Overrides {
+        let given = [
+            (self.data_dir.is_some(), "server.data_dir", "--data-dir", "MESHWRIGHT_DATA_DIR"),
+            (self.plugins.is_some(), "server.plugins_dir", "--plugins", "MESHWRIGHT_PLUGINS"),
+            (self.mcp_addr.is_some(), "server.mcp_addr", "--mcp-addr", "MESHWRIGHT_MCP_ADDR"),
+            (self.http_addr.is_some(), "server.http_addr", "--http-addr", "MESHWRIGHT_HTTP_ADDR"),
+            (self.workers.is_some(), "server.workers", "--workers", "MESHWRIGHT_WORKERS"),
+        ];
+        let said_by = given.into_iter().filter(|(given, ..)| *given);
         Overrides {
+            said_by: said_by
+                .map(|(_, setting, flag, variable)| (setting, said_by_whom(flag, variable)))
+                .collect(),
             file: self.config,
             data_dir: self.data_dir,
             plugins_dir: self.plugins,

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use meshwright::app;
-use meshwright::cli::{Cli, Command, Serve};
+use meshwright::cli::{Cli, Command, ConfigTool, Serve};
 use meshwright::config::Config;
 use meshwright::console;
 use meshwright::plugin::{check_configuration, compile_plugin};
@@ -20,6 +20,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command() {
         Command::Serve(serve) => run(serve),
+        Command::Config(tool) => configuration(tool),
+        Command::Import { files } => workshop::configuration::import(&files),
         Command::Plugin(tool) => {
             app::log_to_stderr(QUIET);
             workshop::run(tool)
@@ -39,8 +41,17 @@ fn main() -> ExitCode {
     }
 }
 
+fn configuration(tool: ConfigTool) -> ExitCode {
+    match tool {
+        ConfigTool::Check(serve) => workshop::configuration::check(serve.overrides()),
+        ConfigTool::Show { serve, origin } => workshop::configuration::show(serve.overrides(), origin),
+        ConfigTool::Schema => workshop::configuration::schema(),
+    }
+}
+
 fn run(serve: Serve) -> ExitCode {
-    let config = match Config::load(serve.overrides()) {
+    let overrides = serve.overrides();
+    let config = match Config::load(overrides.clone()) {
         Ok(config) => config,
         Err(error) => {
             eprintln!("meshwright: {}", meshwright::upstream::chain(&error));
@@ -48,7 +59,7 @@ fn run(serve: Serve) -> ExitCode {
         }
     };
     app::log_to_stderr("info");
-    match app::serve(config) {
+    match app::serve(overrides, config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("meshwright: {error:#}");

@@ -3,7 +3,6 @@
 mod support;
 
 use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use support::guests::{component, drop_in};
@@ -13,6 +12,9 @@ use support::{Answer, Mesh, MeshOptions, RawUpstream, SOON, Value, eventually, j
 
 /// Those whose tool chains come from registries; `plugin_cli` builds what `plugin new` writes in Rust.
 const LANGUAGES: [&str; 5] = ["js", "python", "go", "c", "zig"];
+const KINDS: [&str; 4] = ["router", "balancer", "planner", "alerter"];
+/// Those whose bindings lie in the template.
+const BY_HAND: [&str; 3] = ["go", "c", "zig"];
 const EXAMPLES: [&str; 5] =
     ["canary-router", "error-ratio-alerts", "read-replica-router", "quota-router", "calm-balancer"];
 /// A compiler without its own optimisation, on a busy machine, may need this for a Python interpreter.
@@ -263,6 +265,10 @@ async fn each_template_builds_and_comes_into_force() {
     let mut rows = Vec::new();
     for language in LANGUAGES {
         rows.push(the_router_refuses(language).await);
+        // Interpreters need most of a pick's deadline on a busy machine; scenarios have none.
+        if BY_HAND.contains(&language) {
+            rows.push(the_balancer_shares(language).await);
+        }
         rows.push(the_alerter_warns(language).await);
     }
     print(&rows);
@@ -283,6 +289,19 @@ async fn the_router_refuses(language: &str) -> Row {
     .problem(403, "policy_refused");
     assert_eq!(refused["why"], format!("refused by {name}"), "{refused}");
     let plugin = call_on(&mesh, &name, "act", &[200]).await;
+    row(&format!("template {name}"), &built, took, plugin)
+}
+
+async fn the_balancer_shares(language: &str) -> Row {
+    let (name, built) = (format!("{language}-balancer"), toolchains::template(language, "balancer"));
+    let mesh = mesh().await;
+    let upstreams = [instance(&mesh, "a", &[]).await, instance(&mesh, "b", &[]).await];
+    let took = load(&mesh, &name, "", &built.component).await;
+    let plugin = call_on(&mesh, &name, "act", &[200]).await;
+    assert!(plugin["calls"].as_u64() >= Some(FURTHER_CALLS as u64 / 2), "it was asked: {plugin}");
+    for upstream in upstreams {
+        assert!(upstream.calls() > FURTHER_CALLS / 4, "both take their part");
+    }
     row(&format!("template {name}"), &built, took, plugin)
 }
 
@@ -308,7 +327,11 @@ async fn the_alerter_warns(language: &str) -> Row {
 fn each_template_is_good_and_answers_as_its_scenarios_say() {
     let _alone = ALONE.blocking_lock();
     for language in LANGUAGES {
-        for kind in ["router", "alerter"] {
+        for kind in KINDS {
+            // An interpreter of 18 MB is compiled anew each time: what comes into force elsewhere is not tried here.
+            if language == "python" && ["router", "alerter"].contains(&kind) {
+                continue;
+            }
             let said = toolchains::template(language, kind).tried();
             assert!(said.contains(&format!("{language}-{kind} 0.1.0")), "{said}");
             assert!(said.contains(" passed, 0 failed"), "{said}");
@@ -318,11 +341,21 @@ fn each_template_is_good_and_answers_as_its_scenarios_say() {
 }
 
 #[test]
+fn bindings_by_hand_reach_all_that_the_host_offers_to_routers() {
+    let _alone = ALONE.blocking_lock();
+    for language in BY_HAND {
+        let said = toolchains::reaching(language).tried();
+        assert!(said.contains("1 passed, 0 failed") && said.contains("refused: "), "{said}");
+        assert!(said.contains("a key has 1 to 256 bytes"), "{said}");
+    }
+}
+
+#[test]
 fn readmes_install_what_is_tested() {
     let pinned = toolchains::pinned();
     let mut folders = EXAMPLES.map(|name| format!("examples/{name}")).to_vec();
     for language in LANGUAGES {
-        folders.extend(["router", "alerter"].map(|kind| format!("templates/{language}/{kind}")));
+        folders.extend(KINDS.map(|kind| format!("templates/{language}/{kind}")));
     }
     for folder in folders {
         let tools = toolchains::tools_of(&folder);
@@ -341,39 +374,6 @@ fn the_guide_has_the_commands_of_the_readmes() {
             let command = command.replace("{{name}}", "night-watch");
             let has = guide.lines().any(|line| line == command || line.starts_with(&format!("{command}  ")));
             assert!(has, "the guide lacks `{command}` of {language}");
-        }
-    }
-}
-
-#[test]
-fn what_templates_and_examples_share_is_the_same_everywhere() {
-    for (file, folders) in [
-        ("abi.go", &["examples/read-replica-router", "templates/go/router", "templates/go/alerter"][..]),
-        ("abi_router.go", &["examples/read-replica-router", "templates/go/router"]),
-        ("abi.zig", &["examples/calm-balancer", "templates/zig/router", "templates/zig/alerter"]),
-        ("routing.c", &["examples/quota-router", "templates/c/router"]),
-        ("routing.h", &["examples/quota-router", "templates/c/router"]),
-        (
-            "component.mjs",
-            &[
-                "examples/read-replica-router",
-                "examples/quota-router",
-                "examples/calm-balancer",
-                "templates/go/router",
-                "templates/go/alerter",
-                "templates/c/router",
-                "templates/c/alerter",
-                "templates/zig/router",
-                "templates/zig/alerter",
-            ],
-        ),
-    ] {
-        let text = |folder: &str| {
-            let path = repository().join(Path::new(folder).join(file));
-            fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-        };
-        for folder in folders {
-            assert!(text(folder) == text(folders[0]), "{folder}/{file} is not that of {}", folders[0]);
         }
     }
 }

@@ -235,6 +235,11 @@ fn test_shows_what_is_otherwise_than_expected() {
         times = 10
         expect = { verdict = "reject", between = [1, 5] }
         [[case]]
+        name = "a misspelling"
+        config = { rules = [{ name = "frozen", permile = 5, reject = { reason = "frozen" } }] }
+        call = { service = "a", tool = "read" }
+        expect = { verdict = "pass" }
+        [[case]]
         name = "a budget"
         call = { service = "a", tool = "read" }
         fuel_max = 1
@@ -262,6 +267,9 @@ fn test_shows_what_is_otherwise_than_expected() {
         "FAIL a share",
         "fits 0 of 10 answers, expected 1 to 5",
         "10 × pass",
+        "FAIL a misspelling",
+        "its configuration does not fit its `config-schema`: `/rules/0/permile`: there is no setting `permile` here; \
+         did you mean `permille`?",
         "FAIL a budget",
         "fuel       at most 1 expected, it took",
         "FAIL no balancer",
@@ -269,7 +277,7 @@ fn test_shows_what_is_otherwise_than_expected() {
         "FAIL a good configuration",
         "was to be refused",
         "ok   what is right",
-        "1 passed, 5 failed",
+        "1 passed, 6 failed",
     ]);
     assert!(!said.out.contains("why  "), "what is as expected is not shown: {}", said.out);
 }
@@ -363,7 +371,7 @@ fn new_refuses_to_overwrite_and_names_what_there_is() {
     said.ended(2);
     let there = [
         "no template for a meter in zig",
-        "--lang zig     --kind alerter|router",
+        "--lang zig     --kind alerter|balancer|planner|router",
         "--lang rust    --kind alerter|balancer",
     ];
     assert!(there.iter().all(|part| said.err.contains(part)), "{}", said.err);
@@ -411,14 +419,11 @@ fn every_rust_template_builds_and_passes_its_scenarios() {
         let readme = fs::read_to_string(folder.join("README.md")).expect("a README");
         assert!(readme.contains("meshwright plugin check") && !readme.contains("{{"), "{readme}");
         let file = build(&folder, &name);
-        // The host does not ask planners yet.
-        if kind != "planner" {
-            let file = file.to_str().expect("UTF-8");
-            let said = plugin(home.path(), &["check", file]);
-            said.ended(0);
-            said.has(&[&format!("kinds     {kind}"), &name]);
-            plugin(home.path(), &["test", file]).ended(0);
-        }
+        let file = file.to_str().expect("UTF-8");
+        let said = plugin(home.path(), &["check", file]);
+        said.ended(0);
+        said.has(&[&format!("kinds     {kind}"), &name]);
+        plugin(home.path(), &["test", file]).ended(0);
     }
 }
 

@@ -104,7 +104,7 @@ async fn allow_shows_what_it_gives_and_asks_before() {
     let allowed = tool(&mesh, &["allow", "hot", "--yes"]);
     assert!(allowed.status.success() && said(&allowed).contains("hot 1.0.0 is loaded"), "{}", said(&allowed));
     assert!(said(&tool(&mesh, &["allow", "hot"])).contains("waits for nothing"));
-    assert_eq!(tool(&mesh, &["allow", "nobody"]).status.code(), Some(1));
+    assert_eq!(tool(&mesh, &["allow", "nobody"]).status.code(), Some(5));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -160,7 +160,7 @@ async fn a_plugin_is_switched_off_and_on_without_a_failed_call_and_stays_so() {
     assert_eq!(hot(&mesh).await["state"], "disabled", "also after a restart");
     let on = tool(&mesh, &["enable", "hot"]);
     assert!(on.status.success() && said(&on).contains("hot 1.0.0 is loaded"), "{}", said(&on));
-    assert_eq!(tool(&mesh, &["disable", "nobody"]).status.code(), Some(1));
+    assert_eq!(tool(&mesh, &["disable", "nobody"]).status.code(), Some(5));
     mesh.api.post(ENABLED, &json!({"enabled": "maybe"})).await.problem(400, "invalid_switch");
     fs::remove_file(mesh.plugins_dir().join(FILE)).expect("take it away");
 }

@@ -2,15 +2,16 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::Output;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use meshwright::plugin::{COMPILE_LIMITS, Compiler, Plugins, Settings};
+use meshwright::plugin::{COMPILE_LIMITS, Compiler, LoadError, Plugins, Settings, Workbench};
 use meshwright::policy::status::PluginState;
-use support::guests::misbehaver;
-use support::{Mesh, MeshOptions, SOON, Value, eventually, json};
+use support::guests::{component, misbehaver};
+use support::{Mesh, MeshOptions, SOON, Value, eventually, json, repository};
 
 async fn with_plugin(config: &str, beside: Option<&str>) -> Mesh {
     let mut plugins = vec![("moody.wasm".to_owned(), misbehaver("schema", "moody", "1.0.0"))];
@@ -66,6 +67,35 @@ async fn settings_in_the_proxys_file_are_checked_too() {
     assert!(listed["reason"].as_str().expect("a reason").ends_with("did you mean `zone`?"), "{listed}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_misspelt_setting_of_a_default_plugin_is_refused_with_its_line_and_the_one_that_was_meant() {
+    let names = ["tag-router", "threshold-alerts"];
+    let plugins = names.map(|name| (format!("{name}.wasm"), component(name))).to_vec();
+    let mesh = Mesh::start(MeshOptions { plugins, ..MeshOptions::default() }).await;
+    for (name, config, expected) in [
+        (
+            "tag-router",
+            "[[rules]]\nname = \"canary\"\npermile = 5\nforward = { tag = \"next\" }\n",
+            "line 3, `/rules/0/permile`: there is no setting `permile` here; did you mean `permille`?",
+        ),
+        (
+            "threshold-alerts",
+            "\n[thresholds]\nlatencys = 3\n",
+            "line 3, `/thresholds/latencys`: there is no setting `latencys` here; did you mean `latency_s`?",
+        ),
+    ] {
+        fs::write(mesh.plugins_dir().join(format!("{name}.toml")), config).expect("write settings");
+        let listed = eventually(&format!("the settings of `{name}` are refused"), SOON, || async {
+            Some(mesh.api.plugin(name).await?).filter(|plugin| !plugin["refused"].is_null())
+        })
+        .await;
+        assert_eq!(listed["state"], "loaded", "{listed}");
+        let expected =
+            format!("its configuration does not fit its `config-schema` in `{name}.toml`: {expected}");
+        assert_eq!(listed["refused"]["reason"], expected);
+    }
+}
+
 #[test]
 fn a_schema_that_is_none_or_without_end_refuses_its_plugin_and_costs_no_other() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -101,6 +131,66 @@ fn a_schema_that_is_none_or_without_end_refuses_its_plugin_and_costs_no_other() 
     }
     let in_force = plugins.status().into_iter().filter(|plugin| plugin.state == PluginState::Loaded).count();
     assert_eq!(in_force, 6, "the other two, and the default plugins");
+}
+
+/// What the plugin would have taken, as it says itself of what is not.
+fn taken(message: &str) -> BTreeSet<String> {
+    let listed = message.rsplit_once("there are ").or_else(|| message.rsplit_once("one of "));
+    let (_, listed) = listed.unwrap_or_else(|| panic!("lists nothing: {message}"));
+    let listed = listed.split(", not ").next().unwrap_or_default();
+    listed.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// The settings of an object that stands `inside` of the schema, or the words that a text may be.
+fn allowed(schema: &Value, inside: &str) -> BTreeSet<String> {
+    let mut at = schema;
+    for segment in inside.split('/').skip(1) {
+        at = if segment.parse::<usize>().is_ok() { &at["items"] } else { &at["properties"][segment] };
+    }
+    match &at["enum"] {
+        Value::Array(words) => words.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        _ => at["properties"].as_object().expect("settings").keys().cloned().collect(),
+    }
+}
+
+#[test]
+fn the_schemas_of_the_default_plugins_have_what_these_read() {
+    let bench = Workbench::in_process().expect("an engine");
+    for (name, wrong, places) in [
+        (
+            "tag-router",
+            json!({"x": 1, "rules": [
+                {"x": 1, "when": {"x": 1}, "forward": {"x": 1, "mirror": {"x": 1}}, "reject": {"x": 1}}
+            ]}),
+            6,
+        ),
+        ("zone-balancer", json!({"x": 1}), 1),
+        (
+            "threshold-alerts",
+            json!({"x": 1, "disable": ["x"], "thresholds": {"x": 1},
+                "rules": [{"x": 1, "aggregate": "x", "severity": "x"}]}),
+            6,
+        ),
+        ("usage-meter", json!({"x": 1, "by": ["x"]}), 2),
+    ] {
+        let schema = repository().join("plugins").join(name).join("src/config.schema.json");
+        let schema: Value = serde_json::from_slice(&fs::read(schema).expect("a schema")).expect("JSON");
+        let component = bench.load(name, &component(name)).expect("a good component");
+        // Not checked against the schema here: the plugin itself answers.
+        let Err(LoadError::Configuration(complaints)) = component.instance(&wrong.to_string()) else {
+            panic!("{name} takes what it does not know");
+        };
+        let mut listed = 0;
+        for (path, message) in &complaints.issues {
+            let place = path.strip_suffix("/x").unwrap_or(path);
+            if place == path && !message.contains("`x`") {
+                continue;
+            }
+            assert_eq!(allowed(&schema, place), taken(message), "{name} {path}: {message}");
+            listed += 1;
+        }
+        assert_eq!(listed, places, "{name}: {:?}", complaints.issues);
+    }
 }
 
 #[test]

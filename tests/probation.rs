@@ -47,20 +47,47 @@ async fn a_build_that_faults_on_calls_is_rolled_back_by_itself() {
     assert_eq!(body["routed_by"], "watch 0.1.0 #1", "{body}");
 }
 
+/// `meshwright plugin COMMAND watch`
+fn plugin(mesh: &Mesh, command: &str) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_meshwright"))
+        .env("HOME", mesh.home.path())
+        .current_dir(mesh.home.path())
+        .stdin(Stdio::null())
+        .args(["plugin", command, "watch", "--url", &mesh.http])
+        .output()
+        .expect("run the command");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (output.status.code().expect("it ended by itself"), text(output.stdout), text(output.stderr))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_was_rolled_back_stays_out_at_the_next_start_until_somebody_wants_it() {
+    let (mut mesh, _upstream) = scene().await;
+    drop_in(&mesh.plugins_dir(), FILE, &misbehaver("reject", "watch", "0.2.0"));
+    at(&mesh, "0.2.0").await;
+    let (code, _, err) = plugin(&mesh, "rollback");
+    assert_eq!(code, 0, "{err}");
+    assert!(mesh.terminate().await.success());
+    mesh.restart().await;
+    let refused = mesh.api.plugin("watch").await.expect("the plugin");
+    assert_eq!((&refused["state"], &refused["generation"]), (&json!("refused"), &json!(0)), "{refused}");
+    assert_eq!(refused["reason"], "rolled back: somebody asked for it");
+
+    let (code, out, err) = plugin(&mesh, "enable");
+    assert_eq!((code, out.as_str()), (0, "watch 0.2.0 is loaded\n"), "{err}");
+    assert!(mesh.terminate().await.success());
+    mesh.restart().await;
+    assert_eq!(
+        mesh.api.plugin("watch").await.expect("the plugin")["state"],
+        "loaded",
+        "nor does it go again"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_build_is_rolled_back_from_the_command_line() {
     let (mesh, _upstream) = scene().await;
-    let rollback = || {
-        let output = Command::new(env!("CARGO_BIN_EXE_meshwright"))
-            .env("HOME", mesh.home.path())
-            .current_dir(mesh.home.path())
-            .stdin(Stdio::null())
-            .args(["plugin", "rollback", "watch", "--url", &mesh.http])
-            .output()
-            .expect("run the command");
-        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-        (output.status.code().expect("it ended by itself"), text(output.stdout), text(output.stderr))
-    };
+    let rollback = || plugin(&mesh, "rollback");
     let (code, _, err) = rollback();
     assert_eq!(code, 1);
     assert!(err.contains("it has taken no other build's place lately"), "{err}");

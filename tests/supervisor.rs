@@ -397,3 +397,22 @@ async fn a_hundred_children_come_up_while_the_proxy_answers() {
     assert!(mesh.terminate().await.success());
     assert_eq!(running(&pids), [0; 0]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_file_ends_what_left_and_starts_what_is_new_and_nothing_else() {
+    let book = Book::new();
+    let stays = book.service("stays", &[], "");
+    let mesh = mesh(stays.clone() + &book.service("leaves", &["fork"], "")).await;
+    let pid = until_called(&mesh, "stays").await;
+    until_called(&mesh, "leaves").await;
+    let left = book.pids("leaves");
+    let file = mesh.home.path().join("meshwright.toml");
+    let text = std::fs::read_to_string(&file).expect("read the configuration");
+    let head = text.split("[services.").next().expect("a head").to_owned();
+    std::fs::write(&file, head + &stays + &book.service("comes", &[], "")).expect("write the configuration");
+    until_called(&mesh, "comes").await;
+    eventually("what left is ended", SOON, || async { running(&left).is_empty().then_some(()) }).await;
+    assert_eq!(until_called(&mesh, "stays").await, pid);
+    let names: Vec<Value> = processes(&mesh).await.iter().map(|one| one["instance"].clone()).collect();
+    assert_eq!(names, ["comes", "stays"]);
+}

@@ -105,7 +105,7 @@ async fn refused_failed_and_unknown_calls_are_told_apart() {
     );
     mesh.api.get("/api/v1/calls/xyz").await.problem(404, "unknown_call");
     let (code, _, err) = why(&mesh, &["0000000000000001"]);
-    assert_eq!(code, 1);
+    assert_eq!(code, 5, "{err}");
     assert!(err.contains("no call `0000000000000001` is known"), "{err}");
 
     drop(upstream);

@@ -1,18 +1,18 @@
-//! A balancer that gives each call to the instance with the fewest calls in flight. `abi.zig` connects it with the
+//! A balancer that gives each call to the instance with the fewest calls in flight. `meshwright.zig` connects it with the
 //! contract in `wit/plugin.wit`.
 
 const std = @import("std");
-const abi = @import("abi.zig");
+const meshwright = @import("meshwright.zig");
 
 comptime {
-    abi.exportLifecycle(@This());
-    abi.exportBalancer(@This());
+    meshwright.exportLifecycle(@This());
+    meshwright.exportBalancer(@This());
 }
 
 const Place = struct { slot: u32, available: bool };
 
 // The host reads this after `configure` has returned.
-const there_are_none = [_]abi.Issue{.{ .message = .of("This balancer has no settings.") }};
+const there_are_none = [_]meshwright.Issue{.{ .message = .of("This balancer has no settings.") }};
 
 const memory = std.heap.wasm_allocator;
 /// The members of each pool. An instance of a plugin is never entered twice at a time.
@@ -22,7 +22,7 @@ pub fn metadata() []const u8 {
     return "name = \"calm-balancer\"\nversion = \"0.1.0\"\nsummary = \"Fewest calls in flight first\"\n";
 }
 
-pub fn configure(json: []const u8) []const abi.Issue {
+pub fn configure(json: []const u8) []const meshwright.Issue {
     return if (std.mem.eql(u8, json, "{}")) &.{} else &there_are_none;
 }
 
@@ -38,7 +38,7 @@ pub fn selfTest() ?[]const u8 {
     return null;
 }
 
-pub fn onPool(pool: u32, _: []const u8, members: []const abi.Member) void {
+pub fn onPool(pool: u32, _: []const u8, members: []const meshwright.Member) void {
     if (pools.fetchRemove(pool)) |gone| memory.free(gone.value);
     if (members.len == 0) return;
     const places = memory.alloc(Place, members.len) catch @trap();
@@ -46,7 +46,7 @@ pub fn onPool(pool: u32, _: []const u8, members: []const abi.Member) void {
     pools.put(memory, pool, places) catch @trap();
 }
 
-pub fn onLoad(pool: u32, loads: []const abi.Load) void {
+pub fn onLoad(pool: u32, loads: []const meshwright.Load) void {
     const places = pools.get(pool) orelse return;
     for (loads) |load| {
         for (places) |*place| {
@@ -56,13 +56,13 @@ pub fn onLoad(pool: u32, loads: []const abi.Load) void {
 }
 
 pub fn pick(pool: u32, _: u64, random: u64, tried: u64) u32 {
-    const places = pools.get(pool) orelse return abi.no_slot;
-    return calmest(pool, places, random, tried, abi.live.inFlight);
+    const places = pools.get(pool) orelse return meshwright.no_slot;
+    return calmest(pool, places, random, tried, meshwright.live.inFlight);
 }
 
 /// Begins at a random place, so that equals share the calls.
 fn calmest(pool: u32, places: []const Place, random: u64, tried: u64, inFlight: fn (u32, u32) u32) u32 {
-    var best: u32 = abi.no_slot;
+    var best: u32 = meshwright.no_slot;
     var fewest: u32 = std.math.maxInt(u32);
     const first: usize = @intCast(random % places.len);
     for (0..places.len) |offset| {

@@ -1,5 +1,6 @@
 // A router that keeps writes off read replicas: tools whose names look like writes go to instances with the primary's
-// tag, all others to instances with the replicas' tag. abi.go connects it to the contract in wit/plugin.wit.
+// tag, all others to instances with the replicas' tag. The package meshwright connects it with the contract in
+// wit/plugin.wit.
 package main
 
 import (
@@ -9,6 +10,9 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"meshwright"
+	"meshwright/router"
 )
 
 type settings struct {
@@ -25,53 +29,57 @@ func defaults() settings {
 	}
 }
 
-var (
-	inForce = defaults()
+type policy struct {
+	settings settings
 	// The tags of each service, as the host told them last.
-	tags = map[string][]string{}
-)
+	tags map[string][]string
+}
 
-func metadata() string {
+func init() { router.Export(&policy{defaults(), map[string][]string{}}) }
+
+func main() {}
+
+func (p *policy) Metadata() string {
 	return "name = \"read-replica-router\"\nversion = \"0.1.0\"\nsummary = \"Keeps writes off read replicas\"\n"
 }
 
-func read(configJSON string) (settings, []Issue) {
+func read(configJSON string) (settings, []meshwright.Issue) {
 	read := defaults()
 	decoder := json.NewDecoder(strings.NewReader(configJSON))
 	// A setting that nobody knows is most likely misspelt.
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&read); err != nil {
-		return read, []Issue{{Message: err.Error()}}
+		return read, []meshwright.Issue{{Message: err.Error()}}
 	}
-	var issues []Issue
+	var issues []meshwright.Issue
 	for i, pattern := range read.Writes {
 		if _, err := path.Match(pattern, ""); err != nil {
-			issues = append(issues, Issue{Path: fmt.Sprintf("/writes/%d", i), Message: "This is no pattern."})
+			issues = append(issues, meshwright.Issue{Path: fmt.Sprintf("/writes/%d", i), Message: "This is no pattern."})
 		}
 	}
 	return read, issues
 }
 
 // What is refused changes nothing.
-func configure(configJSON string) []Issue {
+func (p *policy) Configure(configJSON string) []meshwright.Issue {
 	read, issues := read(configJSON)
 	if len(issues) == 0 {
-		inForce = read
+		p.settings = read
 	}
 	return issues
 }
 
-func selfTest() error {
+func (p *policy) SelfTest() error {
 	if !isWrite(defaults(), "delete_row") || isWrite(defaults(), "read_row") {
 		return errors.New("writes are not told from reads")
 	}
 	return nil
 }
 
-func onCatalog(services []Service) {
-	clear(tags)
+func (p *policy) OnCatalog(services []router.Service) {
+	clear(p.tags)
 	for _, service := range services {
-		tags[service.Name] = service.Tags
+		p.tags[service.Name] = service.Tags
 	}
 }
 
@@ -82,17 +90,17 @@ func isWrite(settings settings, tool string) bool {
 	})
 }
 
-func route(call Call) Decision {
+func (p *policy) Route(call router.Call) router.Decision {
 	if call.Tool == "" {
-		return Decision{}
+		return router.Decision{}
 	}
-	tag, why := inForce.Replica, "reads go to replicas"
-	if isWrite(inForce, call.Tool) {
-		tag, why = inForce.Primary, "writes go to the primary"
+	tag, why := p.settings.Replica, "reads go to replicas"
+	if isWrite(p.settings, call.Tool) {
+		tag, why = p.settings.Primary, "writes go to the primary"
 	}
 	// A tag that no instance has would be an error for the caller.
-	if !slices.Contains(tags[call.Service], tag) {
-		return Decision{}
+	if !slices.Contains(p.tags[call.Service], tag) {
+		return router.Decision{}
 	}
-	return Decision{Forward: &Target{Service: call.Service, Tag: tag}, Why: why}
+	return router.Decision{Forward: &router.Target{Service: call.Service, Tag: tag}, Why: why}
 }

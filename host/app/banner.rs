@@ -59,6 +59,10 @@ fn text(
         let whence = if configured { "" } else { " from before" };
         line(format!("  ◌ {:<20} {count} instance{plural}{whence}, probing", service.name.as_str()));
     }
+    for left in &config.left_out {
+        let what = left.service.as_deref().unwrap_or("a file");
+        line(format!("  ✖ {what:<20} left out: {}", left.flaw.in_a_line()));
+    }
     line(String::new());
     for plugin in plugins {
         line(plugin_line(plugin));

@@ -7,17 +7,19 @@ use std::sync::atomic::AtomicBool;
 use anyhow::Context;
 use tokio::sync::{mpsc, oneshot};
 
+use super::configuration::Standing;
 use super::tasks::AskedToLook;
 use crate::clock;
-use crate::config::Config;
+use crate::config::{ChildConfig, Config};
 use crate::http::{NotRuled, Pages, RollBack, Rule, Search, SearchFailed, Shown};
+use crate::mesh::ids::Name;
 use crate::mesh::memo::Memories;
 use crate::mesh::ruling::Ruling;
 use crate::mesh::story::Recording;
 use crate::plugin::{self, Plugins};
 use crate::policy::status::RollbackError;
 use crate::proxy::{MirrorBook, Proxy};
-use crate::registry::Registry;
+use crate::registry::{InstanceLimits, Registry};
 use crate::store::{Change, Store};
 use crate::supervisor::Children;
 use crate::telemetry::account::Unsaved;
@@ -31,13 +33,13 @@ pub(super) fn unsaved(plugins: &Arc<Plugins>) -> Unsaved {
     }
 }
 
-pub(super) fn open_plugins(
-    config: &Config,
-    memories: Memories,
-    rulings: Vec<Ruling>,
-    events: mpsc::Sender<crate::mesh::observe::Event>,
-    recorder: plugin::Recorder,
-) -> anyhow::Result<Plugins> {
+pub(super) fn instance_limits(config: &Config) -> InstanceLimits {
+    let own = config.services.iter().filter_map(|(name, service)| Some((name.clone(), service.concurrency?)));
+    InstanceLimits { usual: config.limits.per_instance, of_services: own.collect() }
+}
+
+/// The plugins' settings as that room has them.
+pub(super) fn plugin_config(config: &Config) -> BTreeMap<String, plugin::PluginConfig> {
     let configured = config.plugins.iter().map(|(name, plugin)| {
         let plugin = plugin::PluginConfig {
             enabled: plugin.enabled,
@@ -45,13 +47,24 @@ pub(super) fn open_plugins(
             refuse_on_fault: plugin.refuse_on_fault,
             grants: plugin.grants.clone(),
             config_json: plugin.config_json.clone(),
+            written_json: plugin.written_json.clone(),
         };
         (name.to_string(), plugin)
     });
+    configured.collect()
+}
+
+pub(super) fn open_plugins(
+    config: &Config,
+    memories: Memories,
+    rulings: Vec<Ruling>,
+    events: mpsc::Sender<crate::mesh::observe::Event>,
+    recorder: plugin::Recorder,
+) -> anyhow::Result<Plugins> {
     let settings = plugin::Settings {
         folder: Some(config.plugins_dir.clone()),
         workers: config.workers,
-        config: configured.collect::<BTreeMap<_, _>>(),
+        config: plugin_config(config),
         compiler: plugin::Compiler::own(),
         data: Some(config.data_dir.clone()),
         memories,
@@ -87,6 +100,11 @@ fn roll_back(plugins: &Arc<Plugins>, look: AskedToLook) -> RollBack {
     })
 }
 
+/// Services that may have processes, and how these are supervised.
+pub(super) fn children(config: &Config) -> BTreeMap<Name, ChildConfig> {
+    config.services.iter().map(|(name, service)| (name.clone(), service.child.clone())).collect()
+}
+
 /// What happened lately, for builds that are about to come into force.
 pub(super) fn recorder(journal: &Arc<Journal>, registry: &Registry) -> plugin::Recorder {
     let (journal, registry) = (Arc::clone(journal), registry.clone());
@@ -100,8 +118,10 @@ pub(super) fn recorder(journal: &Arc<Journal>, registry: &Registry) -> plugin::R
     })
 }
 
+#[expect(clippy::too_many_arguments, reason = "one for each room that is shown")]
 pub(super) fn pages(
     config: &Config,
+    standing: &Arc<Standing>,
     registry: &Registry,
     proxy: &Arc<Proxy>,
     (plugins, look): (&Arc<Plugins>, AskedToLook),
@@ -112,7 +132,7 @@ pub(super) fn pages(
     let (rule, roll_back) = (rule(store, plugins, look.clone()), roll_back(plugins, look));
     let plugins = Arc::clone(plugins);
     let persistence = Arc::clone(store.persistence());
-    let searched = store.clone();
+    let (searched, standing) = (store.clone(), Arc::clone(standing));
     let search: Search = Arc::new(move |query, limit, admits| {
         let store = searched.clone();
         Box::pin(async move {
@@ -131,6 +151,7 @@ pub(super) fn pages(
         mirrors: MirrorBook::default(),
         journal: Arc::clone(journal),
         persistence: Arc::new(move || persistence.degraded()),
+        complaints: Arc::new(move || standing.complaints()),
         search,
         roll_back,
         children: children.clone(),

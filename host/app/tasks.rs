@@ -11,9 +11,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock;
 use crate::config::Config;
-use crate::plugin::{Plugins, Watcher};
+use crate::plugin::Plugins;
 use crate::process::{Launcher, Ledger};
 use crate::registry::Registry;
+use crate::watch::Watcher;
 
 /// How long the folder must have been quiet before it is read: a file that is being copied makes many events.
 const QUIET: Duration = Duration::from_millis(100);
@@ -115,7 +116,7 @@ pub(super) fn keep_plans(registry: &Registry, tracker: &TaskTracker, stop: &Canc
 }
 
 /// Waits until nothing was said for a moment, at most five moments.
-async fn settle(wake: &Notify) {
+pub(super) async fn settle(wake: &Notify) {
     for _ in 0..5 {
         if tokio::time::timeout(QUIET, wake.notified()).await.is_err() {
             return;

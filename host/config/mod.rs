@@ -3,7 +3,14 @@
 //!
 //! Must not know what the settings are used for.
 
+mod clients;
+mod expand;
+mod file;
+mod flaw;
+mod import;
+mod load;
 mod raw;
+mod show;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,10 +20,14 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::mesh::child::Rules;
+use expand::Sources;
+use load::Files;
+
 use crate::mesh::exposure::{Exposure, Exposures};
 use crate::mesh::ids::Name;
 use crate::mesh::instance::{Endpoint, InstanceSpec};
 use crate::mesh::lease::LeaseTimes;
+use crate::mesh::limit::Limits;
 use crate::mesh::ruling::Grant;
 
 /// Default address of the MCP endpoint.
@@ -28,11 +39,8 @@ pub const HTTP_ADDR: &str = "127.0.0.1:6001";
 pub enum ConfigError {
     #[error("cannot read the configuration file `{path}`")]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("the configuration file `{path}` is wrong\n{message}")]
-    Parse { path: PathBuf, message: String },
-    /// `line` is empty, or says where.
-    #[error("`{key}` in `{path}`{line}: {message}")]
-    Value { path: PathBuf, key: String, line: String, message: String },
+    #[error("the configuration is wrong\n{}", list(.0))]
+    Wrong(Vec<Flaw>),
     #[error("there is no home folder to keep data in; name one with --data-dir or MESHWRIGHT_DATA_DIR")]
     NoHome,
 }
@@ -46,12 +54,20 @@ pub struct Overrides {
     pub mcp_addr: Option<SocketAddr>,
     pub http_addr: Option<SocketAddr>,
     pub workers: Option<usize>,
+    /// The flag or the variable that said it, by setting: `server.workers`.
+    pub said_by: BTreeMap<&'static str, String>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The file that was read, if there was one.
     pub file: Option<PathBuf>,
+    /// All files that were read: that one, and those that it includes.
+    pub files: Vec<PathBuf>,
+    /// Folders in which more of them may appear.
+    pub folders: Vec<PathBuf>,
+    /// Services and files that cannot be used; the rest is.
+    pub left_out: Vec<LeftOut>,
     pub data_dir: PathBuf,
     pub plugins_dir: PathBuf,
     pub mcp_addr: SocketAddr,
@@ -75,19 +91,20 @@ pub struct Config {
     /// Each at `/mcp/NAME`.
     pub profiles: BTreeMap<Name, ProfileConfig>,
     pub sessions: SessionLimits,
+    pub limits: Limits,
     pub plugins: BTreeMap<Name, PluginConfig>,
     /// How long a plugin's build that takes another's place is on probation.
     pub plugin_probation: Duration,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ProbeTimes {
     /// Mean distance of the probes of an instance; each is moved by up to 20 %.
     pub every: Duration,
     pub timeout: Duration,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CallTimes {
     pub connect: Duration,
     pub first_byte: Duration,
@@ -105,6 +122,8 @@ pub const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 pub struct ServiceConfig {
     /// One command, as often as it has instances, or any number of addresses.
     pub endpoints: Vec<Endpoint>,
+    /// Calls that each of its instances takes at once, when it says so itself.
+    pub concurrency: Option<u32>,
     pub exposure: Exposure,
     /// Of a command.
     pub child: ChildConfig,
@@ -122,6 +141,9 @@ pub struct ChildConfig {
 }
 
 pub use crate::mesh::exposure::Profile as ProfileConfig;
+pub use flaw::{Flaw, LeftOut, Place};
+pub use import::{Imported, client_files, import};
+pub use show::{schema, show};
 
 /// How long client sessions live, and how many there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +156,7 @@ pub struct SessionLimits {
 }
 
 /// Settings of one plugin, by its name.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PluginConfig {
     pub enabled: bool,
     /// Lower is asked first.
@@ -145,26 +167,27 @@ pub struct PluginConfig {
     pub grants: Vec<Grant>,
     /// The plugin's own configuration, a JSON object.
     pub config_json: String,
+    /// The same as it was written, where something was filled in: that may be secret.
+    pub written_json: Option<String>,
 }
 
 impl Config {
     /// Reads the file (`--config`, else `./meshwright.toml`, `$XDG_CONFIG_HOME/meshwright/meshwright.toml`,
     /// `/etc/meshwright/meshwright.toml`, whichever is first there) and lays the overrides over it.
     ///
+    /// A service that is wrong is left out; so is a file that is included.
+    ///
     /// # Errors
-    /// A file that was named and cannot be read, a file that cannot be understood, or a value out of range.
+    /// A file that was named and cannot be read, one that cannot be understood, or a value out of range.
     pub fn load(overrides: Overrides) -> Result<Self, ConfigError> {
-        let file = overrides.file.clone().or_else(first_existing_file);
-        let text = match &file {
-            None => String::new(),
-            Some(path) => std::fs::read_to_string(path)
-                .map_err(|source| ConfigError::Read { path: path.clone(), source })?,
-        };
-        let raw = toml::from_str(&text).map_err(|error| ConfigError::Parse {
-            path: file.clone().unwrap_or_default(),
-            message: error.to_string().trim_end().to_owned(),
-        })?;
-        raw::resolve(raw, &text, file, overrides)
+        let files = Files::read(overrides.path().as_deref())?;
+        load::load(&files, overrides, &Sources::usual())
+    }
+
+    /// Settings that `other` has otherwise, beside services, profiles and plugins.
+    pub fn differences(&self, other: &Self) -> Vec<&'static str> {
+        let both = show::settings(self).into_iter().zip(show::settings(other));
+        both.filter(|(own, others)| own != others).map(|((key, _), _)| key).collect()
     }
 
     /// What services and profiles show.
@@ -175,6 +198,16 @@ impl Config {
             profiles: self.profiles.clone(),
         }
     }
+}
+
+impl Overrides {
+    fn path(&self) -> Option<PathBuf> {
+        self.file.clone().or_else(first_existing_file)
+    }
+}
+
+fn list(flaws: &[Flaw]) -> String {
+    flaws.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 fn first_existing_file() -> Option<PathBuf> {

@@ -1,116 +1,170 @@
-//! What a configuration file may say, and how it becomes a [`Config`].
+//! What a configuration file may say, section by section, and how that becomes a [`Config`].
 
 mod children;
-mod services;
+pub(super) mod services;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
-use toml::Spanned;
 
 use super::{
-    CALL_TIMEOUT_MAX, CallTimes, Config, ConfigError, HTTP_ADDR, MCP_ADDR, Overrides, PluginConfig,
-    ProbeTimes, env_dir, expand_home,
+    CALL_TIMEOUT_MAX, CallTimes, Config, HTTP_ADDR, MCP_ADDR, Overrides, PluginConfig, ProbeTimes, env_dir,
+    expand_home,
 };
-use crate::mesh::ids::Name;
 use crate::mesh::lease::LeaseTimes;
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+/// The settings of a Meshwright proxy.
+#[derive(Debug, Default, JsonSchema)]
+#[expect(
+    dead_code,
+    reason = "its sections are read one by one, so that one that is wrong does not hide the others"
+)]
 pub(super) struct RawConfig {
+    /// Files, or patterns of files, with more services, profiles and plugins; also those of MCP clients.
+    include: Vec<String>,
     server: RawServer,
     stats: RawStats,
     lease: RawLease,
     health: RawHealth,
     calls: RawCalls,
-    services: BTreeMap<String, Spanned<RawService>>,
-    profiles: BTreeMap<String, Spanned<RawProfile>>,
+    /// Services by name: programs, addresses, or what is to be shown of those that register themselves.
+    services: BTreeMap<String, RawService>,
+    /// Choices of services and tools, each at `/mcp/NAME`.
+    profiles: BTreeMap<String, RawProfile>,
     sessions: RawSessions,
+    limits: RawLimits,
+    /// Settings of plugins by name.
     plugins: BTreeMap<String, RawPlugin>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// Where the proxy listens and what it keeps where.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-struct RawServer {
+pub(super) struct RawServer {
+    /// Address of the MCP endpoint; port 0 takes a free one.
     mcp_addr: Option<SocketAddr>,
+    /// Address of registration, calls, pages and metrics.
     http_addr: Option<SocketAddr>,
+    /// Where the database and `endpoints.json` are kept.
     data_dir: Option<PathBuf>,
+    /// Where plugins are dropped.
     plugins_dir: Option<PathBuf>,
+    /// Threads that run calls, 1 to 256.
     workers: Option<usize>,
+    /// Host names, beside loopback and the bound addresses, under which the proxy may be reached.
     allowed_hosts: Vec<String>,
+    /// Origins, beside the proxy's own, from which pages may call.
     allowed_origins: Vec<String>,
+    /// Largest body of a request.
     body_bytes_max: Option<usize>,
+    /// How long a plugin's build that takes another's place is on probation.
     plugin_probation: Option<RawDuration>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// The file that desktop monitors read.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-struct RawStats {
+pub(super) struct RawStats {
+    /// Its path; empty for none.
     file: Option<PathBuf>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// Leases of instances that register themselves.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-struct RawLease {
+pub(super) struct RawLease {
+    /// Since the last heartbeat.
     suspect_after: Option<RawDuration>,
+    /// Since the last heartbeat; then the instance is gone.
     ttl: Option<RawDuration>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// Probes.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-struct RawHealth {
+pub(super) struct RawHealth {
+    /// Mean distance of the probes of an instance.
     probe_every: Option<RawDuration>,
+    /// How long a probe may take.
     probe_timeout: Option<RawDuration>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// Times of calls.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-struct RawCalls {
+pub(super) struct RawCalls {
+    /// For a connection to an instance.
     connect_timeout: Option<RawDuration>,
+    /// Until an instance begins to answer.
     first_byte_timeout: Option<RawDuration>,
+    /// Of a whole call, unless the caller asks for another; at most 600 s.
     timeout: Option<RawDuration>,
+    /// How long calls in flight have at shutdown.
     drain_timeout: Option<RawDuration>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// A service: a `command`, a `url` or `urls`, or none of them when its instances register themselves.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-struct RawService {
+pub(super) struct RawService {
+    /// A program that speaks MCP on standard input and output.
     command: Option<String>,
+    /// Its arguments.
     args: Vec<String>,
+    /// Variables beside those of the proxy's own environment.
     env: BTreeMap<String, String>,
+    /// Where it runs.
     cwd: Option<PathBuf>,
+    /// One process for all clients, or one for each client session.
     sessions: Option<RawSessionUse>,
+    /// How many processes it has.
     instances: Option<usize>,
+    /// Whether it is an error when none of them comes up.
     required: bool,
+    /// Services that start before it, and without which it is degraded.
     depends_on: Vec<String>,
+    /// When its processes are started again.
     restart: RawRestart,
+    /// From the start of a process to its first answer, without the time in which something is installed.
     startup_timeout: Option<RawDuration>,
+    /// Where its one instance listens.
     url: Option<String>,
+    /// Where its instances listen.
     urls: Vec<String>,
+    /// Calls that each of its instances takes at once.
+    concurrency: Option<u32>,
+    /// Which of its tools are shown, and which of them only read.
     tools: RawTools,
+    /// Which of its prompts are shown.
     prompts: RawPatterns,
+    /// Which of its resources are shown, by URI.
     resources: RawPatterns,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum RawSessionUse {
     Shared,
     Each,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// When a process that ended is started again.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct RawRestart {
+    /// Whether a process that ended with 0 is started again, or one that failed.
     policy: Option<RawRestartPolicy>,
+    /// So many failures within the window park it.
     max: Option<usize>,
+    /// See `max`.
     window: Option<RawDuration>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum RawRestartPolicy {
     OnFailure,
@@ -118,57 +172,94 @@ enum RawRestartPolicy {
     Never,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// Patterns of names: `*` stands for any run of characters, `?` for one.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct RawTools {
+    /// Shown; all when it is empty.
     allow: Vec<String>,
+    /// Not shown.
     deny: Vec<String>,
+    /// Known to change nothing: calls to them may be tried again.
     read_only: Vec<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// Patterns: `*` stands for any run of characters, `?` for one.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct RawPatterns {
+    /// Shown; all when it is empty.
     allow: Vec<String>,
+    /// Not shown.
     deny: Vec<String>,
 }
 
-#[derive(Debug, Deserialize)]
+/// A choice of services and tools.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct RawProfile {
+pub(super) struct RawProfile {
+    /// Names of services; all when it is empty.
     #[serde(default)]
     services: Vec<String>,
+    /// Names as clients see them, `service__tool`.
     #[serde(default)]
     tools: RawPatterns,
+    /// Whether the proxy's own tools are shown.
     #[serde(default = "yes")]
     own_tools: bool,
+    /// Whether clients get `find_tools` instead of the list of all tools.
     #[serde(default)]
     search: bool,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// Sessions of clients.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-struct RawSessions {
+pub(super) struct RawSessions {
+    /// Since the last message.
     idle_timeout: Option<RawDuration>,
+    /// Since the begin.
     age_max: Option<RawDuration>,
+    /// How many there may be.
     max: Option<usize>,
 }
 
-#[derive(Debug, Deserialize)]
+/// How many calls at once, and how many wait.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawLimits {
+    /// Calls under way in all.
+    in_flight: Option<usize>,
+    /// Calls under way at one instance, unless its service says otherwise.
+    per_instance: Option<u32>,
+    /// Calls to one service that may wait for an instance to have room.
+    waiting: Option<u32>,
+    /// How long one of them may be expected to wait; twice as long, and it is refused.
+    wait: Option<RawDuration>,
+}
+
+/// Settings of one plugin.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct RawPlugin {
+pub(super) struct RawPlugin {
+    /// Whether it is asked at all.
     #[serde(default = "yes")]
     enabled: bool,
+    /// Lower is asked first.
     order: Option<i32>,
+    /// What becomes of a call when the plugin fails: it goes on, or is refused.
     #[serde(default)]
     on_error: OnError,
+    /// What any build of that name may have.
     #[serde(default)]
     grants: Vec<String>,
+    /// The plugin's own settings, checked against its schema.
     #[serde(default)]
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
     config: toml::Table,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum OnError {
     #[default]
@@ -183,6 +274,20 @@ const fn yes() -> bool {
 /// A duration with its unit, such as `"500ms"`, `"30s"`, `"2m"`.
 #[derive(Debug)]
 struct RawDuration(Duration);
+
+impl JsonSchema for RawDuration {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Duration".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "description": "A number with its unit, such as `500ms`, `30s`, `2m`.",
+            "examples": ["500ms", "30s", "2m"],
+        })
+    }
+}
 
 impl<'de> Deserialize<'de> for RawDuration {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -201,24 +306,60 @@ fn or(value: Option<RawDuration>, default: Duration) -> Duration {
     value.map_or(default, |raw| raw.0)
 }
 
-pub(super) fn resolve(
-    raw: RawConfig,
-    text: &str,
-    file: Option<PathBuf>,
-    overrides: Overrides,
-) -> Result<Config, ConfigError> {
-    let wrong = |key: &str, message: String| ConfigError::Value {
-        path: file.clone().unwrap_or_default(),
-        key: key.to_owned(),
-        line: String::new(),
-        message,
+/// What the sections of a configuration say; where they say nothing, their defaults.
+#[derive(Debug, Default)]
+pub(super) struct Sections {
+    pub server: RawServer,
+    pub stats: RawStats,
+    pub lease: RawLease,
+    pub health: RawHealth,
+    pub calls: RawCalls,
+    pub sessions: RawSessions,
+    pub limits: RawLimits,
+}
+
+/// What is wrong with the value of a key.
+pub(super) struct Wrong {
+    /// Such as `lease.ttl`; inside a service, a profile or a plugin its own key.
+    pub key: &'static str,
+    pub message: String,
+}
+
+pub(super) fn wrong(key: &'static str, message: impl Into<String>) -> Wrong {
+    Wrong { key, message: message.into() }
+}
+
+/// `written` is the same before anything was filled in.
+pub(super) fn plugin(raw: RawPlugin, written: &RawPlugin) -> Result<PluginConfig, Wrong> {
+    let json = |table: &toml::Table| {
+        serde_json::to_string(table).map_err(|error| wrong("config", error.to_string()))
     };
-    let wrong_in = |section: &str, start: usize, wrong: services::Wrong| ConfigError::Value {
-        path: file.clone().unwrap_or_default(),
-        key: format!("{section}.{}", wrong.key),
-        line: format!(", line {}", text[..start].matches('\n').count() + 1),
-        message: wrong.message,
-    };
+    let (config_json, written_json) = (json(&raw.config)?, json(&written.config)?);
+    Ok(PluginConfig {
+        written_json: (written_json != config_json).then_some(written_json),
+        config_json,
+        grants: services::grants(&raw.grants).map_err(|message| wrong("grants", message))?,
+        enabled: raw.enabled,
+        order: raw.order,
+        refuse_on_fault: matches!(raw.on_error, OnError::Reject),
+    })
+}
+
+/// Why there are no settings.
+pub(super) enum Unresolved {
+    Wrong(Wrong),
+    /// There is no home folder.
+    NoHome,
+}
+
+impl From<Wrong> for Unresolved {
+    fn from(wrong: Wrong) -> Self {
+        Self::Wrong(wrong)
+    }
+}
+
+/// Without services, profiles and plugins.
+pub(super) fn resolve(raw: Sections, overrides: Overrides) -> Result<Config, Unresolved> {
     let data_dir = match overrides.data_dir.or(raw.server.data_dir) {
         Some(dir) => expand_home(&dir),
         None => default_data_dir()?,
@@ -228,64 +369,33 @@ pub(super) fn resolve(
         let here = PathBuf::from("plugins");
         if here.is_dir() { here } else { data_dir.join("plugins") }
     });
-
     let lease_default = LeaseTimes::default();
     let lease = LeaseTimes {
         suspect_after: or(raw.lease.suspect_after, lease_default.suspect_after),
         ttl: or(raw.lease.ttl, lease_default.ttl),
     };
     if lease.suspect_after >= lease.ttl {
-        return Err(wrong("lease.suspect_after", "must be shorter than `lease.ttl`".to_owned()));
+        return Err(wrong("lease.suspect_after", "must be shorter than `lease.ttl`").into());
     }
     let whole = or(raw.calls.timeout, Duration::from_secs(60));
     if whole > CALL_TIMEOUT_MAX {
-        return Err(wrong("calls.timeout", format!("at most {} s", CALL_TIMEOUT_MAX.as_secs())));
+        return Err(wrong("calls.timeout", format!("at most {} s", CALL_TIMEOUT_MAX.as_secs())).into());
     }
-    let mut plugins = BTreeMap::new();
-    for (name, plugin) in raw.plugins {
-        let key = format!("plugins.{name}");
-        let name = Name::new(&name).map_err(|error| wrong(&key, error.to_string()))?;
-        let config_json =
-            serde_json::to_string(&plugin.config).map_err(|error| wrong(&key, error.to_string()))?;
-        let grants = services::grants(&plugin.grants).map_err(|message| wrong(&key, message))?;
-        plugins.insert(
-            name,
-            PluginConfig {
-                grants,
-                enabled: plugin.enabled,
-                order: plugin.order,
-                refuse_on_fault: matches!(plugin.on_error, OnError::Reject),
-                config_json,
-            },
-        );
-    }
-    let mut services = BTreeMap::new();
-    for (name, service) in raw.services {
-        let (key, start) = (format!("services.{name}"), service.span().start);
-        let name = Name::new(&name).map_err(|error| wrong(&key, error.to_string()))?;
-        let service = services::service(service.into_inner()).map_err(|w| wrong_in(&key, start, w))?;
-        services.insert(name, service);
-    }
-    let instances = services::instances(&services)
-        .map_err(|(key, message)| wrong(&format!("services.{key}"), message))?;
-    let mut profiles = BTreeMap::new();
-    for (name, profile) in raw.profiles {
-        let (key, start) = (format!("profiles.{name}"), profile.span().start);
-        let name = Name::new(&name).map_err(|error| wrong(&key, error.to_string()))?;
-        let profile = services::profile(profile.into_inner()).map_err(|w| wrong_in(&key, start, w))?;
-        profiles.insert(name, profile);
-    }
-    let sessions = services::sessions(raw.sessions)
-        .map_err(|error| wrong(&format!("sessions.{}", error.key), error.message))?;
+    let sessions = services::sessions(raw.sessions)?;
+    let limits = services::limits(raw.limits)?;
     let workers = overrides.workers.or(raw.server.workers).unwrap_or_else(default_workers);
     if !(1..=256).contains(&workers) {
-        return Err(wrong("server.workers", format!("{workers} is not between 1 and 256")));
+        return Err(wrong("server.workers", format!("{workers} is not between 1 and 256")).into());
     }
     let address = |given: Option<SocketAddr>, default: &str| {
         given.unwrap_or_else(|| default.parse().expect("the default address is well formed"))
     };
     let stats_file = raw.stats.file.unwrap_or_else(|| PathBuf::from("~/.mm_mesh_stats.json"));
     Ok(Config {
+        file: None,
+        files: Vec::new(),
+        folders: Vec::new(),
+        left_out: Vec::new(),
         data_dir,
         plugins_dir,
         mcp_addr: address(overrides.mcp_addr.or(raw.server.mcp_addr), MCP_ADDR),
@@ -306,23 +416,32 @@ pub(super) fn resolve(
             drain: or(raw.calls.drain_timeout, Duration::from_secs(30)),
         },
         body_bytes_max: raw.server.body_bytes_max.unwrap_or(4 << 20),
-        services,
-        instances,
-        profiles,
+        services: BTreeMap::new(),
+        instances: Vec::new(),
+        profiles: BTreeMap::new(),
         sessions,
-        plugins,
+        limits,
+        plugins: BTreeMap::new(),
         plugin_probation: or(raw.server.plugin_probation, Duration::from_secs(60)),
-        file,
     })
+}
+
+/// The JSON Schema of a configuration file.
+pub(super) fn schema() -> serde_json::Value {
+    let mut schema = schemars::schema_for!(RawConfig);
+    // Every section may be missing.
+    schema.remove("required");
+    schema.insert("additionalProperties".to_owned(), false.into());
+    schema.to_value()
 }
 
 fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(16)
 }
 
-fn default_data_dir() -> Result<PathBuf, ConfigError> {
+fn default_data_dir() -> Result<PathBuf, Unresolved> {
     env_dir("XDG_DATA_HOME")
         .or_else(|| env_dir("HOME").map(|home| home.join(".local/share")))
         .map(|dir| dir.join("meshwright"))
-        .ok_or(ConfigError::NoHome)
+        .ok_or(Unresolved::NoHome)
 }

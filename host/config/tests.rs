@@ -11,8 +11,12 @@ fn load(text: &str) -> Result<Config, ConfigError> {
     Config::load(Overrides { file: Some(file), data_dir: Some("/nowhere".into()), ..Overrides::default() })
 }
 
-fn error_of(text: &str) -> String {
-    load(text).expect_err("it should be refused").to_string()
+/// All that is said against it.
+fn complaints(text: &str) -> String {
+    match load(text) {
+        Err(error) => error.to_string(),
+        Ok(config) => config.left_out.iter().map(|left| left.flaw.to_string()).collect::<Vec<_>>().join("\n"),
+    }
 }
 
 fn name(text: &str) -> Name {
@@ -107,42 +111,177 @@ fn an_absent_file_means_defaults() {
 }
 
 #[test]
-fn errors_name_the_line_and_the_key() {
+fn complaints_name_the_place_the_key_and_what_was_meant() {
     for (text, parts) in [
-        ("[services.a]\ncomand = \"x\"", &["line 2", "comand", "`command`"][..]),
-        ("[services.a]\ntools = { alow = [] }", &["line 2", "alow", "`allow`"]),
-        ("[profiles.a]\nserch = true", &["line 2", "serch", "`search`"]),
-        ("[sessions]\nidle_timeout = \"5\"", &["line 2", "idle_timeout", "not a duration"]),
-        ("[services.a]\nsessions = \"both\"", &["line 2", "both", "`shared`"]),
-        ("\n[services.a]\nurl = \"https://x\"", &["services.a.url", "line 2", "https"]),
-        ("\n\n[services.a]\nurl = \"ftp://x\"", &["services.a.url", "line 3", "ftp://x"]),
-        ("[services.a]\nargs = [\"x\"]", &["services.a.args", "line 1", "command"]),
-        ("[services.a]\ncommand = \"x\"\nurl = \"http://h\"", &["services.a.command", "line 1"]),
-        ("[services.a]\nurl = \"http://h\"\nurls = [\"http://h\"]", &["services.a.urls", "line 1"]),
-        ("[services.a]\nurl = \"http://h\"\nrequired = true", &["services.a.required", "beside `command`"]),
-        ("[services.a]\ncommand = \"x\"\ninstances = 0", &["services.a.instances", "between 1 and 64"]),
-        ("[services.a]\ncommand = \"x\"\nrestart = { max = 0 }", &["services.a.restart", "`max` is 0"]),
-        ("[services.a]\ncommand = \"x\"\nrestart = { policy = \"no\" }", &["line 3", "on-failure"]),
+        (
+            "[services.a]\ncomand = \"x\"",
+            &[".toml:2:1: `services.a`: ", "`comand`", "did you mean `command`?"][..],
+        ),
+        ("[services.a]\ntools = { alow = [] }", &[":2:11: ", "did you mean `allow`?"]),
+        ("[profiles.a]\nserch = true", &[":2:1: ", "did you mean `search`?"]),
+        ("[sessions]\nidle_timeout = \"5\"", &[":2:16: ", "not a duration"]),
+        ("[services.a]\nsessions = \"eech\"", &[":2:12: ", "no value `eech`", "did you mean `each`?"]),
+        ("\n[services.a]\nurl = \"https://x\"", &[":3:1: `services.a.url`", "https"]),
+        ("\n\n[services.a]\nurl = \"ftp://x\"", &[":4:1: `services.a.url`", "ftp://x"]),
+        ("[services.a]\nargs = [\"x\"]", &[":2:1: `services.a.args`", "command"]),
+        ("[services.a]\nargs = [\"x\", 5]\ncommand = \"x\"", &[":2:14: ", "expected a string"]),
+        ("[services.a]\ncommand = \"x\"\nurl = \"http://h\"", &[":2:1: `services.a.command`"]),
+        ("[services.a]\nurl = \"http://h\"\nurls = [\"http://h\"]", &[":3:1: `services.a.urls`"]),
+        ("[services.a]\nurl = \"http://h\"\nrequired = true", &["`services.a.required`", "beside `command`"]),
+        ("[services.a]\ncommand = \"x\"\ninstances = 0", &["`services.a.instances`", "between 1 and 64"]),
+        ("[services.a]\ncommand = \"x\"\nrestart = { max = 0 }", &["`services.a.restart`", "`max` is 0"]),
         (
             "[services.a]\ncommand = \"x\"\nsessions = \"each\"\ninstances = 2",
-            &["services.a.instances", "each session"],
+            &["`services.a.instances`", "each session"],
         ),
-        ("[services.a]\ncommand = \"\"", &["services.a.command", "line 1"]),
-        ("[services.a]\ncommand = \"x\"\nenv = { \"A=B\" = \"\" }", &["services.a.env", "A=B"]),
-        ("[services.a]\ntools = { deny = [\"\"] }", &["services.a.tools", "line 1", "empty"]),
-        ("[services.\"a b\"]\ncommand = \"x\"", &["services.a b", "not allowed in a name"]),
+        ("[services.a]\ncommand = \"\"", &[":2:1: `services.a.command`"]),
+        ("[services.a]\ncommand = \"x\"\nenv = { \"A=B\" = \"\" }", &[":3:1: `services.a.env`", "A=B"]),
+        ("[services.a]\ntools = { deny = [\"\"] }", &[":2:1: `services.a.tools`", "empty"]),
+        ("[services.\"a b\"]\ncommand = \"x\"", &[":1:11: `services.a b`", "not allowed in a name"]),
         (
             "[services.a-1]\ncommand = \"x\"\n[services.a]\nurl = \"http://h\"",
-            &["services.a-1", "`a-1`", "`a`"],
+            &[":1:11: `services.a-1`: its instance `a-1` has the name of one of `a`"],
         ),
-        ("[profiles.p]\nservices = [\"a/b\"]", &["profiles.p.services", "line 1", "a/b"]),
-        ("[profiles.\"p/q\"]\n", &["profiles.p/q"]),
-        ("[sessions]\nmax = 0", &["sessions.max", "between 1"]),
-        ("[sessions]\nidle_timeout = \"2h\"\nage_max = \"1h\"", &["sessions.idle_timeout"]),
+        ("[services.a]\ncommand = \"${NO_SUCH_VARIABLE}\"", &[":2:11: ", "`NO_SUCH_VARIABLE` is not set"]),
+        ("[profiles.p]\nservices = [\"a/b\"]", &[":2:1: `profiles.p.services`", "a/b"]),
+        ("[profiles.\"p/q\"]\n", &[":1:11: `profiles.p/q`"]),
+        ("[sessions]\nmax = 0", &[":2:1: `sessions.max`", "between 1"]),
+        ("[sessions]\nidle_timeout = \"2h\"\nage_max = \"1h\"", &[":2:1: `sessions.idle_timeout`"]),
+        ("[sevices.a]\nurl = \"http://h\"", &[":1:2: ", "no section `sevices`", "did you mean `services`?"]),
+        ("[plugins.p]\ngrants = [\"moon\"]", &[":2:1: `plugins.p.grants`", "`moon`"]),
+        ("include = [\"no-such-file.json\"]", &[":1:12: `include`", "no-such-file.json", "cannot be read"]),
+        ("services = 5", &["`services`: it must be a table"]),
+        ("[server]\nworkers = 0", &[":2:1: `server.workers`", "between 1 and 256"]),
+        ("[calls]\ntimeout = \"20m\"", &[":2:1: `calls.timeout`", "at most 600 s"]),
+        ("a = \nb = 1\n[x", &[":1:", ":3:"]),
+        ("[server]\nworker = 1\n[calls]\ntimout = \"1s\"", &["`workers`?", "did you mean `timeout`?"]),
     ] {
-        let error = error_of(text);
+        let said = complaints(text);
         for part in parts {
-            assert!(error.contains(part), "no `{part}` in {error:?} for {text:?}");
+            assert!(said.contains(part), "no `{part}` in {said:?} for {text:?}");
         }
     }
+}
+
+#[test]
+fn a_wrong_service_is_left_out_and_shows_nothing_while_all_others_are_served() {
+    let config = load(
+        "[services.bad]\nurl = \"http://h\"\ntools = { dney = [\"delete_*\"] }\n[services.good]\nurl = \"http://h\"",
+    )
+    .expect("the rest is served");
+    let names: Vec<&str> = config.instances.iter().map(|instance| instance.name.as_str()).collect();
+    assert_eq!(names, ["good-1"]);
+    assert_eq!(config.left_out.len(), 1);
+    assert_eq!(config.left_out[0].service.as_deref(), Some("bad"));
+    assert!(config.left_out[0].flaw.message.contains("did you mean `deny`?"));
+    // It may register itself, and what was to be hidden of it is not known.
+    let exposures = config.exposures();
+    assert!(!exposures.passes("bad", Kind::Tool, "list") && exposures.passes("good", Kind::Tool, "list"));
+}
+
+#[test]
+fn files_are_included_by_name_and_by_pattern_and_broken_ones_left_out() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("create");
+        std::fs::write(path, text).expect("write");
+    };
+    write(
+        "main.toml",
+        "include = [\"more/*.toml\", \"client.json\", \"codex.toml\"]\n[services.a]\ncommand = \"a\"",
+    );
+    write("more/1.toml", "[services.b]\ncommand = \"b\"\n[profiles.p]\nservices = [\"b\"]");
+    write("more/2.toml", "[services.a]\ncommand = \"another\"\n[server]\nworkers = 1");
+    write("more/3.toml", "[services");
+    write("more/.hidden.toml", "[services.h]\ncommand = \"h\"");
+    write(
+        "client.json",
+        "{\"mcpServers\": {\"c\": {\"command\": \"c\", \"args\": [1], \"env\": {\"X\": \"${NO_SUCH:-y}\"}}}}",
+    );
+    write("codex.toml", "[mcp_servers.d]\ncommand = \"d\"\nstartup_timeout_ms = 5\n[tui]\nx = 1");
+    let file = Some(folder.path().join("main.toml"));
+    let overrides = Overrides { file, data_dir: Some("/nowhere".into()), ..Overrides::default() };
+    let config = Config::load(overrides).expect("what is good is served");
+    let shown: Vec<String> =
+        config.instances.iter().map(|one| format!("{} = {}", one.name, one.endpoint)).collect();
+    assert_eq!(shown, ["a = stdio: a", "b = stdio: b", "c = stdio: c 1", "d = stdio: d"]);
+    let Endpoint::Stdio(command) = &config.instances[2].endpoint else { panic!("a command") };
+    assert_eq!(command.env["X"], "y");
+    assert!(config.profiles.contains_key("p"));
+    assert_eq!((config.files.len(), config.folders), (6, vec![folder.path().join("more")]));
+    let mut left: Vec<String> = config.left_out.iter().map(|left| left.flaw.in_a_line()).collect();
+    left.sort();
+    assert_eq!(left.len(), 4, "{left:?}");
+    for (left, part) in left.iter().zip([
+        "no section `tui`",
+        "more/2.toml:1:11: `services.a`: it is in",
+        "`server` belongs in the main file",
+        "more/3.toml:1:",
+    ]) {
+        assert!(left.contains(part), "no {part} in {left}");
+    }
+}
+
+#[test]
+fn what_is_shown_says_where_it_comes_from_and_hides_what_is_filled_in() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("m.toml");
+    std::fs::write(
+        &file,
+        "[server]\nworkers = 3\n[services.\"a\"]\ncommand = \"x\"\nenv = { T = \"${HOME}\" }\n",
+    )
+    .expect("write");
+    let overrides = Overrides { file: Some(file), data_dir: Some("/d".into()), ..Overrides::default() };
+    let said_by = [("server.data_dir", "--data-dir".to_owned())].into();
+    let shown = show(Overrides { said_by, ..overrides.clone() }, true).expect("good");
+    for (start, whence) in [
+        ("workers = 3", "m.toml:2"),
+        ("data_dir = \"/d\"", "--data-dir"),
+        ("[services.a]", "m.toml:3"),
+        ("env = { T = \"${HOME}\" }", "m.toml:5"),
+        ("ttl = \"120s\"", "default"),
+    ] {
+        let line = shown
+            .lines()
+            .find(|line| line.starts_with(start))
+            .unwrap_or_else(|| panic!("no {start} in\n{shown}"));
+        assert!(line.ends_with(whence), "{line}");
+    }
+    let plain = show(overrides, false).expect("good");
+    assert!(!plain.contains('#'), "{plain}");
+    let again: toml::Table = plain.parse().expect("it is TOML");
+    assert_eq!(again["services"]["a"]["command"].as_str(), Some("x"));
+}
+
+#[test]
+fn the_schema_takes_what_the_proxy_takes() {
+    let schema = schema();
+    let validator = jsonschema::validator_for(&schema).expect("a schema");
+    let json = |text: &str| {
+        let table: toml::Table = text.parse().expect("TOML");
+        serde_json::to_value(table).expect("JSON")
+    };
+    for (text, good) in [
+        ("", true),
+        ("include = [\"x\"]\n[server]\nmcp_addr = \"127.0.0.1:1\"\n[lease]\nttl = \"2m\"", true),
+        ("[services.a]\ncommand = \"x\"\nsessions = \"each\"\ntools = { deny = [\"x\"] }", true),
+        ("[plugins.a]\non_error = \"reject\"\nconfig = { any = [1, { thing = true }] }", true),
+        ("[profiles.a]\n", true),
+        ("[services.a]\ncomand = \"x\"", false),
+        ("[sevices.a]\n", false),
+        ("[plugins.a]\non_error = \"panic\"", false),
+    ] {
+        assert_eq!(validator.is_valid(&json(text)), good, "{text}");
+    }
+}
+
+#[test]
+fn what_is_filled_into_a_plugins_settings_is_known_as_it_was_written() {
+    let config =
+        load("[plugins.a]\nconfig = { path = \"${HOME}\" }\n[plugins.b]\nconfig = { x = 1 }").expect("good");
+    let a = &config.plugins["a"];
+    assert_eq!(a.written_json.as_deref(), Some(r#"{"path":"${HOME}"}"#));
+    assert!(!a.config_json.contains("${"), "{}", a.config_json);
+    assert_eq!(config.plugins["b"].written_json, None);
 }

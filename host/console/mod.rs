@@ -51,7 +51,7 @@ fn exit(ended: Result<bool, RunningError>) -> ExitCode {
             eprintln!("meshwright: {}", text::chain(&error));
             match error {
                 RunningError::Unreachable { .. } => ExitCode::from(UNREACHABLE),
-                RunningError::Absent { .. } => ExitCode::from(ABSENT),
+                RunningError::NotFound { .. } => ExitCode::from(ABSENT),
                 _ => ExitCode::FAILURE,
             }
         }

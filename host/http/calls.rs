@@ -79,12 +79,12 @@ struct SourceView {
 struct OpinionView {
     #[serde(flatten)]
     by: SourceView,
-    /// `pass`, `forward` or `reject`; `null` when it faulted.
+    /// `pass`, `forward` or `reject`; `null` when it gave no answer.
     verdict: Option<&'static str>,
     /// What the verdict says, such as the service that it forwards to.
     detail: Option<String>,
     why: Option<String>,
-    /// `passed`, `holds`, `overruled` or `faulted`.
+    /// `passed`, `holds`, `overruled`, `faulted` or `skipped`.
     fate: &'static str,
 }
 

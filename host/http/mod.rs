@@ -46,6 +46,9 @@ pub use rollback::RollBack;
 /// Why nothing can be written down, when nothing can.
 pub type Persistence = Arc<dyn Fn() -> Option<Arc<String>> + Send + Sync>;
 
+/// What of the configuration is not in force, and why.
+pub type Complaints = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+
 /// Says of a service's tool whether a search may find it.
 pub type Admits = Box<dyn FnMut(&str, &str) -> bool + Send>;
 
@@ -80,6 +83,7 @@ pub struct Shown {
     pub mirrors: MirrorBook,
     pub journal: Arc<Journal>,
     pub persistence: Persistence,
+    pub complaints: Complaints,
     pub search: Search,
     pub roll_back: RollBack,
     pub children: Children,

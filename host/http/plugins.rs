@@ -57,9 +57,13 @@ struct PluginView {
     faults: u64,
     reused: u64,
     fallbacks: u64,
+    /// Of these, because it crashed on such calls.
+    skipped: u64,
     p99_us: f64,
     memory_bytes: usize,
     last_fault: Option<String>,
+    /// The newest file in `capsules` of the data folder with which a fault can be repeated.
+    capsule: Option<String>,
     /// What it was given.
     grants: Vec<&'static str>,
     refused: Option<RefusedView>,
@@ -181,9 +185,11 @@ impl From<PluginStatus> for PluginView {
             faults: plugin.faults,
             reused: plugin.reused,
             fallbacks: plugin.fallbacks,
+            skipped: plugin.skipped,
             p99_us: plugin.p99_us,
             memory_bytes: plugin.memory_bytes,
             last_fault: plugin.last_fault,
+            capsule: plugin.capsule,
             grants: names(&plugin.grants),
             pending: plugin.pending.map(PendingView::from),
             refused: plugin.refused.map(|build| RefusedView {

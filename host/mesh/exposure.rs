@@ -64,6 +64,12 @@ pub struct Exposure {
 }
 
 impl Exposure {
+    /// Of a service of which nothing is shown.
+    pub fn nothing() -> Self {
+        let all = || Filter { allow: Patterns::default(), deny: ["*"].into_iter().collect() };
+        Self { tools: all(), prompts: all(), resources: all(), read_only: Patterns::default() }
+    }
+
     pub fn passes(&self, kind: Kind, key: &str) -> bool {
         match kind {
             Kind::Tool => self.tools.passes(key),

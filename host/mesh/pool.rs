@@ -12,6 +12,8 @@ use super::time::Mono;
 #[derive(Debug)]
 pub struct Live {
     in_flight: AtomicU32,
+    /// Calls that it takes at once.
+    limit: AtomicU32,
     /// Peak-sensitive moving average of call latency in microseconds; 0 before the first call.
     ewma_us: AtomicU32,
     /// When `ewma_us` was last written, as [`Mono`] microseconds.
@@ -28,6 +30,7 @@ impl Default for Live {
     fn default() -> Self {
         Self {
             in_flight: AtomicU32::new(0),
+            limit: AtomicU32::new(u32::MAX),
             ewma_us: AtomicU32::new(0),
             ewma_at: AtomicU64::new(0),
             success_permille: AtomicU32::new(1000),
@@ -45,9 +48,28 @@ impl Live {
         self.in_flight.load(Ordering::Relaxed)
     }
 
+    pub fn limit(&self) -> u32 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    pub fn set_limit(&self, limit: u32) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// Whether it takes no call more.
+    pub fn is_full(&self) -> bool {
+        self.in_flight.load(Ordering::SeqCst) >= self.limit()
+    }
+
+    /// Counts a call in unless it is full.
+    pub fn try_enter(self: &Arc<Self>) -> Option<InFlight> {
+        let entered = self.enter();
+        (self.in_flight.load(Ordering::SeqCst) <= self.limit()).then_some(entered)
+    }
+
     /// Counts a call in; the guard counts it out.
     pub fn enter(self: &Arc<Self>) -> InFlight {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.in_flight.fetch_add(1, Ordering::SeqCst);
         InFlight(Arc::clone(self))
     }
 
@@ -96,6 +118,7 @@ impl Live {
     fn frozen(&self) -> Self {
         Self {
             in_flight: AtomicU32::new(self.in_flight()),
+            limit: AtomicU32::new(self.limit()),
             ewma_us: AtomicU32::new(self.ewma_us()),
             ewma_at: AtomicU64::new(self.ewma_at.load(Ordering::Relaxed)),
             success_permille: AtomicU32::new(self.success_permille()),
@@ -111,7 +134,7 @@ pub struct InFlight(Arc<Live>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

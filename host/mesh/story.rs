@@ -103,7 +103,7 @@ impl Opinions {
 #[derive(Clone, Debug)]
 pub struct Opinion {
     pub by: Arc<Source>,
-    /// `None` when it faulted.
+    /// `None` when it gave none.
     pub decision: Option<Arc<Decision>>,
     pub fate: Fate,
 }
@@ -118,6 +118,8 @@ pub enum Fate {
     Overruled,
     /// It gave no answer, and the next one was asked.
     Faulted,
+    /// It was not asked, since it crashed on such calls; the next one was.
+    Skipped,
 }
 
 impl Fate {
@@ -127,6 +129,7 @@ impl Fate {
             Self::Holds => "holds",
             Self::Overruled => "overruled",
             Self::Faulted => "faulted",
+            Self::Skipped => "skipped",
         }
     }
 }

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use super::capsule::Seen;
+use super::capsules;
 use super::fault::Fault;
 use super::instance::{BACKGROUND_BUDGET, Class, Instance, sensible};
 use super::loaded::Plugin;
@@ -52,7 +54,12 @@ impl Background {
         Ok(Arc::new(Self { plugin, terms, instance, stats: Stats::default(), memory_bytes }))
     }
 
-    fn ask<T>(&self, question: impl FnOnce(&mut Instance) -> Result<T, Fault>) -> Result<T, PolicyFault> {
+    /// `seen` is what is written down of a fault.
+    fn ask<T>(
+        &self,
+        question: impl FnOnce(&mut Instance) -> Result<T, Fault>,
+        seen: impl FnOnce() -> Option<Seen>,
+    ) -> Result<T, PolicyFault> {
         let name = &self.plugin.source.name;
         if self.plugin.health.rests() {
             self.plugin.health.fell_back();
@@ -76,10 +83,21 @@ impl Background {
         };
         drop(place);
         answer.map_err(|fault| {
-            self.plugin.health.fault(&fault);
+            self.note(&fault, seen);
+            self.plugin.health.fault(&fault, true);
             self.plugin.health.fell_back();
             fault.for_policy(name)
         })
+    }
+
+    fn note(&self, fault: &Fault, seen: impl FnOnce() -> Option<Seen>) {
+        let Some(seen) = seen() else { return };
+        let service = match &seen {
+            Seen::Compile { pool } => pool.service.as_str(),
+            _ => "",
+        };
+        let input = capsules::input(seen.hook(), service);
+        self.plugin.capsules.note(&self.plugin, input, fault, || seen);
     }
 
     fn rebuilt(&self) -> Result<Box<Instance>, Fault> {
@@ -112,9 +130,10 @@ impl Planner for WasmPlanner {
     }
 
     fn plan(&self, pool: &Pool) -> Result<Option<Plan>, PolicyFault> {
-        self.0.ask(|instance| {
-            sensible(instance.enter(BACKGROUND_BUDGET, |guest, store| guest.compile(store, pool)))
-        })
+        self.0.ask(
+            |instance| sensible(instance.enter(BACKGROUND_BUDGET, |guest, store| guest.compile(store, pool))),
+            || Some(Seen::compile(pool)),
+        )
     }
 }
 
@@ -130,11 +149,15 @@ impl Alerter for WasmAlerter {
     }
 
     fn evaluate(&self, now: Wall, samples: &[Sample], events: &[Event]) -> Result<Vec<Firing>, PolicyFault> {
-        self.0.ask(|instance| {
-            sensible(
-                instance.enter(BACKGROUND_BUDGET, |guest, store| guest.evaluate(store, now, samples, events)),
-            )
-        })
+        self.0.ask(
+            |instance| {
+                sensible(
+                    instance
+                        .enter(BACKGROUND_BUDGET, |guest, store| guest.evaluate(store, now, samples, events)),
+                )
+            },
+            || Some(Seen::evaluate(now, self.wants(), samples, events)),
+        )
     }
 }
 
@@ -150,15 +173,24 @@ impl Meter for WasmMeter {
     }
 
     fn on_calls(&self, calls: &[Finished], dropped: u32) -> Result<(), PolicyFault> {
-        self.0.ask(|instance| {
-            instance.enter(BACKGROUND_BUDGET, |guest, store| guest.on_calls(store, calls, dropped))
-        })
+        self.0.ask(
+            |instance| {
+                instance.enter(BACKGROUND_BUDGET, |guest, store| guest.on_calls(store, calls, dropped))
+            },
+            || Some(Seen::on_calls(calls, dropped)),
+        )
     }
 
     fn collect(&self, now: Wall) -> Result<Vec<Point>, PolicyFault> {
         let description = &self.0.terms.description;
-        self.0.ask(|instance| {
-            sensible(instance.enter(BACKGROUND_BUDGET, |guest, store| guest.collect(store, now, description)))
-        })
+        self.0.ask(
+            |instance| {
+                sensible(
+                    instance.enter(BACKGROUND_BUDGET, |guest, store| guest.collect(store, now, description)),
+                )
+            },
+            // It depends on all that the instance was told before.
+            || None,
+        )
     }
 }

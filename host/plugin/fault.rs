@@ -8,9 +8,11 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::{EventSink, clock};
+use crate::mesh::crashes::{SKIPPED_FOR, Scope};
 use crate::mesh::ids::Name;
 use crate::mesh::observe::Event;
 use crate::mesh::time::Mono;
+use crate::mesh::verdict::CallFacts;
 use crate::policy::PolicyFault;
 
 /// Why a call into an instance gave nothing.
@@ -43,6 +45,17 @@ impl Fault {
     /// Whether the instance cannot be entered again.
     pub fn condemns(&self) -> bool {
         !matches!(self, Self::Nonsense(_))
+    }
+
+    /// As it reads, but for what the guest said itself.
+    pub fn without_words(&self) -> String {
+        match self {
+            Self::Trap(_) => "it trapped".to_owned(),
+            Self::Memory { bytes_max, .. } => {
+                format!("it wanted more than {} MiB of memory", bytes_max >> 20)
+            }
+            other => other.to_string(),
+        }
     }
 
     pub fn for_policy(&self, name: &Name) -> PolicyFault {
@@ -106,6 +119,7 @@ pub struct Health {
     faults: AtomicU64,
     faults_by_guest: AtomicU64,
     fallbacks: AtomicU64,
+    skipped: AtomicU64,
     record: Mutex<Record>,
 }
 
@@ -124,6 +138,7 @@ impl Health {
             faults: AtomicU64::new(0),
             faults_by_guest: AtomicU64::new(0),
             fallbacks: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
             record: Mutex::default(),
         }
     }
@@ -147,8 +162,36 @@ impl Health {
         self.fallbacks.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a fault, and lets the plugin rest when it was one too many.
-    pub fn fault(&self, fault: &Fault) {
+    /// Counts a call that the plugin was not asked about, since it crashed on such calls.
+    pub fn skipped(&self) {
+        self.skipped.fetch_add(1, Ordering::Relaxed);
+        self.fell_back();
+    }
+
+    /// Says that calls like `call` are skipped from now on, since the plugin crashed on them.
+    pub fn skips(&self, call: &CallFacts<'_>, scope: Scope, fault: &Fault) {
+        let (tool, service) = (call.tool, call.service);
+        let from = match scope {
+            Scope::Input => format!("of about {} bytes from `{}`", call.size, call.client),
+            Scope::Tool => "whoever calls".to_owned(),
+        };
+        let skipped_s = SKIPPED_FOR.as_secs();
+        tracing::warn!(plugin = %self.name, service, tool, client = call.client, skipped_s, reason = %fault,
+            "plugin is not asked about such calls");
+        (self.events)(Event {
+            at: clock::wall(),
+            kind: "plugin_input_skipped",
+            service: Name::new(service).ok(),
+            instance: None,
+            detail: format!(
+                "plugin `{}` is not asked about calls of `{tool}` of `{service}`, {from}, for {skipped_s} s: {fault}",
+                self.name
+            ),
+        });
+    }
+
+    /// Counts a fault. If it is the plugin's own and `strikes`, the plugin rests when it was one too many.
+    pub fn fault(&self, fault: &Fault, strikes: bool) {
         self.faults.fetch_add(1, Ordering::Relaxed);
         self.faults_by_guest.fetch_add(u64::from(fault.by_guest()), Ordering::Relaxed);
         tracing::warn!(plugin = %self.name, fault = %fault, guest = fault.by_guest(), "plugin fault");
@@ -156,7 +199,7 @@ impl Health {
             let mut record = self.record();
             record.last_fault = Some(fault.to_string());
             let now = clock::now();
-            let rest = fault.by_guest().then(|| record.strikes.strike(now)).flatten();
+            let rest = (fault.by_guest() && strikes).then(|| record.strikes.strike(now)).flatten();
             if let Some(rest) = rest {
                 self.rests_until.store((now + rest).as_micros(), Ordering::Relaxed);
             }
@@ -193,6 +236,10 @@ impl Health {
 
     pub fn fallbacks(&self) -> u64 {
         self.fallbacks.load(Ordering::Relaxed)
+    }
+
+    pub fn calls_skipped(&self) -> u64 {
+        self.skipped.load(Ordering::Relaxed)
     }
 
     pub fn last_fault(&self) -> Option<String> {

@@ -137,7 +137,7 @@ pub fn config_at(path: &Path) -> Option<FoundConfig> {
         Err(reason) => Err(LoadError::ConfigurationFile { file: name, reason }),
         Ok(json) => {
             let text = String::from_utf8_lossy(&bytes).into_owned();
-            Ok(Configuration { json, origin: Origin::File { name, text } })
+            Ok(Configuration { json, written_json: None, origin: Origin::File { name, text } })
         }
     };
     Some(FoundConfig { sha256, configuration })

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
+use super::capsule::Seen;
+use super::capsules;
 use super::clock;
 use super::fault::Fault;
 use super::instance::{Class, Instance};
@@ -32,6 +34,8 @@ pub fn worker() -> usize {
 
 /// After a repair that failed, the next attempt waits so long.
 const REPAIR_PAUSE: Duration = Duration::from_millis(200);
+
+pub const NO_SUCH_SLOT: &str = "the slot does not exist";
 
 /// One worker's instance. Apart from its neighbours in memory, so that workers do not slow each other down.
 #[repr(align(128))]
@@ -97,8 +101,22 @@ impl Hot {
         self.plugin.health.fell_back();
     }
 
-    /// Asks the worker's own instance, or else a neighbour's. Never waits.
-    pub fn ask<T>(&self, question: impl FnOnce(&mut Instance) -> Result<T, Fault>) -> Result<T, PolicyFault> {
+    /// Whether a build before this one comes back when this one fails.
+    pub fn gives_way(&self) -> bool {
+        self.plugin.gives_way.load(Ordering::Relaxed)
+    }
+
+    pub fn plugin(&self) -> &Arc<Plugin> {
+        &self.plugin
+    }
+
+    /// Asks the worker's own instance, or else a neighbour's. Never waits. `failed` is told of a fault, and says whether
+    /// it is to be held against the plugin.
+    pub fn ask<T>(
+        &self,
+        question: impl FnOnce(&mut Instance) -> Result<T, Fault>,
+        failed: impl FnOnce(&Fault) -> bool,
+    ) -> Result<T, PolicyFault> {
         let plugin = &*self.plugin;
         if plugin.health.rests() {
             plugin.health.fell_back();
@@ -113,7 +131,7 @@ impl Hot {
                 Err(TryLockError::WouldBlock) => continue,
             };
             if place.is_some() {
-                return self.ask_here(index, &mut place, question);
+                return self.ask_here(index, &mut place, question, failed);
             }
             drop(place);
             self.want_repair(index);
@@ -127,6 +145,7 @@ impl Hot {
         index: usize,
         place: &mut Option<Box<Instance>>,
         question: impl FnOnce(&mut Instance) -> Result<T, Fault>,
+        failed: impl FnOnce(&Fault) -> bool,
     ) -> Result<T, PolicyFault> {
         let shard = &self.shards[index];
         // Out of its place while it runs: should anything unwind from here, the instance is gone, not torn.
@@ -160,7 +179,7 @@ impl Hot {
                 } else {
                     *place = Some(instance);
                 }
-                self.plugin.health.fault(&fault);
+                self.plugin.health.fault(&fault, failed(&fault));
                 self.plugin.health.fell_back();
                 Err(fault.for_policy(&self.plugin.source.name))
             }
@@ -175,7 +194,7 @@ impl Hot {
         {
             return;
         }
-        if !self.repair.request(Weak::clone(&self.me), index) {
+        if !self.repair.rebuild(Weak::clone(&self.me), index) {
             // The queue is full: whoever finds the place empty next asks again.
             shard.in_repair.store(false, Ordering::Release);
         }
@@ -193,7 +212,7 @@ impl Hot {
             Err(fault) => {
                 let again = clock::now() + REPAIR_PAUSE;
                 shard.repair_not_before.store(again.as_micros(), Ordering::Relaxed);
-                self.plugin.health.fault(&fault);
+                self.plugin.health.fault(&fault, true);
             }
         }
         shard.in_repair.store(false, Ordering::Release);
@@ -231,19 +250,34 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 pub struct WasmBalancer(pub Arc<Hot>);
 
+impl WasmBalancer {
+    fn note(&self, pool: &Pool, ask: Ask, fault: &Fault) {
+        let plugin = &self.0.plugin;
+        let input = capsules::input("pick", pool.service.as_str());
+        plugin.capsules.note(plugin, input, fault, || Seen::pick(pool, ask));
+    }
+}
+
 impl Balancer for WasmBalancer {
     fn source(&self) -> &Arc<Source> {
         self.0.source()
     }
 
     fn pick(&self, pool: &Arc<Pool>, ask: Ask) -> Result<Option<Slot>, PolicyFault> {
-        self.0.ask(|instance| instance.pick(pool, ask)).map(|slot| slot.map(Slot))
+        let failed = |fault: &Fault| {
+            self.note(pool, ask, fault);
+            // No two pools are the same, and no two moments of one: what failed on one says nothing of the next.
+            true
+        };
+        self.0.ask(|instance| instance.pick(pool, ask), failed).map(|slot| slot.map(Slot))
     }
 
     /// An unavailable instance is a suggestion that came late; one that never existed is nonsense.
-    fn overruled(&self, _: Slot, exists: bool) {
+    fn overruled(&self, pool: &Pool, ask: Ask, exists: bool) {
         if !exists {
-            self.0.plugin.health.fault(&Fault::Nonsense("the slot does not exist"));
+            let fault = Fault::Nonsense(NO_SUCH_SLOT);
+            self.note(pool, ask, &fault);
+            self.0.plugin.health.fault(&fault, true);
         }
         self.0.plugin.health.fell_back();
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::background::{Background, WasmAlerter, WasmMeter, WasmPlanner};
+use super::capsules::Capsules;
 use super::fault::{Fault, Health};
 use super::host_state::Shared;
 use super::hot::{Hot, WasmBalancer};
@@ -11,6 +12,7 @@ use super::instance::{Class, Compiled, Instance};
 use super::load::{Build, LoadError};
 use super::repair::Repair;
 use super::router::WasmRouter;
+use super::settings::Configuration;
 use super::stats;
 use crate::mesh::observe::Panel;
 use crate::policy::{Alerter, Balancer, Meter, Planned, Router, Source};
@@ -22,9 +24,13 @@ pub struct Plugin {
     pub refuses_on_fault: AtomicBool,
     /// Whether it is on probation.
     pub is_tried: AtomicBool,
+    /// Whether it is, and the build before is still there.
+    pub gives_way: AtomicBool,
+    pub capsules: Capsules,
     compiled: Arc<Compiled>,
     shared: Arc<Shared>,
     config_json: String,
+    written_json: Option<String>,
 }
 
 impl Plugin {
@@ -33,24 +39,35 @@ impl Plugin {
         health: Health,
         build: &Build,
         shared: Arc<Shared>,
-        config_json: String,
-        refuses_on_fault: bool,
+        configuration: &Configuration,
+        capsules: Capsules,
     ) -> Self {
         let compiled = Arc::clone(&build.compiled);
-        let refuses_on_fault = AtomicBool::new(refuses_on_fault);
         Self {
             source,
             health,
-            refuses_on_fault,
+            refuses_on_fault: AtomicBool::new(false),
             is_tried: AtomicBool::new(false),
+            gives_way: AtomicBool::new(false),
+            capsules,
             compiled,
             shared,
-            config_json,
+            config_json: configuration.json.clone(),
+            written_json: configuration.written_json.clone(),
         }
     }
 
     pub fn kinds(&self) -> Vec<&'static str> {
         self.compiled.indices.kinds()
+    }
+
+    /// Its configuration as somebody may read it who must not know what was filled in.
+    pub fn config_for_people(&self) -> &str {
+        self.written_json.as_ref().unwrap_or(&self.config_json)
+    }
+
+    pub fn reads_arguments(&self) -> bool {
+        self.compiled.reads_arguments
     }
 
     /// A fresh instance, configured, that shares no memory with the others: what it does leaves no trace.

@@ -6,7 +6,10 @@
 
 mod absent;
 mod background;
+mod bad;
 mod cache;
+mod capsule;
+mod capsules;
 mod child;
 mod clock;
 mod code;
@@ -37,7 +40,6 @@ mod settings;
 mod stats;
 mod v0_1;
 mod wasi;
-mod watch;
 mod workbench;
 
 #[cfg(test)]
@@ -48,6 +50,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::capsule::FORMAT as CAPSULE_FORMAT;
 pub use self::child::Limits;
 pub use self::compiler::{COMPILE_LIMITS, Compiler, check_configuration, compile_plugin};
 pub use self::engine::EngineError;
@@ -57,7 +60,6 @@ pub use self::load::{Budgets, LoadError};
 pub use self::reload::Plugins;
 pub use self::replay::CALLS_MAX as REPLAYED_CALLS_MAX;
 pub use self::settings::Configuration;
-pub use self::watch::{WatchError, Watcher};
 pub use self::workbench::{
     Component, Counted, InForce, Subject, Workbench, config_json, read_component, read_config,
 };
@@ -71,9 +73,8 @@ mod embedded {
     include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 }
 
-/// Where `plugin_loaded`, `plugin_refused`, `plugin_pending`, `plugin_rolled_back`, `plugin_quarantined` and
-/// `plugin_removed` go. Called from data-path
-/// workers too, so it must not wait.
+/// Where `plugin_loaded`, `plugin_refused`, `plugin_pending`, `plugin_rolled_back`, `plugin_input_skipped`,
+/// `plugin_quarantined` and `plugin_removed` go. Called from data-path workers too, so it must not wait.
 pub type EventSink = Arc<dyn Fn(Event) + Send + Sync>;
 
 /// Where the calls come from that a new build is asked about before it comes into force.
@@ -88,7 +89,8 @@ pub struct Settings {
     /// By plugin name.
     pub config: BTreeMap<String, PluginConfig>,
     pub compiler: Compiler,
-    /// Compiled plugins, and builds that kept well, are kept under this folder from run to run; `None` keeps nothing.
+    /// Compiled plugins, builds that kept well, and what plugins failed on, are kept under this folder from run to run;
+    /// `None` keeps nothing.
     pub data: Option<PathBuf>,
     /// What plugins remembered when the run before ended.
     pub memories: Memories,
@@ -111,4 +113,6 @@ pub struct PluginConfig {
     pub grants: Vec<Grant>,
     /// An object. A `NAME.toml` beside the plugin's file wins over it.
     pub config_json: String,
+    /// The same as it was written, where something was filled in.
+    pub written_json: Option<String>,
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::bad::BadBuild;
 use super::clock;
 use super::load::Budgets;
 use super::loaded::Loaded;
@@ -66,8 +67,10 @@ impl Probation {
         let faults = health.faults_by_guest();
         if faults >= FAULTS_MAX {
             let last = health.last_fault().unwrap_or_default();
+            let capsule = loaded.plugin.capsules.newest();
+            let capsule = capsule.map_or_else(String::new, |file| format!(" (`capsules/{file}` repeats it)"));
             return Some(Standing::Failed(format!(
-                "{faults} faults while it was on probation, the last: {last}"
+                "{faults} faults while it was on probation, the last: {last}{capsule}"
             )));
         }
         let (timed, p99_us) = loaded.tried_figures();
@@ -119,10 +122,28 @@ impl Reloader {
     fn release(&mut self, name: &Name) {
         let ended = self.in_force.get_mut(name).and_then(|entry| {
             entry.loaded.plugin.is_tried.store(false, Ordering::Relaxed);
+            entry.loaded.plugin.gives_way.store(false, Ordering::Relaxed);
             entry.probation.take()
         });
         if ended.is_some_and(|probation| probation.previous.is_some()) {
             tracing::info!(plugin = %name, "plugin is no longer on probation");
+        }
+    }
+
+    /// Keeps a build out, also after the next start.
+    fn forbid(&mut self, name: &Name, build: BadBuild) {
+        self.memory.forbid(name, build.component, build.config, build.reason.clone());
+        let kept = self.bad.as_ref().map_or(Ok(()), |bad| bad.remember(name, build));
+        if let Err(error) = kept {
+            tracing::warn!(plugin = %name, %error, "the rolled-back build will be tried again at the next start");
+        }
+    }
+
+    /// Has the builds of a plugin tried again that were rolled back.
+    pub fn pardon(&mut self, name: &Name) {
+        self.memory.pardon(name);
+        if let Some(bad) = &self.bad {
+            bad.forget(name);
         }
     }
 
@@ -149,6 +170,9 @@ impl Reloader {
         let file = previous.file.as_ref().and(entry.file.clone());
         let previous = Entry { file, order: entry.order, refused: Some(refused), ..previous };
         let bad = std::mem::replace(entry, previous);
+        // It may have been tried out itself when its place was taken.
+        entry.loaded.plugin.is_tried.store(false, Ordering::Relaxed);
+        entry.loaded.plugin.gives_way.store(false, Ordering::Relaxed);
         let (version, generation) = (&bad.loaded.plugin.source.version, bad.generation());
         let back = Arc::clone(&entry.loaded.plugin.source);
         tracing::warn!(plugin = %name, version = %version, generation, previous = back.generation, %reason, "plugin rolled back");
@@ -159,7 +183,7 @@ impl Reloader {
                 back.version, back.generation
             ),
         );
-        self.memory.forbid(name, bad.component, bad.config, reason);
+        self.forbid(name, BadBuild { component: bad.component, config: bad.config, reason });
         self.known_refusals.insert((bad.file.clone(), bad.component, bad.config));
         self.retired.push(bad.loaded);
         self.rolled_back = true;

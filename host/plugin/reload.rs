@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::bad::Bad;
 use super::cache::{self, Cache};
+use super::capsules::Shelf;
 use super::engine::{EngineError, Purpose, Runtime};
 use super::folder::{self, Sha};
 use super::good::Good;
@@ -35,6 +37,8 @@ pub struct Plugins {
     reloader: Mutex<Reloader>,
     memories: Arc<Memories>,
     config: Mutex<BTreeMap<String, PluginConfig>>,
+    /// Plugins that somebody switched on since the last reload: what was rolled back is tried again.
+    pardoned: Mutex<Vec<Name>>,
     rulings: Mutex<Rulings>,
     listing: Mutex<Listing>,
 }
@@ -55,6 +59,9 @@ pub struct Reloader {
     pub retired: Vec<Loaded>,
     pub probation: Duration,
     pub good: Option<Good>,
+    pub bad: Option<Bad>,
+    /// For what plugins fail on.
+    pub shelf: Option<Arc<Shelf>>,
     /// Nothing was in force before this round.
     pub is_first: bool,
     /// Since the round before.
@@ -117,6 +124,22 @@ impl Plugins {
                 .inspect_err(|error| tracing::warn!(%error, "good builds are not kept for the next start"))
                 .ok()
         });
+        let bad = settings.data.as_deref().and_then(|data| {
+            let opened = Bad::open(data);
+            opened
+                .inspect_err(
+                    |error| tracing::warn!(%error, "rolled-back builds are tried again at the next start"),
+                )
+                .ok()
+        });
+        let mut memory = super::round::Memory::default();
+        for (name, build) in bad.iter().flat_map(Bad::all) {
+            memory.forbid(&name, build.component, build.config, build.reason);
+        }
+        let shelf = settings.data.as_deref().and_then(|data| {
+            let opened = Shelf::open(data);
+            opened.inspect_err(|error| tracing::warn!(%error, "what plugins fail on is not kept")).ok()
+        });
         let mut rulings = Rulings::default();
         settings.rulings.into_iter().for_each(|ruling| rulings.add(ruling));
         let memories = Arc::new(Memories::restored(settings.memories, (clock::now(), clock::wall())));
@@ -127,13 +150,15 @@ impl Plugins {
             events,
             recorder: settings.recorder,
             in_force: BTreeMap::new(),
-            memory: super::round::Memory::default(),
+            memory,
             memories: Arc::clone(&memories),
             known_refusals: HashSet::new(),
             retired: Vec::new(),
             probation: settings.probation,
             rolled_back: false,
             good,
+            bad,
+            shelf: shelf.map(Arc::new),
             is_first: true,
             set: PolicySet::default(),
             unreadable: false,
@@ -144,6 +169,7 @@ impl Plugins {
             reloader: Mutex::new(reloader),
             memories,
             config: Mutex::new(settings.config),
+            pardoned: Mutex::default(),
             rulings: Mutex::new(rulings),
             listing: Mutex::default(),
         })
@@ -164,6 +190,9 @@ impl Plugins {
             }
         };
         reloader.unreadable = false;
+        for name in std::mem::take(&mut *lock(&self.pardoned)) {
+            reloader.pardon(&name);
+        }
         let (config, rulings) = (lock(&self.config).clone(), lock(&self.rulings).clone());
         let candidates: Vec<Candidate> = found
             .into_iter()
@@ -210,6 +239,9 @@ impl Plugins {
 
     /// Counts from the next reload on.
     pub fn rule(&self, ruling: Ruling) {
+        if let Ruling::Switched { plugin, enabled: true } = &ruling {
+            lock(&self.pardoned).push(plugin.clone());
+        }
         lock(&self.rulings).add(ruling);
     }
 
@@ -241,6 +273,9 @@ impl Reloader {
                 self.announce("plugin_removed", format!("plugin `{name}` was removed"));
                 if let Some(good) = &self.good {
                     good.forget(name);
+                }
+                if let Some(bad) = &self.bad {
+                    bad.forget(name);
                 }
             }
         }
@@ -316,9 +351,11 @@ impl Entry {
             reused: self.loaded.reused(),
             faults: plugin.health.faults(),
             fallbacks: plugin.health.fallbacks(),
+            skipped: plugin.health.calls_skipped(),
             p99_us,
             memory_bytes: self.loaded.memory_bytes(),
             last_fault,
+            capsule: plugin.capsules.newest(),
             refused: self.refused.clone(),
             pending: self.pending.clone(),
             grants: self.grants.clone(),

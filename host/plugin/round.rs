@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::capsules::Capsules;
 use super::clock;
 use super::folder::{Content, Found, FoundConfig, Sha, sha256};
 use super::load::{self, Build, LoadError};
@@ -41,6 +42,11 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// Has all builds of a plugin looked at again that were refused.
+    pub fn pardon(&mut self, name: &Name) {
+        self.refusals.retain(|_, refusal| refusal.name.as_ref() != Some(name));
+    }
+
     /// Refuses a build with a configuration from now on.
     pub fn forbid(&mut self, name: &Name, component: Sha, config: Sha, reason: String) {
         self.refusals.insert((component, Some(config)), Refusal { reason, name: Some(name.clone()) });
@@ -229,7 +235,8 @@ impl Round<'_> {
             return Err(refused(refusal.clone()));
         }
         let origin = settings.map_or(Origin::Nowhere, |_| Origin::Proxy(name.clone()));
-        let written = Configuration { json: default_json.to_owned(), origin };
+        let written_json = settings.and_then(|settings| settings.written_json.clone());
+        let written = Configuration { json: default_json.to_owned(), written_json, origin };
         let configuration = match &candidate.config {
             None => Ok(&written),
             Some(file) => file.configuration.as_ref(),
@@ -326,15 +333,17 @@ impl Round<'_> {
             recorder,
             in_force,
             probation,
+            shelf,
             ..
         } = &mut *self.reloader;
-        let config_json = configuration.json.clone();
         let generation = memory.generations.get(&build.name).map_or(1, |before| before + 1);
         let (name, version) = (build.name.clone(), build.version.clone());
         let source = Arc::new(Source { name, version, generation, component });
         let shared = memories.of(&build.name, clock::wall());
         let health = super::fault::Health::new(build.name.clone(), Arc::clone(events));
-        let plugin = Plugin::new(source, health, build, shared, config_json, refuses);
+        let capsules = Capsules::new(shelf.clone(), repair.clone());
+        let plugin = Plugin::new(source, health, build, shared, configuration, capsules);
+        plugin.refuses_on_fault.store(refuses, Ordering::Relaxed);
         let loaded = load::check_configuration(runtime, build, &configuration.json)
             .and_then(|()| Loaded::warm(plugin, *workers, repair))
             .map_err(|error| error.about(&configuration.origin))
@@ -349,6 +358,8 @@ impl Round<'_> {
         memory.generations.insert(build.name.clone(), generation);
         let probation = Probation::begin(in_force.get(&build.name), build.budgets, *probation);
         loaded.plugin.is_tried.store(probation.is_some(), Ordering::Relaxed);
+        let gives_way = probation.as_ref().is_some_and(|probation| probation.status().is_some());
+        loaded.plugin.gives_way.store(gives_way, Ordering::Relaxed);
         Ok(Warmed { loaded, replay: replay.map(Arc::new), probation })
     }
 

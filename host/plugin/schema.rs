@@ -10,14 +10,13 @@ use thiserror::Error;
 
 use super::host_state::{cut, printable};
 use super::v0_1::Issue;
+use crate::spelling::{nearest, no_such};
 
 pub const SCHEMA_BYTES_MAX: usize = 256 << 10;
 
 /// More are not looked for.
 const ISSUES_MAX: usize = 20;
 const MESSAGE_BYTES_MAX: usize = 512;
-/// Nobody reads a longer list of what there is.
-const LISTED_MAX: usize = 12;
 
 /// What is asked, as the child gets it.
 #[derive(Deserialize, Serialize)]
@@ -96,7 +95,7 @@ fn note(error: &ValidationError<'_>, schema: &Value, issues: &mut Vec<Issue>) {
         ValidationErrorKind::AdditionalProperties { unexpected }
         | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
             let known = settings_beside(error, schema);
-            issues.extend(unexpected.iter().map(|key| (place(key), unknown(key, &known))));
+            issues.extend(unexpected.iter().map(|key| (place(key), no_such("setting", &human(key), &known))));
         }
         ValidationErrorKind::Required { property } => {
             let name = property.as_str().unwrap_or_default();
@@ -143,27 +142,6 @@ fn settings_beside<'a>(error: &ValidationError<'_>, schema: &'a Value) -> Vec<&'
         .into_iter()
         .flat_map(|known| known.keys().map(String::as_str))
         .collect()
-}
-
-fn unknown(key: &str, known: &[&str]) -> String {
-    let key_shown = human(key);
-    match (nearest(key, known), known) {
-        (Some(meant), _) => format!("there is no setting `{key_shown}` here; did you mean `{meant}`?"),
-        (None, []) => format!("there is no setting `{key_shown}` here"),
-        (None, known) => {
-            let more = if known.len() > LISTED_MAX { " and more" } else { "" };
-            let listed = known[..known.len().min(LISTED_MAX)].join("`, `");
-            format!("there is no setting `{key_shown}` here; there are `{listed}`{more}")
-        }
-    }
-}
-
-/// A word that differs by a slip or two.
-fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    let slips_max = (word.chars().count() / 3).max(1);
-    let slips = |known: &&str| strsim::damerau_levenshtein(word, known);
-    let nearest = known.iter().copied().min_by_key(slips)?;
-    (slips(&nearest) <= slips_max).then_some(nearest)
 }
 
 fn expected(kind: &TypeKind) -> String {

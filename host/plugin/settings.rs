@@ -29,6 +29,8 @@ pub enum Origin {
 pub struct Configuration {
     /// An object.
     pub json: String,
+    /// The same as it was written, where something was filled in: that may be secret.
+    pub written_json: Option<String>,
     pub origin: Origin,
 }
 
@@ -44,7 +46,7 @@ impl Configuration {
 
 impl Default for Configuration {
     fn default() -> Self {
-        Self { json: "{}".to_owned(), origin: Origin::Nowhere }
+        Self { json: "{}".to_owned(), written_json: None, origin: Origin::Nowhere }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Behaviour of the room with real components: a hostile one that misbehaves as told, and broken files.
 
 mod calls;
+mod crashes;
 mod files;
 mod probation;
 mod replay;

@@ -6,19 +6,22 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use super::capsules::Capsules;
 use super::compiler::Compiler;
 use super::engine::{EngineError, Purpose, Runtime};
 use super::fault::{Fault, Health};
 use super::folder::{self, Content};
 use super::host_state::Shared;
+use super::hot::NO_SUCH_SLOT;
 use super::inspect::inspect;
 use super::instance::{BACKGROUND_BUDGET, Class, Instance, sensible};
 use super::load::{self, Budgets, Build, LoadError};
 use super::loaded::{Loaded, Plugin};
 use super::repair::Repair;
 use super::settings::Configuration;
-use crate::mesh::ids::Name;
+use crate::mesh::ids::{Name, Slot};
 use crate::mesh::observe::{Event, Finished, Firing, MeterDescription, Point, Sample, Want};
+use crate::mesh::plan::Plan;
 use crate::mesh::pool::{Catalog, Member, Pool};
 use crate::mesh::ruling::Grant;
 use crate::mesh::time::Wall;
@@ -91,6 +94,11 @@ impl Component {
 
     pub fn budgets(&self) -> Budgets {
         self.build.budgets
+    }
+
+    /// In hexadecimal digits.
+    pub fn sha256(&self) -> String {
+        hex::encode(self.sha256)
     }
 
     /// What it asks for, and is taken as given here.
@@ -176,6 +184,14 @@ impl Workbench {
         })
     }
 
+    /// Whether a configuration fits the component's `config-schema`, which a proxy asks before the component sees it.
+    ///
+    /// # Errors
+    /// It does not, or the schema is none.
+    pub fn fits(&self, component: &Component, config_json: &str) -> Result<(), LoadError> {
+        load::check_configuration(&self.runtime, &component.build, config_json)
+    }
+
     /// The rest of it, as for a proxy with one worker.
     ///
     /// # Errors
@@ -186,15 +202,15 @@ impl Workbench {
         configuration: &Configuration,
     ) -> Result<InForce, LoadError> {
         let placed = |error: LoadError| error.about(&configuration.origin);
-        let config_json = configuration.json.clone();
-        load::check_configuration(&self.runtime, &component.build, &config_json).map_err(placed)?;
+        self.fits(component, &configuration.json).map_err(placed)?;
         let name = component.name().clone();
         let version = component.version().to_owned();
         let source =
             Arc::new(Source { name: name.clone(), version, generation: 1, component: component.sha256 });
         let shared = Shared::new(name.as_str());
         let health = Health::new(name, Arc::new(|_| {}));
-        let plugin = Plugin::new(source, health, &component.build, shared, config_json, false);
+        let capsules = Capsules::new(None, self.repair.clone());
+        let plugin = Plugin::new(source, health, &component.build, shared, configuration, capsules);
         let loaded = Loaded::warm(plugin, 1, &self.repair).map_err(placed)?;
         let memory_bytes = loaded.memory_bytes();
         let policies = PolicySet {
@@ -231,14 +247,29 @@ impl Subject {
         if !self.plans {
             return self.ask(pool, ask);
         }
-        let (plan, fuel) = self.counted(|instance| {
-            sensible(instance.enter(BACKGROUND_BUDGET, |guest, store| guest.compile(store, pool)))
-        })?;
+        let (plan, fuel) = self.compile(pool)?;
         let excluded = |member: &Member| member.slot.0 < 64 && ask.excluded >> member.slot.0 & 1 == 1;
         let slot = plan.and_then(|plan| plan.pick(pool, excluded, ask.affinity, ask.random));
         match slot {
             None if self.picks => self.ask(pool, ask).map(|(slot, more)| (slot, fuel + more)),
             slot => Ok((slot.map(|slot| slot.0), fuel)),
+        }
+    }
+
+    pub fn compile(&mut self, pool: &Pool) -> Counted<Option<Plan>> {
+        self.counted(|instance| {
+            sensible(instance.enter(BACKGROUND_BUDGET, |guest, store| guest.compile(store, pool)))
+        })
+    }
+
+    /// Of a balancer, whether or not it plans as well, as a proxy does.
+    ///
+    /// # Errors
+    /// The fault; a slot that does not exist is one.
+    pub fn pick_anew(&mut self, pool: &Arc<Pool>, ask: Ask) -> Result<Option<u32>, Fault> {
+        match self.ask(pool, ask)?.0 {
+            Some(slot) if pool.member(Slot(slot)).is_none() => Err(Fault::Nonsense(NO_SUCH_SLOT)),
+            picked => Ok(picked),
         }
     }
 

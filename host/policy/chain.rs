@@ -41,8 +41,8 @@ pub struct Refused {
     pub ruling: Ruling,
 }
 
-/// Asks the routers in order; the first verdict other than `Pass` holds. A router that faults is passed over, or
-/// refuses the call when it is set to. A target that does not exist is no verdict. What each one said goes into `opinions`.
+/// Asks the routers in order; the first verdict other than `Pass` holds. A router that gives no answer is passed over,
+/// or refuses the call when it is set to. A target that does not exist is no verdict. What each one said goes into `opinions`.
 ///
 /// # Errors
 /// The refusal, with who refused.
@@ -58,7 +58,11 @@ pub fn review<'a>(
             Ok(decision) => decision,
             Err(fault) => {
                 let refuses = router.refuses_on_fault();
-                let fate = if refuses { Fate::Holds } else { Fate::Faulted };
+                let fate = match fault {
+                    _ if refuses => Fate::Holds,
+                    PolicyFault::Skipped(_) => Fate::Skipped,
+                    _ => Fate::Faulted,
+                };
                 opinions.add(Opinion { by: Arc::clone(router.source()), decision: None, fate });
                 if refuses {
                     return Err(refuse_for_fault(router.source(), &fault));

@@ -31,6 +31,8 @@ pub enum PolicyFault {
     Nonsense(Name, &'static str),
     #[error("`{0}` is resting after repeated faults")]
     Quarantined(Name),
+    #[error("`{0}` crashed on such calls and is not asked about them")]
+    Skipped(Name),
     #[error("all instances of `{0}` are busy")]
     Busy(Name),
     #[error("the host failed to run `{0}`")]
@@ -72,9 +74,9 @@ pub trait Balancer: Send + Sync {
     fn why(&self, _pool: &Pool, _now: Mono) -> Option<Arc<str>> {
         None
     }
-    /// Told when `pick`'s slot cannot take the call: it does not exist, or is not available or excluded. The next
-    /// balancer is asked.
-    fn overruled(&self, slot: Slot, exists: bool);
+    /// Told when the slot that `pick` answered to `ask` cannot take the call: it does not exist, or is not available or
+    /// excluded. The next balancer is asked.
+    fn overruled(&self, pool: &Pool, ask: Ask, exists: bool);
 }
 
 /// Programs the native balancer. May take up to a second: never called on a data-path worker.

@@ -112,7 +112,7 @@ impl Balancer for Planned {
     }
 
     /// The instance became unavailable just now: the next balancer is asked, and the next plan knows.
-    fn overruled(&self, _: Slot, _: bool) {}
+    fn overruled(&self, _: &Pool, _: Ask, _: bool) {}
 }
 
 #[cfg(test)]

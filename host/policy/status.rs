@@ -158,11 +158,15 @@ pub struct PluginStatus {
     pub faults: u64,
     /// Calls that went on without the plugin.
     pub fallbacks: u64,
+    /// Of these, calls that it was not asked about, since it crashed on such calls.
+    pub skipped: u64,
     /// 99th percentile of a call's latency in microseconds.
     pub p99_us: f64,
     /// Linear memory of all instances.
     pub memory_bytes: usize,
     pub last_fault: Option<String>,
+    /// File in `capsules` of the data folder with which a fault can be repeated.
+    pub capsule: Option<String>,
     /// The newest build that was refused while this one stayed in force.
     pub refused: Option<RefusedBuild>,
     /// The build that waits for grants: beside the one in force, or this one.
@@ -197,9 +201,11 @@ impl PluginStatus {
             reused: 0,
             faults: 0,
             fallbacks: 0,
+            skipped: 0,
             p99_us: 0.0,
             memory_bytes: 0,
             last_fault: None,
+            capsule: None,
             refused: None,
             pending: None,
             grants: Vec::new(),

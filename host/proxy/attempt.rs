@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::account::Account;
 use super::failure::CallFailure;
@@ -9,6 +10,7 @@ use super::pick::{Excluded, Question};
 use crate::clock;
 use crate::mesh::balance::failure_charge;
 use crate::mesh::ids::Name;
+use crate::mesh::limit::Limits;
 use crate::mesh::offer::Kind;
 use crate::mesh::pool::InFlight;
 use crate::mesh::retry::{self, Failure};
@@ -16,7 +18,7 @@ use crate::mesh::stats::CallCounters;
 use crate::mesh::story::{Figures, Picker, RIVALS_MAX, Tried, TriedEnd};
 use crate::mesh::time::Mono;
 use crate::policy::chain::{Call, Permitted};
-use crate::registry::{Found, Instance, Snapshot};
+use crate::registry::{Found, Instance, Line, Snapshot};
 use crate::upstream::{Blame, SendError, Times};
 
 /// A permitted call and where it goes.
@@ -25,6 +27,7 @@ pub struct Run<'a> {
     pub target: Found<'a>,
     pub permitted: Permitted<Call<'a>>,
     pub times: Times,
+    pub limits: Limits,
     /// The caller gave less time than is usual: running out of it says nothing about the instance.
     pub impatient: bool,
 }
@@ -67,6 +70,7 @@ impl Run<'_> {
     ) -> Result<(Attempt, C::Answer), CallFailure> {
         let service = self.target.service();
         let question = Question {
+            counts: true,
             policies: &self.snapshot.policies,
             target: self.target,
             tag: self.permitted.tag(),
@@ -78,12 +82,23 @@ impl Run<'_> {
         let mut attempts = 0;
         let mut unsure = false;
         loop {
+            // Who waits is before who comes.
+            let called = service.core.line.called();
+            if called > 0 && question.room(&tried) <= called {
+                self.wait(&question, &tried).await?;
+            }
             let Some(picked) = question.pick(&tried, clock::mono()) else {
+                if question.is_crowded(&tried) {
+                    self.wait(&question, &tried).await?;
+                    continue;
+                }
                 return Err(self.give_up(last, attempts, unsure));
             };
+            let told = picked.told();
+            // Another call may have taken the last place meanwhile.
+            let Some(attempt) = Attempt::try_begin(picked.instance, picked.trial) else { continue };
             attempts += 1;
-            account.begin_attempt(picked.told());
-            let attempt = Attempt::begin(picked.instance, picked.trial);
+            account.begin_attempt(told);
             let ended = carry.carry(picked.instance).await;
             account.end_attempt(attempt.micros(), ended.as_ref().err());
             let error = match ended {
@@ -119,6 +134,7 @@ impl Run<'_> {
         account: &mut Account,
         carry: &C,
     ) -> Result<(Attempt, C::Answer), CallFailure> {
+        let attempt = self.enter_at(instance).await?;
         account.begin_attempt(Tried {
             instance: instance.name().clone(),
             by: Picker::Session,
@@ -128,7 +144,6 @@ impl Run<'_> {
             us: 0,
             end: TriedEnd::Left,
         });
-        let attempt = Attempt::begin(instance, false);
         let ended = carry.carry(instance).await;
         account.end_attempt(attempt.micros(), ended.as_ref().err());
         match ended {
@@ -139,6 +154,42 @@ impl Run<'_> {
                 Err(self.give_up(Some(Failed { error, instance: instance.name().clone() }), 1, unsure))
             }
         }
+    }
+
+    /// Waits until an instance that could take the call is not full any more.
+    async fn wait(&self, question: &Question<'_>, tried: &Excluded) -> Result<(), CallFailure> {
+        let service = self.target.service();
+        let (mut places, mut latency_us, mut count) = (0_u32, 0_u64, 0_u64);
+        for live in question.takers(tried).map(|instance| &instance.core.live) {
+            places = places.saturating_add(live.limit());
+            latency_us += u64::from(live.ewma_us());
+            count += 1;
+        }
+        let pace = (places, Duration::from_micros(latency_us / count.max(1)));
+        self.stand(&service.core.line, pace, || !question.is_crowded(tried)).await
+    }
+
+    /// Takes a place at the one instance that can take the call, once there is one.
+    async fn enter_at(&self, instance: &Arc<Instance>) -> Result<Attempt, CallFailure> {
+        let (live, line) = (&instance.core.live, &instance.core.line);
+        loop {
+            if let Some(attempt) = Attempt::try_begin(instance, false) {
+                return Ok(attempt);
+            }
+            let pace = (live.limit(), Duration::from_micros(live.ewma_us().into()));
+            self.stand(line, pace, || !live.is_full()).await?;
+        }
+    }
+
+    async fn stand(
+        &self,
+        line: &Line,
+        pace: (u32, Duration),
+        has_room: impl Fn() -> bool,
+    ) -> Result<(), CallFailure> {
+        let waited = line.wait(pace, self.times.deadline, &self.limits, has_room).await;
+        let service = &self.target.service().name;
+        waited.map_err(|shed| CallFailure::Shed { service: service.to_string(), shed })
     }
 
     fn give_up(&self, last: Option<Failed>, attempts: u32, unsure: bool) -> CallFailure {
@@ -175,7 +226,7 @@ pub(super) async fn bring<C: Carry>(
     affinity: u64,
     carry: &C,
 ) -> Result<C::Answer, CallFailure> {
-    let question = Question { policies: &snapshot.policies, target, tag, affinity };
+    let question = Question { counts: false, policies: &snapshot.policies, target, tag, affinity };
     let mut tried = Excluded::default();
     let mut last = None;
     for _ in 0..retry::ATTEMPTS_MAX {
@@ -209,14 +260,29 @@ pub struct Attempt {
     trial: bool,
     started: Mono,
     ended: bool,
-    _in_flight: InFlight,
+    /// Until it ends.
+    in_flight: Option<InFlight>,
 }
 
 impl Attempt {
     pub fn begin(instance: &Arc<Instance>, trial: bool) -> Self {
-        let in_flight = instance.core.live.enter();
+        Self::entered(instance, trial, instance.core.live.enter())
+    }
+
+    /// `None` when the instance is full.
+    fn try_begin(instance: &Arc<Instance>, trial: bool) -> Option<Self> {
+        let Some(in_flight) = instance.core.live.try_enter() else {
+            if trial {
+                instance.core.guard.on_abandoned();
+            }
+            return None;
+        };
+        Some(Self::entered(instance, trial, in_flight))
+    }
+
+    fn entered(instance: &Arc<Instance>, trial: bool, in_flight: InFlight) -> Self {
         let instance = Arc::clone(instance);
-        Self { instance, trial, started: clock::mono(), ended: false, _in_flight: in_flight }
+        Self { instance, trial, started: clock::mono(), ended: false, in_flight: Some(in_flight) }
     }
 
     /// Microseconds since it began.
@@ -304,6 +370,9 @@ fn count(counters: &CallCounters, ending: &AtomicU64) {
 
 impl Drop for Attempt {
     fn drop(&mut self) {
+        // Who is woken must find the place free.
+        drop(self.in_flight.take());
+        self.instance.core.line.leave();
         if self.ended {
             return;
         }

@@ -7,12 +7,13 @@ use http::{Response, StatusCode};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use super::RETRY_AFTER;
 use super::account::Ending;
 use super::reply;
+use super::{RETRY_AFTER, RETRY_AFTER_MAX};
 use crate::body::ReplyBody;
 use crate::mcp::envelope;
 use crate::mesh::ids::CallId;
+use crate::mesh::limit::Shed;
 use crate::mesh::retry::Failure;
 use crate::policy::chain::Refused;
 use crate::problem::Problem;
@@ -29,8 +30,10 @@ pub enum CallFailure {
     BodyTooLarge(usize),
     #[error("the body took longer than {0:?}")]
     BodyTooSlow(Duration),
-    #[error("the proxy has {} calls under way, which is its limit", super::IN_FLIGHT_MAX)]
-    Overloaded,
+    #[error("the proxy has {0} calls under way, which is its limit (`limits.in_flight`)")]
+    Overloaded(usize),
+    #[error("all instances of `{service}` have as many calls as they take at once, and {}", waited(*.shed))]
+    Shed { service: String, shed: Shed },
     #[error("neither a service nor an instance is called `{0}`")]
     UnknownTarget(String),
     #[error("the configuration does not offer `{tool}` of `{service}`")]
@@ -53,7 +56,7 @@ impl CallFailure {
     /// How a call that failed like this is counted.
     pub(super) const fn ending(&self) -> Ending {
         match self {
-            Self::Refused(_) | Self::NoInstance { .. } => Ending::Refused,
+            Self::Refused(_) | Self::NoInstance { .. } | Self::Shed { .. } => Ending::Refused,
             Self::ToolError { .. } | Self::RpcError { .. } => Ending::ToolError,
             _ => Ending::Failed,
         }
@@ -80,7 +83,17 @@ impl CallFailure {
             Self::BodyTooSlow(_) => {
                 make(StatusCode::REQUEST_TIMEOUT, "body_too_slow", "send the body at once")
             }
-            Self::Overloaded => retry(
+            Self::Shed { service, shed } => {
+                let hint = "nothing was sent; call again later, add instances, or raise `concurrency` of the service";
+                let mut problem = make(StatusCode::SERVICE_UNAVAILABLE, "overloaded", hint);
+                problem.service = Some(service);
+                let after = match shed {
+                    Shed::TooLong(wait) => (*wait).clamp(RETRY_AFTER, RETRY_AFTER_MAX),
+                    _ => RETRY_AFTER,
+                };
+                retry(problem, after)
+            }
+            Self::Overloaded(_) => retry(
                 make(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "try again a moment later"),
                 RETRY_AFTER,
             ),
@@ -175,6 +188,14 @@ impl CallFailure {
             message,
             error,
         }
+    }
+}
+
+fn waited(shed: Shed) -> String {
+    match shed {
+        Shed::Crowded(waiting) => format!("{waiting} calls wait already"),
+        Shed::TooLong(wait) => format!("the call would wait for {} ms", wait.as_millis()),
+        Shed::Waited(time) => format!("the call waited for {} ms in vain", time.as_millis()),
     }
 }
 

@@ -25,6 +25,7 @@ use crate::body::ReplyBody;
 use crate::clock;
 use crate::config::CallTimes;
 use crate::mesh::ids::{CallId, Name};
+use crate::mesh::limit::Limits;
 use crate::mesh::observe::Finished;
 use crate::mesh::offer::Kind;
 use crate::mesh::time::Mono;
@@ -43,13 +44,11 @@ pub use reply::{framed, json, named, problem};
 use account::Done;
 use decode::CallBody;
 
-/// Calls that may be under way at once.
-pub const IN_FLIGHT_MAX: usize = 4096;
-
 /// Everything a call needs. Shared by all workers.
 pub struct Proxy {
     registry: Registry,
     times: CallTimes,
+    limits: Limits,
     body_bytes_max: usize,
     books: Arc<Books>,
     next_id: AtomicU64,
@@ -87,6 +86,7 @@ impl Proxy {
     pub fn new(
         registry: Registry,
         times: CallTimes,
+        limits: Limits,
         body_bytes_max: usize,
         finished: mpsc::Sender<Finished>,
         copies: mpsc::Sender<Copied>,
@@ -100,7 +100,14 @@ impl Proxy {
             copies_dropped: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
         };
-        Self { registry, times, body_bytes_max, books: Arc::new(books), next_id: AtomicU64::new(first) }
+        Self {
+            registry,
+            times,
+            limits,
+            body_bytes_max,
+            books: Arc::new(books),
+            next_id: AtomicU64::new(first),
+        }
     }
 
     /// Calls under way now.
@@ -254,6 +261,7 @@ impl Proxy {
         let run = Run {
             snapshot,
             target,
+            limits: self.limits,
             impatient: time < self.times.whole,
             permitted,
             times: Times { connect: self.times.connect, first_byte: self.times.first_byte, deadline },
@@ -284,7 +292,8 @@ impl Proxy {
     pub fn enter(&self) -> Result<Entered, CallFailure> {
         let before = self.books.in_flight.fetch_add(1, Ordering::Relaxed);
         let entered = Entered(Arc::clone(&self.books));
-        if before >= IN_FLIGHT_MAX { Err(CallFailure::Overloaded) } else { Ok(entered) }
+        let limit = self.limits.in_flight;
+        if before >= limit { Err(CallFailure::Overloaded(limit)) } else { Ok(entered) }
     }
 }
 
@@ -344,6 +353,8 @@ fn affinity(client: &str, random: u64) -> u64 {
 
 /// Shortest time that a caller is told to wait before trying again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Longest.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 
 /// A text that many calls share.
 fn shared(text: &str) -> Arc<str> {

@@ -39,6 +39,8 @@ impl Excluded {
 
 /// What one pick needs to know of its call.
 pub(super) struct Question<'a> {
+    /// Instances that are full are passed over.
+    pub counts: bool,
     pub policies: &'a PolicySet,
     pub target: Found<'a>,
     pub tag: Option<&'a Name>,
@@ -113,16 +115,46 @@ impl<'a> Question<'a> {
     }
 
     fn qualifies(&self, instance: &Instance, excluded: &Excluded) -> bool {
+        self.may_take(instance, excluded) && !self.is_full(instance)
+    }
+
+    fn may_take(&self, instance: &Instance, excluded: &Excluded) -> bool {
         instance.is_routable()
             && !excluded.has(instance.slot)
             && self.tag.is_none_or(|tag| instance.spec.tags.contains(tag))
+    }
+
+    fn is_full(&self, instance: &Instance) -> bool {
+        self.counts && instance.core.live.is_full()
+    }
+
+    /// The instances that would be picked from if they were not full.
+    pub(super) fn takers(&self, tried: &Excluded) -> impl Iterator<Item = &'a Arc<Instance>> {
+        let (service, alone) = match self.target {
+            Found::Service(service) => (service.instances.as_slice(), None),
+            Found::Instance(_, instance) => (&[][..], Some(instance)),
+        };
+        service.iter().chain(alone).filter(|instance| self.may_take(instance, tried))
+    }
+
+    /// Calls that the takers have room for.
+    pub(super) fn room(&self, tried: &Excluded) -> u32 {
+        let rooms = self.takers(tried).map(|taker| &taker.core.live);
+        rooms.fold(0, |all, live| all.saturating_add(live.limit().saturating_sub(live.in_flight())))
+    }
+
+    /// Whether there are takers, and all of them are full.
+    pub(super) fn is_crowded(&self, tried: &Excluded) -> bool {
+        let mut takers = self.takers(tried).peekable();
+        takers.peek().is_some() && takers.all(|instance| self.is_full(instance))
     }
 
     fn choose(&self, excluded: &Excluded, now: Mono) -> Option<(&'a Arc<Instance>, Picker)> {
         let service = match self.target {
             Found::Service(service) => service,
             Found::Instance(_, instance) => {
-                let usable = instance.is_routable() && !excluded.has(instance.slot);
+                let usable =
+                    instance.is_routable() && !excluded.has(instance.slot) && !self.is_full(instance);
                 return usable.then_some((instance, Picker::Caller));
             }
         };
@@ -167,7 +199,7 @@ impl<'a> Question<'a> {
                     let why = balancer.why(&service.pool, now);
                     return Some((instance, Picker::Plugin { by, why }));
                 }
-                None => balancer.overruled(slot, instance.is_some()),
+                None => balancer.overruled(&service.pool, ask, instance.is_some()),
             }
         }
         None

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::instance::{Instance, InstanceCore, Service, ServiceCore};
-use super::{ChildSight, Grant, INSTANCES_MAX, RegistryError, Token};
+use super::{ChildSight, Grant, INSTANCES_MAX, InstanceLimits, RegistryError, Token};
 use crate::mesh::exposure::Exposures;
 use crate::mesh::health::{Health, HealthState};
 use crate::mesh::ids::{Name, PoolId, Slot};
@@ -21,6 +21,7 @@ use crate::mesh::instance::InstanceSpec;
 use crate::mesh::lease::{Lease, LeasePhase, LeaseTimes};
 use crate::mesh::offer::Offer;
 use crate::mesh::pool::Catalog;
+use crate::mesh::stats::CallCounts;
 use crate::mesh::time::{Mono, Wall};
 use crate::process::Launcher;
 use crate::store::{Change, InstanceRow};
@@ -134,6 +135,7 @@ pub(super) struct Book {
     generation: u64,
     catalog: Arc<Catalog>,
     exposures: Arc<Exposures>,
+    limits: InstanceLimits,
     /// Services whose offers may be others now.
     unsettled: BTreeSet<Name>,
     unwritten: Unwritten,
@@ -172,6 +174,12 @@ impl Book {
                 published: None,
             }
         })
+    }
+
+    /// What calls change of an instance of that service.
+    fn core(&mut self, service: &Name, counts: CallCounts) -> InstanceCore {
+        let limit = self.limits.of(service);
+        InstanceCore::seeded(counts, limit, &self.service(service).core.line)
     }
 
     fn take_slot(&mut self, service: &Name, now: Mono) -> Slot {
@@ -298,6 +306,8 @@ impl Book {
         wall: Wall,
     ) -> &mut Record {
         let peer = Arc::new(Peer::new(&spec.endpoint, self.workers, &self.launcher));
+        let counts = self.records.get(&spec.name).map(|old| old.core.counters.snapshot());
+        let core = self.core(&spec.service, counts.unwrap_or_default());
         let fresh = |core: Arc<InstanceCore>, id: u64, lease: Lease| {
             core.live.set_health(100, 1000, 1000);
             core.heartbeat_at.store(now.as_micros(), Ordering::Relaxed);
@@ -323,7 +333,7 @@ impl Book {
             }
         };
         let record = match self.records.remove(&spec.name) {
-            None => fresh(Arc::new(InstanceCore::seeded(Default::default())), fresh_id, Lease::granted(now)),
+            None => fresh(Arc::new(core), fresh_id, Lease::granted(now)),
             Some(mut old) if old.is_present() && old.spec.endpoint == spec.endpoint => {
                 // What is known of it stays known; only the session may be another process's.
                 old.peer.begin_anew();
@@ -336,7 +346,6 @@ impl Book {
             Some(old) => {
                 let mut lease = old.lease.clone();
                 lease.reregister(now);
-                let core = InstanceCore::seeded(old.core.counters.snapshot());
                 let offer = Record::declared(spec).or_else(|| old.offer.clone());
                 let mut record = fresh(Arc::new(core), old.id, lease);
                 record.offer = offer;

@@ -18,6 +18,8 @@ use crate::mesh::stats::{CallCounters, CallCounts, LatencyHistogram};
 use crate::mesh::time::{Mono, Wall};
 use crate::upstream::Peer;
 
+use super::Line;
+
 /// One instance at one moment. What changes with each call is behind `core`, which all snapshots share.
 #[derive(Debug)]
 pub struct Instance {
@@ -89,11 +91,18 @@ pub struct InstanceCore {
     pub heartbeat_at: AtomicU64,
     /// How the instance's latency compares with its pool's, tool by tool, in thousandths: 1000 and more is fine.
     pub latency_permille: AtomicU32,
+    /// Its service's, where calls wait for one that ends here.
+    pub line: Arc<Line>,
 }
 
 impl InstanceCore {
-    pub fn seeded(counts: CallCounts) -> Self {
+    /// `limit` calls at once.
+    pub fn seeded(counts: CallCounts, limit: u32, line: &Arc<Line>) -> Self {
+        let live = Live::default();
+        live.set_limit(limit);
         Self {
+            live: Arc::new(live),
+            line: Arc::clone(line),
             counters: CallCounters::seeded(counts),
             latency_permille: AtomicU32::new(1000),
             ..Self::default()
@@ -179,6 +188,8 @@ pub struct ServiceCore {
     pub counters: CallCounters,
     pub latency: LatencyHistogram,
     pub budget: Budget,
+    /// Calls that wait for an instance to have room.
+    pub line: Arc<Line>,
     /// Fewer than half of the instances are available: calls go to all that are not dead.
     pub panics: AtomicBool,
 }

@@ -6,9 +6,11 @@
 mod book;
 mod instance;
 mod judge;
+mod line;
 mod snapshot;
 mod task;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard as SnapshotGuard};
@@ -30,6 +32,7 @@ use crate::store::{Kept, Store};
 use crate::upstream::Probe;
 
 pub use instance::{Guard, Instance, InstanceCore, Service, ServiceCore};
+pub use line::Line;
 pub use snapshot::{Departed, Found, Snapshot};
 pub use task::Task;
 
@@ -81,6 +84,7 @@ pub(crate) enum Command {
     Probed { name: Name, id: u64, epoch: u64, probe: Probe },
     Policies { policies: Arc<PolicySet> },
     Child { name: Name, id: u64, sight: ChildSight },
+    Configure { terms: Terms, done: oneshot::Sender<Reconfigured> },
 }
 
 /// How whoever supervises a child sees it.
@@ -92,6 +96,22 @@ pub struct ChildSight {
     pub next_try: Option<Mono>,
     /// What it needs and does not have.
     pub lacks: Option<String>,
+}
+
+/// What the configuration says of instances.
+pub struct Terms {
+    pub instances: Vec<InstanceSpec>,
+    pub exposures: Arc<Exposures>,
+    pub limits: InstanceLimits,
+}
+
+/// What another configuration changed.
+#[derive(Debug)]
+pub struct Reconfigured {
+    /// How many instances are new.
+    pub joined: usize,
+    /// Those that are members no more; calls may be on their way to them.
+    pub left: Vec<Arc<Instance>>,
 }
 
 /// The way to the registry. Cheap to clone.
@@ -114,6 +134,21 @@ pub struct Settings {
     pub instances: Vec<InstanceSpec>,
     /// What starts the processes of commands.
     pub launcher: Launcher,
+    pub limits: InstanceLimits,
+}
+
+/// Calls that instances take at once.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InstanceLimits {
+    pub usual: u32,
+    /// Where a service's own is another.
+    pub of_services: BTreeMap<Name, u32>,
+}
+
+impl InstanceLimits {
+    fn of(&self, service: &Name) -> u32 {
+        self.of_services.get(service).copied().unwrap_or(self.usual)
+    }
 }
 
 impl Registry {
@@ -195,6 +230,14 @@ impl Registry {
     /// Puts other policies in force for all calls that begin from now on.
     pub async fn publish_policies(&self, policies: Arc<PolicySet>) {
         self.tell(Command::Policies { policies }).await;
+    }
+
+    /// Makes what the configuration says of instances this.
+    ///
+    /// # Errors
+    /// The registry has stopped.
+    pub async fn configure(&self, terms: Terms) -> Result<Reconfigured, RegistryError> {
+        self.ask(|done| Command::Configure { terms, done }).await
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, RegistryError> {

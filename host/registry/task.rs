@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::book::{Book, Record};
 use super::judge::{judge, note_probe, see_child};
 use super::snapshot::Snapshot;
-use super::{Command, Grant, RegistryError};
+use super::{Command, Grant, Reconfigured, RegistryError};
 use crate::clock;
 use crate::mesh::balance;
 use crate::mesh::breaker::BreakerState;
@@ -43,6 +43,7 @@ pub struct Task {
 enum Reply {
     Granted(oneshot::Sender<Result<Grant, RegistryError>>, Grant),
     Gone(oneshot::Sender<Result<(), RegistryError>>, Name, Name),
+    Configured(oneshot::Sender<Reconfigured>, Reconfigured),
 }
 
 #[derive(Default)]
@@ -208,6 +209,11 @@ impl Task {
                     self.emit("instance_state", wall, &service, &name, detail);
                 }
             }
+            Command::Configure { terms, done } => {
+                let changed = self.book.reconfigure(terms, now, wall, &mut batch.changes);
+                batch.publish = true;
+                batch.replies.push(Reply::Configured(done, changed));
+            }
         }
     }
 
@@ -252,6 +258,8 @@ impl Task {
                 }
                 drop(done.send(failure().map_or(Ok(()), Err)));
             }
+            // The file says it again at the next start, whatever was written down.
+            Reply::Configured(done, changed) => drop(done.send(changed)),
         }
     }
 

@@ -7,11 +7,13 @@
 mod attempt;
 mod task;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::config::ChildConfig;
 use crate::mesh::child::ChildState;
 use crate::mesh::ids::Name;
 use crate::mesh::time::Mono;
@@ -105,6 +107,7 @@ impl Startup {
 enum Command {
     Order { name: String, order: Order, done: oneshot::Sender<Result<(), OrderError>> },
     StopAll { done: oneshot::Sender<()> },
+    Configure { services: BTreeMap<Name, ChildConfig> },
 }
 
 /// The children as they are now, in the order of their services, and the way to their supervisor. Cheap to clone.
@@ -147,6 +150,13 @@ impl Children {
         let command = Command::Order { name: name.to_owned(), order, done };
         self.commands.send(command).await.map_err(|_| OrderError::Stopping)?;
         answer.await.map_err(|_| OrderError::Stopping)?
+    }
+
+    /// From now on the services are these: children of instances that are members no more are ended once their calls
+    /// are, new ones are started.
+    pub async fn configure(&self, services: BTreeMap<Name, ChildConfig>) {
+        // Without a supervisor there are no children.
+        self.commands.send(Command::Configure { services }).await.ok();
     }
 
     /// Ends all children for good; returns when nothing of them is left.

@@ -21,8 +21,8 @@ use crate::mesh::ids::Name;
 use crate::mesh::observe;
 use crate::mesh::time::Mono;
 use crate::process::installing;
-use crate::registry::Registry;
-use crate::upstream::chain;
+use crate::registry::{Instance, Registry};
+use crate::upstream::{Process, chain};
 use kept::Kept;
 use needs::Needs;
 
@@ -34,6 +34,8 @@ const TURN: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// One that is due may have to wait for its turn.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
+/// How long calls to a child that leaves may take.
+const RETIRES: Duration = Duration::from_secs(30);
 /// Reports that may wait.
 const REPORTS: usize = 256;
 /// When the start is reported at the latest, with those that are still on their way.
@@ -60,6 +62,8 @@ pub struct Task {
     lives: JoinSet<()>,
     began: Mono,
     looked: Mono,
+    /// Numbers of lives are never given out again.
+    lives_begun: u64,
     start_told: bool,
     /// Everything ends; who waits for it.
     ending: Option<Vec<oneshot::Sender<()>>>,
@@ -68,25 +72,7 @@ pub struct Task {
 impl Task {
     pub fn new(settings: Settings) -> (Children, Self) {
         let Settings { registry, events, services } = settings;
-        let circles = dependency::circles(
-            &services.iter().map(|(name, config)| (name.clone(), config.needs.clone())).collect(),
-        );
-        let now = clock::mono();
-        let snapshot = registry.snapshot();
-        let mut children = Vec::new();
-        for (service, config) in &services {
-            let instances = snapshot.service(service.as_str()).map(|service| &service.instances[..]);
-            let supervised = instances.unwrap_or_default().iter();
-            for instance in supervised.filter(|one| one.configured && one.peer.is_supervised()) {
-                let mut kept = Kept::new(instance, config);
-                if let Some(way) = circles.get(service) {
-                    let why =
-                        format!("it needs itself: {way}; take one of them out of the other's `depends_on`");
-                    kept.machine.step(Event::Missing(why), now, 0);
-                }
-                children.push(kept);
-            }
-        }
+        let children = children_of(&registry, &services, Vec::new());
         let shown = watch::Sender::new(children.iter().map(Kept::status).collect());
         let (commands, queue) = mpsc::channel(QUEUE);
         let (reports, reported) = mpsc::channel(REPORTS);
@@ -101,8 +87,9 @@ impl Task {
             reports,
             reported,
             lives: JoinSet::new(),
-            began: now,
-            looked: now,
+            began: clock::mono(),
+            looked: clock::mono(),
+            lives_begun: 0,
             ending: None,
         };
         (view, task)
@@ -204,14 +191,16 @@ impl Task {
             } else {
                 free -= 1;
                 kept.machine.step(Event::Launch, now, 0);
-                let number = kept.begin_life();
+                self.lives_begun += 1;
+                let number = self.lives_begun;
+                kept.begin_life(number);
                 let attempt = Attempt {
                     instance: kept.instance.name().clone(),
                     number,
                     peer: Arc::clone(&kept.instance.peer),
                     reports: self.reports.clone(),
                 };
-                self.lives.spawn(attempt.run());
+                kept.attempt = Some(self.lives.spawn(attempt.run()));
             }
         }
     }
@@ -282,11 +271,33 @@ impl Task {
                 // Who went away meanwhile needs no answer.
                 drop(done.send(answer));
             }
+            Command::Configure { services } => self.configure(&services),
             Command::StopAll { done } => {
                 self.ending.get_or_insert_default().push(done);
                 (0..self.children.len()).for_each(|at| self.step(at, Event::Stop));
             }
         }
+    }
+
+    fn configure(&mut self, services: &BTreeMap<Name, ChildConfig>) {
+        if self.ending.is_some() {
+            return;
+        }
+        let before = std::mem::take(&mut self.children);
+        let snapshot = self.registry.snapshot();
+        let is_member = |kept: &Kept| {
+            let now = snapshot.instance(kept.instance.name().as_str());
+            now.is_some_and(|now| now.id == kept.instance.id)
+        };
+        let (stay, leave): (Vec<Kept>, Vec<Kept>) = before.into_iter().partition(is_member);
+        for kept in leave {
+            // One that has no process yet must not get one.
+            if let Some(attempt) = kept.attempt.filter(|_| kept.process.is_none()) {
+                attempt.abort();
+            }
+            self.lives.spawn(retire(kept.instance, kept.process));
+        }
+        self.children = children_of(&self.registry, services, stay);
     }
 
     fn children_called(&self, name: &str) -> Vec<usize> {
@@ -354,4 +365,48 @@ impl Task {
             tracing::debug!(kind, "event dropped");
         }
     }
+}
+
+/// A child for each supervised instance, in the order of the services; those that there are stay as they are.
+fn children_of(
+    registry: &Registry,
+    services: &BTreeMap<Name, ChildConfig>,
+    mut there: Vec<Kept>,
+) -> Vec<Kept> {
+    let needs = services.iter().map(|(name, config)| (name.clone(), config.needs.clone())).collect();
+    let circles = dependency::circles(&needs);
+    let snapshot = registry.snapshot();
+    let mut children = Vec::new();
+    for (service, config) in services {
+        let instances = snapshot.service(service.as_str()).map(|service| &service.instances[..]);
+        let supervised = instances.unwrap_or_default().iter();
+        for instance in supervised.filter(|one| one.configured && one.peer.is_supervised()) {
+            if let Some(at) = there.iter().position(|kept| kept.instance.id == instance.id) {
+                let mut kept = there.swap_remove(at);
+                kept.config = config.clone();
+                children.push(kept);
+                continue;
+            }
+            let mut kept = Kept::new(instance, config);
+            if let Some(way) = circles.get(service) {
+                let why = format!("it needs itself: {way}; take one of them out of the other's `depends_on`");
+                kept.machine.step(Event::Missing(why), clock::mono(), 0);
+            }
+            children.push(kept);
+        }
+    }
+    children
+}
+
+/// Ends the process of an instance that is no member any more, once the calls that are on their way to it are over.
+async fn retire(instance: Arc<Instance>, process: Option<Arc<Process>>) {
+    let Some(process) = process else { return };
+    let idle = async {
+        while instance.core.live.in_flight() > 0 {
+            tokio::time::sleep(SHORTEST_PAUSE).await;
+        }
+    };
+    // What takes longer is cut.
+    tokio::time::timeout(RETIRES, idle).await.ok();
+    process.stop().await;
 }

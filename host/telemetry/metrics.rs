@@ -17,7 +17,7 @@ use crate::mesh::observe::{Labels, MetricKind};
 use crate::mesh::stats::CallCounts;
 use crate::policy::status::{PluginState, PluginStatus};
 use crate::proxy::MirrorCounts;
-use crate::registry::Snapshot;
+use crate::registry::{Line, Snapshot};
 
 /// The media type of [`text()`].
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -151,7 +151,26 @@ impl Scrape {
             kind: MetricType::Gauge,
             series: latency.collect(),
         };
-        counts.chain([latency]).collect()
+        let lines = |name: &str, help: &str, kind, read: fn(&Line) -> f64| Family {
+            name: format!("meshwright_service_{name}"),
+            help: help.to_owned(),
+            kind,
+            series: totals
+                .iter()
+                .map(|(name, core)| (vec![label("service", name)], read(&core.line)))
+                .collect(),
+        };
+        let waiting =
+            lines("waiting", "Calls that wait for an instance to have room", MetricType::Gauge, |line| {
+                f64::from(line.waiting())
+            });
+        let shed = lines(
+            "shed",
+            "Calls refused because no instance had room in time",
+            MetricType::Counter,
+            |line| line.shed() as f64,
+        );
+        counts.chain([latency, waiting, shed]).collect()
     }
 
     fn instance_families(&self) -> Vec<Family> {
@@ -191,7 +210,7 @@ impl Scrape {
 
     fn plugin_families(&self) -> Vec<Family> {
         type Read = fn(&PluginStatus) -> f64;
-        let rows: [(&str, &str, MetricType, Read); 8] = [
+        let rows: [(&str, &str, MetricType, Read); 9] = [
             ("calls", "Times a plugin was asked", MetricType::Counter, |p| p.calls as f64),
             ("reused", "Calls that followed an earlier decision or a plan", MetricType::Counter, |p| {
                 p.reused as f64
@@ -200,6 +219,12 @@ impl Scrape {
             ("fallbacks", "Calls that went on without the plugin", MetricType::Counter, |p| {
                 p.fallbacks as f64
             }),
+            (
+                "skipped",
+                "Calls that it was not asked about, since it crashed on such",
+                MetricType::Counter,
+                |p| p.skipped as f64,
+            ),
             ("duration_p99_seconds", "99th percentile of an answer's time", MetricType::Gauge, |p| {
                 p.p99_us / 1e6
             }),

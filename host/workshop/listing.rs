@@ -33,9 +33,11 @@ struct Row {
     state: String,
     reason: Option<String>,
     pending: Option<Pending>,
+    capsule: Option<String>,
     generation: u64,
     calls: u64,
     faults: u64,
+    skipped: u64,
     p99_us: f64,
     memory_bytes: usize,
 }
@@ -59,7 +61,8 @@ pub fn run(args: &Args) -> Result<Verdict, WorkshopError> {
 }
 
 fn table(listing: &Listing) -> String {
-    let head = ["PLUGIN", "VERSION", "KINDS", "STATE", "GEN", "CALLS", "FAULTS", "P99", "MEMORY", ""];
+    let head =
+        ["PLUGIN", "VERSION", "KINDS", "STATE", "GEN", "CALLS", "FAULTS", "SKIPPED", "P99", "MEMORY", ""];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for plugin in &listing.plugins {
         let in_force = plugin.generation > 0;
@@ -73,6 +76,7 @@ fn table(listing: &Listing) -> String {
             figure(plugin.generation.to_string()),
             figure(text::thousands(plugin.calls)),
             figure(text::thousands(plugin.faults)),
+            figure(text::thousands(plugin.skipped)),
             figure(if plugin.calls == 0 { "-".into() } else { text::duration(p99) }),
             figure(text::bytes(plugin.memory_bytes)),
             remark(plugin),
@@ -81,9 +85,11 @@ fn table(listing: &Listing) -> String {
     text::table(&rows)
 }
 
-/// Why it is as it is, or else what waits beside it.
+/// Why it is as it is, or else what waits beside it; and what it failed on.
 fn remark(plugin: &Row) -> String {
     let reason = plugin.reason.clone().filter(|reason| !reason.is_empty());
     let pending = plugin.pending.as_ref().map(|pending| format!("a new build waits: {}", pending.reason));
-    reason.or(pending).unwrap_or_default()
+    let capsule = plugin.capsule.as_ref().map(|file| format!("what it failed on: capsules/{file}"));
+    let remarks: Vec<String> = reason.or(pending).into_iter().chain(capsule).collect();
+    remarks.join("; ")
 }

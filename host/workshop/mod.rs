@@ -6,6 +6,7 @@
 
 mod bench;
 mod check;
+pub mod configuration;
 mod explain;
 mod listing;
 mod replay;
@@ -31,7 +32,7 @@ use crate::plugin::{EngineError, LoadError, read_component};
 pub enum Tool {
     /// Loads components as a proxy would and says what keeps them out
     Check(check::Args),
-    /// Asks a component what scenario files ask, and compares the answers
+    /// Asks a component what scenario files ask, and compares the answers; or again what it failed on
     Test(scenario::Args),
     /// Measures what a component's decisions cost
     Bench(bench::Args),
@@ -72,6 +73,8 @@ enum WorkshopError {
     #[error(transparent)]
     Scenarios(#[from] scenario::ScenarioError),
     #[error(transparent)]
+    Capsule(#[from] scenario::CapsuleError),
+    #[error(transparent)]
     Scaffold(#[from] scaffold::ScaffoldError),
     #[error(transparent)]
     Replay(#[from] replay::ReplayError),
@@ -83,6 +86,8 @@ enum WorkshopError {
 
 /// No proxy answers.
 pub(crate) const UNREACHABLE: u8 = 4;
+/// It knows no call or plugin of that name.
+const NOT_FOUND: u8 = 5;
 /// The command does not fit what is there.
 const USAGE: u8 = 2;
 
@@ -117,7 +122,10 @@ fn exit(ended: Result<Verdict, WorkshopError>) -> ExitCode {
                 WorkshopError::Running(running::RunningError::Unreachable { .. }) => {
                     ExitCode::from(UNREACHABLE)
                 }
+                WorkshopError::Running(running::RunningError::NotFound { .. })
+                | WorkshopError::Ruling(ruling::RulingError::Unknown(_)) => ExitCode::from(NOT_FOUND),
                 WorkshopError::Scaffold(_)
+                | WorkshopError::Capsule(_)
                 | WorkshopError::Replay(_)
                 | WorkshopError::Ruling(ruling::RulingError::NobodyToAsk) => ExitCode::from(USAGE),
                 _ => ExitCode::FAILURE,

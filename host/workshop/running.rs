@@ -40,11 +40,10 @@ pub enum RunningError {
     Unreachable { url: String, reason: String },
     #[error("what answers at {url} is no Meshwright proxy, or one of another release: {reason}")]
     Foreign { url: String, reason: String },
+    #[error("{detail}; {hint}")]
+    NotFound { detail: String, hint: String },
     #[error("the proxy refused: {detail}; {hint}")]
     Refused { detail: String, hint: String },
-    /// What was asked for is not there.
-    #[error("the proxy refused: {detail}; {hint}")]
-    Absent { detail: String, hint: String },
 }
 
 /// A proxy at its address.
@@ -103,7 +102,7 @@ impl Running {
         }
         match serde_json::from_slice(&body) {
             Ok(Problem { detail, hint }) if status == StatusCode::NOT_FOUND => {
-                Err(RunningError::Absent { detail, hint })
+                Err(RunningError::NotFound { detail, hint })
             }
             Ok(Problem { detail, hint }) => Err(RunningError::Refused { detail, hint }),
             Err(_) => Err(self.foreign(format!("it answered with status {}", status.as_u16()))),

@@ -10,13 +10,17 @@ use thiserror::Error;
 
 use super::{Verdict, WorkshopError, print};
 
-/// The templates, as the build script found them: language, kind, path in the project, content.
+/// The templates, as the build script found them: language, kind or `shared`, path in the project, content.
 mod embedded {
     include!(concat!(env!("OUT_DIR"), "/templates.rs"));
 }
 
 const CONTRACT: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/wit/plugin.wit"));
 const NAME_BYTES_MAX: usize = 64;
+/// In place of a kind: what a project of any kind gets.
+const SHARED: &str = "shared";
+/// In place of a language: what makes a component of a core module.
+const CORE: &str = "core";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Lang {
@@ -38,6 +42,11 @@ impl Lang {
             Self::C => "C",
             Self::Zig => "Zig",
         }
+    }
+
+    /// Whether its compiler makes core modules, and components are made of these.
+    fn makes_core_modules(self) -> bool {
+        matches!(self, Self::Go | Self::C | Self::Zig)
     }
 }
 
@@ -83,9 +92,7 @@ pub fn run(args: &Args) -> Result<Verdict, WorkshopError> {
         return Err(ScaffoldError::Name(args.name.clone()).into());
     }
     let (lang, kind) = (word(args.lang), word(args.kind));
-    let files: Vec<_> =
-        embedded::TEMPLATES.iter().filter(|file| (file.0, file.1) == (&*lang, &*kind)).collect();
-    if files.is_empty() {
+    if !has_template(&lang, &kind) {
         return Err(ScaffoldError::NoTemplate { lang, kind, there: there() }.into());
     }
     let folder = args.dir.clone().unwrap_or_else(|| PathBuf::from(&args.name));
@@ -97,10 +104,10 @@ pub fn run(args: &Args) -> Result<Verdict, WorkshopError> {
         return Err(ScaffoldError::Occupied(folder).into());
     }
     write(&folder.join("wit/plugin.wit"), CONTRACT.as_bytes())?;
-    for (_, _, path, content) in files {
+    for (path, content) in files(args.lang, &lang, &kind) {
         // What has no placeholders in text, such as an image, is copied as it is.
         let filled = std::str::from_utf8(content).map(|text| fill(text, &args.name));
-        let content = filled.as_ref().map_or(*content, String::as_bytes);
+        let content = filled.as_ref().map_or(content, String::as_bytes);
         write(&folder.join(fill(path.strip_suffix(".in").unwrap_or(path), &args.name)), content)?;
     }
     print(&format!(
@@ -110,6 +117,18 @@ pub fn run(args: &Args) -> Result<Verdict, WorkshopError> {
         folder.display()
     ));
     Ok(Verdict::Good)
+}
+
+fn has_template(lang: &str, kind: &str) -> bool {
+    embedded::TEMPLATES.iter().any(|file| (file.0, file.1) == (lang, kind))
+}
+
+fn files(lang: Lang, word: &str, kind: &str) -> impl Iterator<Item = (&'static str, &'static [u8])> {
+    let is_wanted = move |of: (&str, &str)| {
+        of == (word, kind) || of == (word, SHARED) || (lang.makes_core_modules() && of == (CORE, SHARED))
+    };
+    let files = embedded::TEMPLATES.iter().filter(move |file| is_wanted((file.0, file.1)));
+    files.map(|file| (file.2, file.3))
 }
 
 fn word(value: impl ValueEnum) -> String {
@@ -133,11 +152,11 @@ fn fill(text: &str, name: &str) -> String {
 }
 
 fn there() -> String {
-    let langs: BTreeSet<&str> = embedded::TEMPLATES.iter().map(|file| file.0).collect();
+    let of_kinds = || embedded::TEMPLATES.iter().filter(|file| file.1 != SHARED);
+    let langs: BTreeSet<&str> = of_kinds().map(|file| file.0).collect();
     let mut text = String::new();
     for lang in langs {
-        let kinds: BTreeSet<&str> =
-            embedded::TEMPLATES.iter().filter(|file| file.0 == lang).map(|file| file.1).collect();
+        let kinds: BTreeSet<&str> = of_kinds().filter(|file| file.0 == lang).map(|file| file.1).collect();
         // Writing to a string cannot fail.
         writeln!(text, "  --lang {lang:<7} --kind {}", kinds.into_iter().collect::<Vec<_>>().join("|")).ok();
     }
@@ -172,15 +191,27 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_template_in_rust_for_every_kind_and_a_router_in_every_language() {
+    fn there_is_a_template_in_rust_for_every_kind_and_for_all_but_meters_in_every_language() {
         let has = |lang, kind| {
             let (lang, kind) = (word(lang), word(kind));
-            assert!(
-                embedded::TEMPLATES.iter().any(|file| (file.0, file.1) == (&lang, &kind)),
-                "{lang} {kind}"
-            );
+            assert!(has_template(&lang, &kind), "{lang} {kind}");
         };
         Kind::value_variants().iter().for_each(|kind| has(Lang::Rust, *kind));
-        Lang::value_variants().iter().for_each(|lang| has(*lang, Kind::Router));
+        for kind in [Kind::Router, Kind::Balancer, Kind::Planner, Kind::Alerter] {
+            Lang::value_variants().iter().for_each(|lang| has(*lang, kind));
+        }
+    }
+
+    #[test]
+    fn a_project_gets_each_file_once() {
+        for lang in Lang::value_variants() {
+            for kind in Kind::value_variants().iter().map(|kind| word(*kind)) {
+                let mut paths: Vec<_> = files(*lang, &word(*lang), &kind).map(|(path, _)| path).collect();
+                let count = paths.len();
+                paths.sort_unstable();
+                paths.dedup();
+                assert_eq!(paths.len(), count, "{lang:?} {kind}: {paths:?}");
+            }
+        }
     }
 }

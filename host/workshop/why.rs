@@ -153,7 +153,10 @@ impl Source {
 impl Opinion {
     fn text(&self) -> String {
         let said = match (self.verdict.as_deref(), self.fate.as_str()) {
-            (None, "holds") => "faulted, so the call was refused".to_owned(),
+            (None, "holds") => "gave no answer, so the call was refused".to_owned(),
+            (None, "skipped") => {
+                "crashed on such calls before and was skipped, so the next one was asked".to_owned()
+            }
             (None, _) => "faulted, so the next one was asked".to_owned(),
             (Some("pass"), _) => "passed".to_owned(),
             (Some("forward"), _) => format!("forwarded to {}", self.detail.as_deref().unwrap_or_default()),

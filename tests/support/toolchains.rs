@@ -31,21 +31,46 @@ impl Built {
 pub fn example(name: &str) -> Built {
     let folder = repository().join("examples").join(name);
     let mut files = read_all(&folder);
-    // An example finds the contract two folders above itself.
-    let contract = read(&repository().join("wit/plugin.wit"));
-    files.push((PathBuf::from("../../wit/plugin.wit"), contract));
+    // An example finds the contract, and what it has in common with templates, two folders above itself.
+    let above = Path::new("../..");
+    files.push((above.join("wit/plugin.wit"), read(&repository().join("wit/plugin.wit"))));
+    for lang in ["core", "c", "go", "zig"] {
+        let shared = above.join(format!("templates/{lang}/shared"));
+        let named = shared.to_str().expect("a path in UTF-8");
+        if files.iter().any(|(_, text)| text.contains(named)) {
+            let found = read_all(&folder.join(&shared)).into_iter();
+            files.extend(found.map(|(path, text)| (shared.join(path), text)));
+        }
+    }
     built(name, &format!("examples/{name}"), files)
 }
 
 /// Builds what `plugin new` writes under the name LANG-KIND.
 pub fn template(lang: &str, kind: &str) -> Built {
     let name = format!("{lang}-{kind}");
+    built(&name, &format!("templates/{name}"), scaffolded(&name, lang, kind))
+}
+
+/// Builds a router of `plugin new` with the policy and the scenarios of `tests/fixtures/languages/reach`.
+pub fn reaching(lang: &str) -> Built {
+    let name = format!("{lang}-reach");
+    let mut files = scaffolded(&name, lang, "router");
+    for (path, text) in &mut files {
+        let other = pins().join("reach").join(path.file_name().expect("a file"));
+        if other.exists() {
+            *text = read(&other);
+        }
+    }
+    built(&name, &format!("templates/{name}"), files)
+}
+
+fn scaffolded(name: &str, lang: &str, kind: &str) -> Vec<(PathBuf, String)> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut command = Command::new(env!("CARGO_BIN_EXE_meshwright"));
-    command.args(["plugin", "new", &name, "--lang", lang, "--kind", kind, "--dir"]).arg(folder.path());
+    command.args(["plugin", "new", name, "--lang", lang, "--kind", kind, "--dir"]).arg(folder.path());
     let output = command.output().expect("run the command");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    built(&name, &format!("templates/{name}"), read_all(folder.path()))
+    read_all(folder.path())
 }
 
 fn built(name: &str, place: &str, files: Vec<(PathBuf, String)>) -> Built {
@@ -98,10 +123,14 @@ fn shell(folder: &Path, commands: &str) -> String {
 /// The tools that a project in `folder` of the repository wants, as `name==version` and `name@version`.
 pub fn tools_of(folder: &str) -> Vec<String> {
     let folder = repository().join(folder);
-    let commands = blocks(&read(&folder.join("README.md"))).swap_remove(0);
+    let blocks = blocks(&read(&folder.join("README.md")));
+    let commands = &blocks[0];
     let mut tools: Vec<_> =
         commands.split_whitespace().filter(|word| word.contains("==")).map(str::to_owned).collect();
-    let package = folder.join("package.json");
+    let mut package = folder.join("package.json");
+    if !package.exists() && blocks[1].contains("component.mjs") {
+        package = repository().join("templates/core/shared/package.json");
+    }
     assert_eq!(commands.contains("npm install\n"), package.exists(), "{commands}");
     if package.exists() {
         tools.extend(packages(&package, "devDependencies"));

@@ -1,7 +1,6 @@
 //! How the processes of a service are supervised: from what the file says to what the program gets.
 
-use super::services::{Wrong, wrong};
-use super::{RawDuration, RawRestart, RawRestartPolicy, or};
+use super::{RawDuration, RawRestart, RawRestartPolicy, Wrong, or, wrong};
 use crate::config::ChildConfig;
 use crate::mesh::child::{RestartPolicy, Rules};
 use crate::mesh::ids::Name;

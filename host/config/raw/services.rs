@@ -1,34 +1,29 @@
 //! Services, profiles and sessions: from what the file says to what the program gets.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::children::{self, RawChild};
-use super::{RawPatterns, RawProfile, RawService, RawSessionUse, RawSessions, RawTools, or};
+use super::{
+    RawLimits, RawPatterns, RawProfile, RawService, RawSessionUse, RawSessions, RawTools, Wrong, or, wrong,
+};
 use crate::config::{ChildConfig, ProfileConfig, ServiceConfig, SessionLimits, expand_home};
 use crate::mesh::exposure::{Exposure, Filter, Patterns};
 use crate::mesh::ids::Name;
 use crate::mesh::instance::{Command, Endpoint, HttpEndpoint, InstanceSpec};
+use crate::mesh::limit::Limits;
 use crate::mesh::ruling::Grant;
 
 /// Most client sessions that may be allowed.
 const SESSIONS_MAX: usize = 1_000_000;
 
-/// What is wrong, and with which key inside the section.
-pub(super) struct Wrong {
-    pub key: &'static str,
-    pub message: String,
-}
-
-pub(super) fn wrong(key: &'static str, message: impl Into<String>) -> Wrong {
-    Wrong { key, message: message.into() }
-}
-
-pub(super) fn service(raw: RawService) -> Result<ServiceConfig, Wrong> {
+pub fn service(raw: RawService) -> Result<ServiceConfig, Wrong> {
     let RawService { command, args, env, cwd, sessions, url, urls, tools, prompts, resources, .. } = raw;
-    let RawService { instances, required, depends_on, restart, startup_timeout, .. } = raw;
+    let RawService { instances, required, depends_on, restart, startup_timeout, concurrency, .. } = raw;
     let child = RawChild { instances, required, depends_on, restart, startup_timeout };
+    if concurrency == Some(0) {
+        return Err(wrong("concurrency", "must be at least 1"));
+    }
     let RawTools { allow, deny, read_only } = tools;
     let exposure = Exposure {
         tools: filter(&RawPatterns { allow, deny }, "tools")?,
@@ -57,7 +52,7 @@ pub(super) fn service(raw: RawService) -> Result<ServiceConfig, Wrong> {
             HttpEndpoint::parse(url).map(Endpoint::Http).map_err(|error| wrong(key, error.to_string()))
         });
         let endpoints = endpoints.collect::<Result<_, _>>()?;
-        return Ok(ServiceConfig { endpoints, exposure, child: ChildConfig::default() });
+        return Ok(ServiceConfig { endpoints, concurrency, exposure, child: ChildConfig::default() });
     };
     if url.is_some() || !urls.is_empty() {
         return Err(wrong("command", "a service has either a `command` or a `url`"));
@@ -85,34 +80,27 @@ pub(super) fn service(raw: RawService) -> Result<ServiceConfig, Wrong> {
     let child = children::child(child)?;
     Ok(ServiceConfig {
         endpoints: vec![Endpoint::Stdio(Arc::new(command)); child.instances],
+        concurrency,
         exposure,
         child,
     })
 }
 
-/// The instances that services name; otherwise the service whose name does not do, and why.
-pub(super) fn instances(
-    services: &BTreeMap<Name, ServiceConfig>,
-) -> Result<Vec<InstanceSpec>, (Name, String)> {
-    let mut instances: Vec<InstanceSpec> = Vec::new();
-    for (service, config) in services {
-        for (index, endpoint) in config.endpoints.iter().enumerate() {
-            let name = match endpoint {
-                Endpoint::Stdio(_) if config.endpoints.len() == 1 => Ok(service.clone()),
-                Endpoint::Stdio(_) | Endpoint::Http(_) => Name::new(&format!("{service}-{}", index + 1)),
-            };
-            let name = name.map_err(|error| (service.clone(), error.to_string()))?;
-            if let Some(other) = instances.iter().find(|other| other.name == name) {
-                let message = format!("its instance `{name}` has the name of one of `{}`", other.service);
-                return Err((service.clone(), message));
-            }
-            instances.push(InstanceSpec::plain(name, service.clone(), endpoint.clone()));
-        }
-    }
-    Ok(instances)
+/// The instance that stands for the service's endpoint of that index.
+///
+/// # Errors
+/// The service's name leaves no room for the instance's number.
+pub fn instance(service: &Name, index: usize, endpoints: &[Endpoint]) -> Result<InstanceSpec, String> {
+    let endpoint = endpoints.get(index).ok_or("there is no such endpoint")?;
+    let name = match endpoint {
+        Endpoint::Stdio(_) if endpoints.len() == 1 => Ok(service.clone()),
+        Endpoint::Stdio(_) | Endpoint::Http(_) => Name::new(&format!("{service}-{}", index + 1)),
+    };
+    let name = name.map_err(|error| error.to_string())?;
+    Ok(InstanceSpec::plain(name, service.clone(), endpoint.clone()))
 }
 
-pub(super) fn profile(raw: RawProfile) -> Result<ProfileConfig, Wrong> {
+pub fn profile(raw: RawProfile) -> Result<ProfileConfig, Wrong> {
     let names = raw
         .services
         .iter()
@@ -142,10 +130,27 @@ pub(super) fn sessions(raw: RawSessions) -> Result<SessionLimits, Wrong> {
         max: raw.max.unwrap_or(10_000),
     };
     if limits.idle_timeout > limits.age_max {
-        return Err(wrong("idle_timeout", "must not be longer than `sessions.age_max`"));
+        return Err(wrong("sessions.idle_timeout", "must not be longer than `sessions.age_max`"));
     }
     if !(1..=SESSIONS_MAX).contains(&limits.max) {
-        return Err(wrong("max", format!("{} is not between 1 and {SESSIONS_MAX}", limits.max)));
+        return Err(wrong("sessions.max", format!("{} is not between 1 and {SESSIONS_MAX}", limits.max)));
+    }
+    Ok(limits)
+}
+
+pub fn limits(raw: RawLimits) -> Result<Limits, Wrong> {
+    let usual = Limits::default();
+    let limits = Limits {
+        in_flight: raw.in_flight.unwrap_or(usual.in_flight),
+        per_instance: raw.per_instance.unwrap_or(usual.per_instance),
+        waiting: raw.waiting.unwrap_or(usual.waiting),
+        wait: or(raw.wait, usual.wait),
+    };
+    if limits.in_flight == 0 {
+        return Err(wrong("limits.in_flight", "must be at least 1"));
+    }
+    if limits.per_instance == 0 {
+        return Err(wrong("limits.per_instance", "must be at least 1"));
     }
     Ok(limits)
 }

@@ -4,7 +4,8 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::support::{Bench, altered, catalog, facts, guest, until};
+use super::support::{Bench, altered, catalog, facts, guest, name, until};
+use crate::mesh::ruling::Ruling;
 use crate::plugin::{Plugins, Settings};
 use crate::policy::PolicySet;
 use crate::policy::status::{PluginState, RollbackError};
@@ -155,4 +156,73 @@ fn the_last_build_that_kept_well_stands_in_at_a_start_for_one_that_is_refused() 
     let third = start();
     third.reload();
     assert_eq!(third.status()[0].state, PluginState::Refused, "what was taken away is forgotten");
+}
+
+#[test]
+fn a_build_that_was_rolled_back_is_not_tried_again_at_the_next_start_until_somebody_says_so() {
+    let (folder, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let file = folder.path().join("guest.wasm");
+    let start = |probation| {
+        let settings = Settings {
+            folder: Some(folder.path().into()),
+            workers: 1,
+            data: Some(data.path().into()),
+            probation,
+            ..Settings::default()
+        };
+        Plugins::with_embedded(settings, Arc::new(|_| {}), &[]).unwrap()
+    };
+    let bad = altered(guest("nothing"), 1);
+    let first = start(MINUTE);
+    fs::write(&file, guest("nothing")).unwrap();
+    first.reload();
+    fs::write(&file, &bad).unwrap();
+    first.reload();
+    first.roll_back("guest").unwrap();
+    first.reload();
+    drop(first);
+
+    let second = start(MINUTE);
+    let (set, _) = second.reload();
+    let status = second.status().remove(0);
+    assert_eq!((status.state, set.routers.len()), (PluginState::Refused, 0), "{status:?}");
+    assert_eq!(status.reason, "rolled back: somebody asked for it");
+    drop(second);
+
+    let third = start(MINUTE);
+    third.reload();
+    third.rule(Ruling::Switched { plugin: name("guest"), enabled: true });
+    assert!(third.reload().1);
+    assert_eq!(third.status()[0].state, PluginState::Loaded);
+    drop(third);
+    let fourth = start(Duration::from_millis(1));
+    fourth.reload();
+    assert_eq!(fourth.status()[0].state, PluginState::Loaded, "nor is it forgotten");
+
+    // Once it kept well, it is the one to go back to, whatever became of the next.
+    until("the end of the probation", || fourth.has_probation_to_end().then_some(()));
+    fourth.reload();
+    drop(fourth);
+    let fifth = start(MINUTE);
+    fifth.reload();
+    fs::write(&file, altered(guest("nothing"), 2)).unwrap();
+    fifth.reload();
+    fifth.roll_back("guest").unwrap();
+    fifth.reload();
+    drop(fifth);
+    let sixth = start(MINUTE);
+    sixth.reload();
+    let status = sixth.status().remove(0);
+    assert_eq!(status.state, PluginState::Loaded);
+    assert!(status.reason.contains("kept well"), "{}", status.reason);
+    assert!(status.refused.is_some_and(|build| build.reason.starts_with("rolled back")));
+    fs::remove_file(&file).unwrap();
+    sixth.reload();
+    fs::write(&file, altered(guest("nothing"), 2)).unwrap();
+    sixth.reload();
+    assert_eq!(sixth.status()[0].state, PluginState::Refused, "in this run");
+    drop(sixth);
+    let seventh = start(MINUTE);
+    seventh.reload();
+    assert_eq!(seventh.status()[0].state, PluginState::Loaded, "what was taken away is forgotten");
 }

@@ -145,6 +145,7 @@ pub fn config(json: &str) -> PluginConfig {
         refuse_on_fault: false,
         grants: Vec::new(),
         config_json: json.into(),
+        written_json: None,
     }
 }
 

@@ -126,6 +126,9 @@ fn what_each_router_said_is_written_down() {
     ];
     let wanted = [("a", Fate::Passed), ("b", Fate::Faulted), ("c", Fate::Overruled), ("d", Fate::Holds)];
     assert_eq!(heard(&routers).1, wanted.map(|(who, fate)| (who.to_owned(), fate)));
+    let skipped = |must_agree| [router("a", Err(PolicyFault::Skipped(name("a"))), must_agree)];
+    assert_eq!(heard(&skipped(false)).1, [("a".to_owned(), Fate::Skipped)]);
+    assert_eq!(heard(&skipped(true)).1, [("a".to_owned(), Fate::Holds)], "who must agree is not passed over");
     let strict =
         [router("a", Err(PolicyFault::Trap(name("a"))), true), router("b", Ok(Verdict::Pass), false)];
     assert_eq!(heard(&strict).1, [("a".to_owned(), Fate::Holds)], "its fault decided the call");

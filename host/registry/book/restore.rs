@@ -1,4 +1,4 @@
-//! The book at the start: what was kept, and what the configuration names.
+//! The book at the start: what was kept, and what the configuration names, then and later.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use crate::mesh::instance::InstanceSpec;
 use crate::mesh::lease::Lease;
 use crate::mesh::stats::{CallCounters, CallCounts};
 use crate::mesh::time::{Mono, Wall};
-use crate::registry::Settings;
-use crate::registry::instance::{InstanceCore, ServiceCore};
-use crate::store::Kept;
+use crate::registry::instance::ServiceCore;
+use crate::registry::{Reconfigured, Settings, Terms};
+use crate::store::{Change, Kept};
 use crate::upstream::Peer;
 
 impl Book {
@@ -31,6 +31,7 @@ impl Book {
             generation: 0,
             catalog: Arc::default(),
             exposures: Arc::clone(&settings.exposures),
+            limits: settings.limits.clone(),
             unsettled: BTreeSet::new(),
             unwritten: Unwritten::default(),
         };
@@ -55,7 +56,8 @@ impl Book {
             if row.expired_at.is_some() {
                 lease = Lease::expired(now, row.epoch);
             }
-            let core = InstanceCore::seeded(figures.as_ref().map(|f| f.counts).unwrap_or_default());
+            let counts = figures.as_ref().map(|f| f.counts).unwrap_or_default();
+            let core = book.core(&row.spec.service, counts);
             core.live.set_health(figures.as_ref().map_or(0, |f| f.score), 0, 1000);
             core.heartbeat_at.store(now.as_micros(), Ordering::Relaxed);
             let record = Record {
@@ -86,10 +88,62 @@ impl Book {
         book
     }
 
+    /// Makes the instances of the configuration these; those that are named as before stay as they are. Answers
+    /// the others, which were members until now, and how many are new.
+    pub(in crate::registry) fn reconfigure(
+        &mut self,
+        terms: Terms,
+        now: Mono,
+        wall: Wall,
+        changes: &mut Vec<Change>,
+    ) -> Reconfigured {
+        let Terms { instances: specs, exposures, limits } = terms;
+        self.limits = limits;
+        for record in self.records.values() {
+            record.core.live.set_limit(self.limits.of(&record.spec.service));
+        }
+        let stays = |record: &Record| specs.iter().any(|spec| *spec == *record.spec);
+        let leaving: Vec<Name> = self
+            .records
+            .iter()
+            .filter(|(_, record)| record.configured && !stays(record))
+            .map(|(name, _)| name.clone())
+            .collect();
+        let mut left = Vec::new();
+        for name in leaving {
+            left.extend(self.records.get_mut(&name).map(Record::publish));
+            self.leave_service(&name, now, wall, changes);
+            self.records.remove(&name);
+        }
+        let mut joined = 0;
+        for spec in &specs {
+            if self.records.get(&spec.name).is_some_and(|record| record.configured) {
+                continue;
+            }
+            // The configuration comes first: who registered under that name is told so when it registers again.
+            if self.records.get(&spec.name).is_some_and(Record::is_present) {
+                self.leave_service(&spec.name, now, wall, changes);
+            }
+            if let Some(registered) = self.records.remove(&spec.name) {
+                self.touch_offer(&registered.spec.service);
+                changes.push(Change::InstanceGone(spec.name.clone()));
+            }
+            self.configure(spec, now, wall);
+            self.touch_pool(&spec.service);
+            joined += 1;
+        }
+        if *self.exposures != *exposures {
+            self.exposures = exposures;
+            self.services.values_mut().for_each(|service| service.marked = None);
+            self.settle_all_offers();
+        }
+        Reconfigured { joined, left }
+    }
+
     /// Takes an instance of the configuration in. Like a restored one it is routed to after a good probe.
     fn configure(&mut self, spec: &InstanceSpec, now: Mono, wall: Wall) {
         let slot = self.take_slot(&spec.service, now);
-        let core = InstanceCore::seeded(CallCounts::default());
+        let core = self.core(&spec.service, CallCounts::default());
         core.live.set_health(0, 0, 1000);
         let record = Record {
             spec: Arc::new(spec.clone()),

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::AbortHandle;
+
 use crate::clock;
 use crate::config::ChildConfig;
 use crate::mesh::child::{Child, ChildState};
@@ -20,6 +22,8 @@ pub(super) struct Kept {
     /// Reports of earlier lives do not count.
     pub life: u64,
     pub process: Option<Arc<Process>>,
+    /// What starts, meets and awaits it.
+    pub attempt: Option<AbortHandle>,
     /// Its process ended; what that had started is being ended.
     pub lingers: bool,
     launched: Option<Mono>,
@@ -40,6 +44,7 @@ impl Kept {
             machine: Child::new(config.rules),
             life: 0,
             process: None,
+            attempt: None,
             lingers: false,
             launched: None,
             lines_before: 0,
@@ -71,14 +76,12 @@ impl Kept {
         matches!(self.machine.state(), ChildState::Starting | ChildState::Installing)
     }
 
-    /// The number of the life that begins.
-    pub(super) fn begin_life(&mut self) -> u64 {
-        self.life += 1;
+    pub(super) fn begin_life(&mut self, number: u64) {
+        self.life = number;
         self.launched = Some(clock::mono());
         self.process = None;
         self.lines_before = self.lines();
         self.lines_seen = self.lines_before;
-        self.life
     }
 
     /// Whether it wrote something since the last look.

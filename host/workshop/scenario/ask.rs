@@ -16,14 +16,14 @@ use crate::mesh::pool::Catalog;
 use crate::mesh::story::Story;
 use crate::mesh::time::{Mono, Wall};
 use crate::mesh::verdict::CallFacts;
-use crate::plugin::{Component, Fault, LoadError, Subject, config_json};
+use crate::plugin::{Component, Fault, LoadError, Subject, Workbench, config_json};
 use crate::policy::Ask;
 
 /// Long after the start of the clock, so that durations before the first round can be told.
 const ROUNDS_BEGIN: Mono = Mono::from_secs(100_000);
 
 /// What happens in a mesh, as events name it.
-const EVENT_KINDS: [&str; 13] = [
+const EVENT_KINDS: [&str; 15] = [
     "child_parked",
     "expiry_held",
     "instance_deregistered",
@@ -31,18 +31,21 @@ const EVENT_KINDS: [&str; 13] = [
     "instance_registered",
     "instance_renewed",
     "instance_state",
+    "plugin_input_skipped",
     "plugin_loaded",
     "plugin_pending",
     "plugin_quarantined",
     "plugin_refused",
     "plugin_removed",
+    "plugin_rolled_back",
     "startup",
 ];
 
 /// # Errors
 /// Why the question could not be asked, or got no answer: a line for the author.
-pub fn case(component: &Component, case: &Case) -> Result<Outcome, String> {
-    let instance = component.instance(&case.config_json);
+pub fn case(bench: &Workbench, component: &Component, case: &Case) -> Result<Outcome, String> {
+    let fits = bench.fits(component, &case.config_json);
+    let instance = fits.and_then(|()| component.instance(&case.config_json));
     if let Question::Configure { expected } = &case.question {
         return configure(instance, expected);
     }
@@ -64,7 +67,9 @@ pub fn case(component: &Component, case: &Case) -> Result<Outcome, String> {
     }
 }
 
-fn needs(component: &Component, kind: &str) -> Result<(), String> {
+/// # Errors
+/// It is of another kind: a line for the author.
+pub fn needs(component: &Component, kind: &str) -> Result<(), String> {
     if component.kinds.contains(&kind) {
         return Ok(());
     }
@@ -78,7 +83,7 @@ fn fault(fault: Fault) -> String {
 fn configure(instance: Result<Subject, LoadError>, expected: &[IssueExpected]) -> Result<Outcome, String> {
     let issues = match instance {
         Ok(_) => return Ok(Outcome::failed("the configuration is accepted, and was to be refused")),
-        Err(LoadError::Configuration(issues)) => issues,
+        Err(LoadError::Unfit(issues) | LoadError::Configuration(issues)) => issues,
         Err(error) => return Err(error.to_string()),
     };
     let missing = expected.iter().filter(|wanted| !issues.issues.iter().any(|issue| wanted.means(issue)));
@@ -178,7 +183,10 @@ fn evaluate(component: &Component, subject: &mut Subject, rounds: &[Round]) -> R
 }
 
 /// One for each want that the sample fits.
-fn samples(raw: &RawSample, wants: &[Want]) -> Result<Vec<Sample>, String> {
+///
+/// # Errors
+/// There is none: a line for the author.
+pub fn samples(raw: &RawSample, wants: &[Want]) -> Result<Vec<Sample>, String> {
     let fits = |want: &Want| {
         want.series == raw.series
             && raw.aggregate.is_none_or(|aggregate| want.aggregate == aggregate.into())
@@ -201,7 +209,9 @@ fn samples(raw: &RawSample, wants: &[Want]) -> Result<Vec<Sample>, String> {
     Err(text.trim_end_matches(';').to_owned())
 }
 
-fn event(raw: &RawEvent, at: Wall) -> Result<Event, String> {
+/// # Errors
+/// There are no such events: a line for the author.
+pub fn event(raw: &RawEvent, at: Wall) -> Result<Event, String> {
     let kind = EVENT_KINDS.iter().find(|kind| **kind == raw.kind).ok_or_else(|| {
         format!("there are no events of the kind `{}`; there are {}", raw.kind, EVENT_KINDS.join(", "))
     })?;
@@ -250,7 +260,9 @@ fn measure(
     Ok(Outcome { differences: differences.collect(), fuel: Some(fuel) })
 }
 
-fn finished(raw: &RawFinished) -> Result<Finished, String> {
+/// # Errors
+/// A name that is none.
+pub fn finished(raw: &RawFinished) -> Result<Finished, String> {
     Ok(Finished {
         id: CallId(0),
         at: Wall::from_millis(NOW_MS),

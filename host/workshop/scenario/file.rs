@@ -57,7 +57,7 @@ enum Expect {
 
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawService {
+pub struct RawService {
     name: String,
     #[serde(default)]
     tags: Vec<String>,
@@ -69,7 +69,7 @@ struct RawService {
 
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawPool {
+pub struct RawPool {
     service: Option<String>,
     members: Vec<RawMember>,
 }
@@ -327,7 +327,9 @@ fn names(texts: &[String]) -> Result<Vec<Name>, String> {
     texts.iter().map(|text| name(text)).collect()
 }
 
-fn catalog(raw: &[RawService]) -> Result<Catalog, String> {
+/// # Errors
+/// A name that is none.
+pub fn catalog(raw: &[RawService]) -> Result<Catalog, String> {
     let services = raw.iter().map(|service| {
         let instances = service.instances.unwrap_or(1);
         Ok(CatalogService {
@@ -341,7 +343,9 @@ fn catalog(raw: &[RawService]) -> Result<Catalog, String> {
     Ok(Catalog { version: 1, services: services.collect::<Result<_, String>>()? })
 }
 
-fn test_pool(raw: &RawPool) -> Result<TestPool, String> {
+/// # Errors
+/// A name that is none.
+pub fn test_pool(raw: &RawPool) -> Result<TestPool, String> {
     let mut in_flight = Vec::new();
     let mut members = Vec::new();
     for (slot, member) in (0..).zip(&raw.members) {

@@ -1,6 +1,8 @@
-//! `plugin test`: asks a component what scenario files say, in an engine that counts instructions, and compares.
+//! `plugin test`: asks a component what scenario files say, in an engine that counts instructions, and compares; or
+//! asks it again what a plugin failed on.
 
 mod ask;
+mod capsule;
 mod expect;
 mod file;
 
@@ -10,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+pub use self::capsule::CapsuleError;
 use self::file::Scenario;
 use super::{Verdict, WorkshopError, explain, print, text};
 use crate::plugin::{Component, Workbench};
@@ -21,6 +24,9 @@ pub struct Args {
     /// Scenario files [default: `tests/*.toml` in the nearest folder at or above FILE that has some]
     #[arg(value_name = "SCENARIOS.toml")]
     scenarios: Vec<PathBuf>,
+    /// Asks instead what the plugin failed on in a proxy: files of `capsules` in its data folder
+    #[arg(long = "capsule", value_name = "FILE", num_args = 1.., conflicts_with = "scenarios")]
+    capsules: Vec<PathBuf>,
 }
 
 #[derive(Debug, Error)]
@@ -53,25 +59,17 @@ impl Outcome {
 }
 
 pub fn run(args: &Args) -> Result<Verdict, WorkshopError> {
+    if !args.capsules.is_empty() {
+        return capsule::run(&args.file, &args.capsules);
+    }
     let paths = if args.scenarios.is_empty() { find(&args.file)? } else { args.scenarios.clone() };
     let scenarios = paths.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
     let bench = Workbench::counting()?;
-    let loaded = super::read(&args.file).and_then(|bytes| bench.load("under-test", &bytes));
-    let component = match loaded {
-        Ok(component) => component,
-        Err(error) => {
-            let (step, advice) = (explain::step(&error), explain::advice(&error));
-            print(&format!(
-                "✖ {}\n  where     {step}\n  why       {error}\n  do        {advice}\n",
-                args.file.display()
-            ));
-            return Ok(Verdict::Bad);
-        }
-    };
+    let Some(component) = load(&bench, &args.file) else { return Ok(Verdict::Bad) };
     let (mut passed, mut failed) = (0, 0);
     for (path, scenario) in paths.iter().zip(&scenarios) {
         let mut out = format!("{}\n", path.display());
-        for (name, outcome) in cases(&component, scenario) {
+        for (name, outcome) in cases(&bench, &component, scenario) {
             if outcome.differences.is_empty() {
                 passed += 1;
             } else {
@@ -85,12 +83,26 @@ pub fn run(args: &Args) -> Result<Verdict, WorkshopError> {
     Ok(Verdict::good_if(failed == 0))
 }
 
-fn cases<'a>(component: &Component, scenario: &'a Scenario) -> Vec<(&'a str, Outcome)> {
+/// `None` of a component that no proxy would take; why not is printed.
+fn load(bench: &Workbench, file: &Path) -> Option<Component> {
+    let loaded = super::read(file).and_then(|bytes| bench.load("under-test", &bytes));
+    loaded
+        .inspect_err(|error| {
+            let (step, advice) = (explain::step(error), explain::advice(error));
+            print(&format!(
+                "✖ {}\n  where     {step}\n  why       {error}\n  do        {advice}\n",
+                file.display()
+            ));
+        })
+        .ok()
+}
+
+fn cases<'a>(bench: &Workbench, component: &Component, scenario: &'a Scenario) -> Vec<(&'a str, Outcome)> {
     scenario
         .cases
         .iter()
         .map(|case| {
-            let mut outcome = ask::case(component, case).unwrap_or_else(Outcome::failed);
+            let mut outcome = ask::case(bench, component, case).unwrap_or_else(Outcome::failed);
             if let (Some(fuel), Some(fuel_max)) = (outcome.fuel, case.fuel_max)
                 && fuel > fuel_max
             {

@@ -25,7 +25,7 @@ struct TagRouter;
 
 impl lifecycle::Guest for TagRouter {
     fn metadata() -> String {
-        meshwright_sdk::metadata!().into()
+        meshwright_sdk::metadata!(schema: "config.schema.json").into()
     }
 
     fn configure(config_json: String) -> Result<(), Vec<lifecycle::Issue>> {

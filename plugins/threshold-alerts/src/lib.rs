@@ -25,7 +25,7 @@ struct ThresholdAlerts;
 
 impl lifecycle::Guest for ThresholdAlerts {
     fn metadata() -> String {
-        meshwright_sdk::metadata!().into()
+        meshwright_sdk::metadata!(schema: "config.schema.json").into()
     }
 
     fn configure(config_json: String) -> Result<(), Vec<lifecycle::Issue>> {

@@ -1,55 +1,34 @@
-// A router. It refuses the tools whose names begin with one of `refused`; put your own policy into `route`. `routing.h`
-// is the contract in C, generated from `wit/plugin.wit`: this file implements what it declares as exported.
+// A router. It refuses the tools whose names begin with one of `refused`; put your own policy into `route`.
+// meshwright/meshwright.h is the contract in C.
 
-#include <stdlib.h>
-#include <string.h>
-
-#include "routing.h"
+#include "meshwright.h"
 
 static const char *const refused[] = {"delete_"};
 
-void exports_meshwright_plugin_lifecycle_metadata(routing_string_t *ret) {
-  routing_string_dup(ret, "name = \"{{name}}\"\nversion = \"0.1.0\"\n");
+mw_text metadata(void) { return mw_str("name = \"{{name}}\"\nversion = \"0.1.0\"\n"); }
+
+// Called before anything below, with `{}` when nothing is configured. Any issue refuses it.
+mw_issues configure(mw_text json) {
+  static mw_issue there_are_none;
+  if (mw_equal(json, "{}")) return (mw_issues){0};
+  there_are_none.message = mw_str("This plugin has no settings.");
+  return (mw_issues){&there_are_none, 1};
 }
 
-// Called before anything below, with `{}` when nothing is configured. A list of issues refuses it.
-bool exports_meshwright_plugin_lifecycle_configure(routing_string_t *config_json,
-                                                   exports_meshwright_plugin_lifecycle_list_issue_t *err) {
-  bool is_empty = config_json->len == 2 && memcmp(config_json->ptr, "{}", 2) == 0;
-  routing_string_free(config_json);
-  if (is_empty) return true;
-  err->len = 1;
-  err->ptr = malloc(sizeof *err->ptr);
-  routing_string_dup(&err->ptr->path, "");
-  routing_string_dup(&err->ptr->message, "This plugin has no settings.");
-  return false;
-}
-
-// False, with a text in `err`, keeps the plugin out.
-bool exports_meshwright_plugin_lifecycle_self_test(routing_string_t *err) { return true; }
+// What is wrong, if anything is: that keeps the plugin out.
+mw_text self_test(void) { return mw_str(""); }
 
 // The services that exist, before the next decision when they changed.
-void exports_meshwright_plugin_catalog_on_catalog(exports_meshwright_plugin_catalog_list_service_t *services) {
-  exports_meshwright_plugin_catalog_list_service_free(services);
-}
+void on_catalog(const mw_service *services, size_t len) {}
 
-static bool is_refused(const routing_string_t *tool) {
+mw_decision route(const mw_call *call) {
   for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
-    size_t len = strlen(refused[i]);
-    if (tool->len >= len && memcmp(tool->ptr, refused[i], len) == 0) return true;
+    if (!mw_starts_with(call->tool, refused[i])) continue;
+    return (mw_decision){
+        .verdict = MW_REJECT,
+        .reject.reason = mw_print("`%.*s` is refused", (int)call->tool.len, call->tool.ptr),
+        .why = mw_str("refused by {{name}}"),
+    };
   }
-  return false;
-}
-
-void exports_meshwright_plugin_router_route(exports_meshwright_plugin_router_call_t *call,
-                                            exports_meshwright_plugin_router_decision_t *ret) {
-  memset(ret, 0, sizeof *ret);
-  if (is_refused(&call->tool)) {
-    ret->verdict.tag = EXPORTS_MESHWRIGHT_PLUGIN_ROUTER_VERDICT_REJECT;
-    routing_string_dup(&ret->verdict.val.reject.reason, "tools of this name are refused");
-    routing_string_dup(&ret->why, "refused by {{name}}");
-  } else {
-    ret->verdict.tag = EXPORTS_MESHWRIGHT_PLUGIN_ROUTER_VERDICT_PASS;
-  }
-  exports_meshwright_plugin_router_call_free(call);
+  return (mw_decision){.verdict = MW_PASS};
 }

@@ -1,5 +1,5 @@
-// A router. It refuses the tools whose names begin as its configuration says; put your own policy into route. The files
-// abi*.go connect it to the contract in wit/plugin.wit.
+// A router. It refuses the tools whose names begin as its configuration says; put your own policy into Route. The
+// package meshwright connects it with the contract in wit/plugin.wit.
 package main
 
 import (
@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"meshwright"
+	"meshwright/router"
 )
 
 // The configuration, from {{name}}.toml beside {{name}}.wasm.
@@ -14,32 +17,37 @@ type settings struct {
 	Refuse []string `json:"refuse"`
 }
 
-var inForce = settings{Refuse: []string{"delete_"}}
+type policy struct{ settings settings }
 
-func metadata() string { return "name = \"{{name}}\"\nversion = \"0.1.0\"\n" }
+func init() { router.Export(&policy{}) }
+
+func main() {}
+
+func (p *policy) Metadata() string { return "name = \"{{name}}\"\nversion = \"0.1.0\"\n" }
 
 // Called before anything below, with {} when nothing is configured. Any issue refuses it.
-func configure(configJSON string) []Issue {
+func (p *policy) Configure(configJSON string) []meshwright.Issue {
 	read := settings{Refuse: []string{"delete_"}}
 	decoder := json.NewDecoder(strings.NewReader(configJSON))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&read); err != nil {
-		return []Issue{{Message: err.Error()}}
+		return []meshwright.Issue{{Message: err.Error()}}
 	}
-	inForce = read
+	p.settings = read
 	return nil
 }
 
 // An error keeps the plugin out.
-func selfTest() error { return nil }
+func (p *policy) SelfTest() error { return nil }
 
 // The services that exist, before the next decision when they changed.
-func onCatalog(services []Service) {}
+func (p *policy) OnCatalog(services []router.Service) {}
 
-func route(call Call) Decision {
+func (p *policy) Route(call router.Call) router.Decision {
 	begins := func(prefix string) bool { return strings.HasPrefix(call.Tool, prefix) }
-	if !slices.ContainsFunc(inForce.Refuse, begins) {
-		return Decision{}
+	if !slices.ContainsFunc(p.settings.Refuse, begins) {
+		return router.Decision{}
 	}
-	return Decision{Reject: &Refusal{Reason: fmt.Sprintf("`%s` is refused", call.Tool)}, Why: "refused by {{name}}"}
+	refusal := router.Refusal{Reason: fmt.Sprintf("`%s` is refused", call.Tool)}
+	return router.Decision{Reject: &refusal, Why: "refused by {{name}}"}
 }

@@ -1,12 +1,12 @@
 //! An alerter. It warns about services with fewer instances than its configuration asks for; put your own policy into
-//! `evaluate`. `abi.zig` connects it with the contract in `wit/plugin.wit`.
+//! `evaluate`. `meshwright.zig` connects it with the contract in `wit/plugin.wit`.
 
 const std = @import("std");
-const abi = @import("abi.zig");
+const meshwright = @import("meshwright.zig");
 
 comptime {
-    abi.exportLifecycle(@This());
-    abi.exportAlerter(@This());
+    meshwright.exportLifecycle(@This());
+    meshwright.exportAlerter(@This());
 }
 
 /// The configuration, from `{{name}}.toml` beside `{{name}}.wasm`.
@@ -15,8 +15,8 @@ const Settings = struct {
 };
 
 // The host reads these after the functions that answer them have returned.
-const not_understood = [_]abi.Issue{.{ .message = .of("The one setting is `instances_min`, a number.") }};
-const wanted = [_]abi.Want{.{
+const not_understood = [_]meshwright.Issue{.{ .message = .of("The one setting is `instances_min`, a number.") }};
+const wanted = [_]meshwright.Want{.{
     .series = .of("meshwright_service_instances_available"),
     .aggregate = .last,
     .window_s = 60,
@@ -29,8 +29,8 @@ pub fn metadata() []const u8 {
 }
 
 /// Called before anything below, with `{}` when nothing is configured. Any issue refuses it.
-pub fn configure(json: []const u8) []const abi.Issue {
-    settings = std.json.parseFromSliceLeaky(Settings, abi.scratch(), json, .{}) catch return &not_understood;
+pub fn configure(json: []const u8) []const meshwright.Issue {
+    settings = std.json.parseFromSliceLeaky(Settings, meshwright.scratch(), json, .{}) catch return &not_understood;
     return &.{};
 }
 
@@ -40,14 +40,14 @@ pub fn selfTest() ?[]const u8 {
 }
 
 /// What the host has to bring along: the position in this list is a sample's `want`.
-pub fn wants() []const abi.Want {
+pub fn wants() []const meshwright.Want {
     return &wanted;
 }
 
 /// Returns all that holds now, each time; the host remembers what it has already told.
-pub fn evaluate(_: u64, samples: []const abi.Sample, _: []const abi.Event) []const abi.Firing {
+pub fn evaluate(_: u64, samples: []const meshwright.Sample, _: []const meshwright.Event) []const meshwright.Firing {
     const min: f64 = @floatFromInt(settings.instances_min);
-    const firings = abi.scratch().alloc(abi.Firing, samples.len) catch @trap();
+    const firings = meshwright.scratch().alloc(meshwright.Firing, samples.len) catch @trap();
     var count: usize = 0;
     for (samples) |sample| {
         if (sample.value >= min) continue;
@@ -56,7 +56,7 @@ pub fn evaluate(_: u64, samples: []const abi.Sample, _: []const abi.Event) []con
             .severity = .warning,
             .labels = sample.labels,
             .title = .of("a service has few instances"),
-            .detail = abi.print("{d} available, {d} wanted", .{ sample.value, min }),
+            .detail = meshwright.print("{d} available, {d} wanted", .{ sample.value, min }),
             .value = sample.value,
             // A lower bound, since `resolve_at` is higher.
             .threshold = min - 1,

@@ -1,12 +1,12 @@
 //! A router. It refuses the tools whose names begin as its configuration says; put your own policy into `route`.
-//! `abi.zig` connects it with the contract in `wit/plugin.wit`.
+//! `meshwright.zig` connects it with the contract in `wit/plugin.wit`.
 
 const std = @import("std");
-const abi = @import("abi.zig");
+const meshwright = @import("meshwright.zig");
 
 comptime {
-    abi.exportLifecycle(@This());
-    abi.exportRouter(@This());
+    meshwright.exportLifecycle(@This());
+    meshwright.exportRouter(@This());
 }
 
 /// The configuration, from `{{name}}.toml` beside `{{name}}.wasm`.
@@ -15,7 +15,7 @@ const Settings = struct {
 };
 
 // The host reads this after `configure` has returned.
-const not_understood = [_]abi.Issue{.{ .message = .of("The one setting is `refuse`, a list of beginnings.") }};
+const not_understood = [_]meshwright.Issue{.{ .message = .of("The one setting is `refuse`, a list of beginnings.") }};
 
 var settings: std.json.Parsed(Settings) = undefined;
 var is_configured = false;
@@ -25,7 +25,7 @@ pub fn metadata() []const u8 {
 }
 
 /// Called before anything below, with `{}` when nothing is configured. Any issue refuses it.
-pub fn configure(json: []const u8) []const abi.Issue {
+pub fn configure(json: []const u8) []const meshwright.Issue {
     // What the settings point to must outlive this call.
     const options: std.json.ParseOptions = .{ .allocate = .alloc_always };
     const read = std.json.parseFromSlice(Settings, std.heap.wasm_allocator, json, options) catch return &not_understood;
@@ -41,16 +41,16 @@ pub fn selfTest() ?[]const u8 {
 }
 
 /// The services that exist, before the next decision when they changed.
-pub fn onCatalog(services: []const abi.Service) void {
+pub fn onCatalog(services: []const meshwright.Service) void {
     _ = services;
 }
 
-pub fn route(call: abi.Call) abi.Decision {
+pub fn route(call: meshwright.Call) meshwright.Decision {
     for (settings.value.refuse) |prefix| {
         if (!std.mem.startsWith(u8, call.tool, prefix)) continue;
         return .{
             .verdict = .reject,
-            .value = .{ .reject = .{ .reason = abi.print("`{s}` is refused", .{call.tool}) } },
+            .value = .{ .reject = .{ .reason = meshwright.print("`{s}` is refused", .{call.tool}) } },
             .why = .of("refused by {{name}}"),
         };
     }

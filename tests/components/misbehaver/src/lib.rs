@@ -112,7 +112,9 @@ impl router::Guest for Misbehaver {
     fn route(call: router::Call) -> router::Decision {
         let marker = Marker::read();
         let behaviour = match &marker.only {
-            Some(only) if *only != call.tool => None,
+            Some(only) if *only != call.tool => {
+                marker.behaviour.filter(|doing| *doing == Behaviour::TrapOrAnswer).map(|_| Behaviour::Answer)
+            }
             _ => marker.behaviour,
         };
         let who = format!("{} {}", marker.name, marker.version);
@@ -129,7 +131,7 @@ impl router::Guest for Misbehaver {
         };
         match behaviour {
             Some(Behaviour::Loop) => havoc::spin(),
-            Some(Behaviour::Trap) => havoc::trap(),
+            Some(Behaviour::Trap | Behaviour::TrapOrAnswer) => havoc::trap(),
             Some(Behaviour::Recurse) => pass(havoc::recurse(call.id).to_string()),
             Some(Behaviour::Allocate) => havoc::hoard(),
             Some(Behaviour::BigWhy) => pass("w".repeat(10 << 20)),

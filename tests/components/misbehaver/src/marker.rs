@@ -47,6 +47,7 @@ behaviours! {
     LoopInConfigure = "loop-in-configure",
     Loop = "loop",
     Trap = "trap",
+    TrapOrAnswer = "trap-or-answer",
     Recurse = "recurse",
     Allocate = "allocate",
     BigWhy = "big-why",

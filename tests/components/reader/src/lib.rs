@@ -1,5 +1,5 @@
 //! A router for the host's tests. It answers with the argument to which the client's name is a pointer, and refuses
-//! calls whose `/amount` is over 100.
+//! calls whose `/amount` is over 100. `/panic` is more than it can take.
 
 use bindings::exports::meshwright::plugin::{catalog, lifecycle, router};
 use bindings::meshwright::plugin::arguments;
@@ -39,6 +39,9 @@ impl catalog::Guest for Reader {
 
 impl router::Guest for Reader {
     fn route(call: router::Call) -> router::Decision {
+        if let Some(text) = arguments::at("/panic") {
+            panic!("cannot cope with {text}");
+        }
         let amount = arguments::at("/amount").and_then(|text| text.parse::<f64>().ok());
         let verdict = if amount.is_some_and(|amount| amount > 100.0) {
             let reason = "more than 100 needs a person".to_owned();

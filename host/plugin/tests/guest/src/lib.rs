@@ -276,7 +276,7 @@ impl meter::Guest for Contrarian {
     }
 
     fn on_calls(calls: Vec<meter::Finished>, _dropped: u32) {
-        act("calls");
+        act("on-calls");
         CALLS.set(CALLS.get() + calls.len() as f64);
     }
 

@@ -1,0 +1,209 @@
+//! `${…}` in values: the environment, secrets, and the words that editors use.
+//!
+//! | | |
+//! |---|---|
+//! | `${NAME}`, `${env:NAME}` | the environment variable |
+//! | `${NAME:-WORD}`, `${env:NAME:-WORD}` | the same, or `WORD` when it is not set or empty |
+//! | `${secret:NAME}`, `${input:NAME}` | the file `NAME` in a folder of secrets |
+//! | `${userHome}`, `${workspaceFolder}`, `${pathSeparator}`, `${/}` | as in editors' files |
+//! | `$${` | `${` itself |
+
+use std::borrow::Cow;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use toml::de::DeValue;
+
+use super::env_dir;
+use super::file::Value;
+
+/// Longest secret.
+const SECRET_BYTES_MAX: u64 = 64 << 10;
+
+/// Where values come from.
+pub(super) struct Sources {
+    /// First come, first served.
+    pub secrets: Vec<PathBuf>,
+    pub env: fn(&str) -> Option<String>,
+}
+
+impl Sources {
+    /// The environment; secrets that systemd passes on, then those of the user.
+    pub(super) fn usual() -> Self {
+        let own = super::config_home().map(|home| home.join("meshwright/secrets"));
+        let secrets = env_dir("CREDENTIALS_DIRECTORY").into_iter().chain(own).collect();
+        Self { secrets, env: |name| std::env::var(name).ok() }
+    }
+
+    fn secret(&self, name: &str) -> Result<String, String> {
+        let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
+        if name.is_empty() || name.starts_with('.') || !plain {
+            return Err(format!(
+                "`{name}` cannot be the name of a secret; use letters, digits, `_`, `-`, `.`"
+            ));
+        }
+        let Some(file) = self.secrets.iter().map(|folder| folder.join(name)).find(|file| file.is_file())
+        else {
+            let place =
+                self.secrets.last().map_or_else(|| name.to_owned(), |folder| shown(&folder.join(name)));
+            return Err(format!(
+                "there is no secret `{name}`; write it into the file {place}, with mode 600"
+            ));
+        };
+        let failed = |error: std::io::Error| format!("the secret `{name}` cannot be read: {error}");
+        let about = file.metadata().map_err(failed)?;
+        if about.permissions().mode() & 0o077 != 0 {
+            let file = shown(&file);
+            return Err(format!("others may read the secret `{name}`; run `chmod 600 {file}`"));
+        }
+        if about.len() > SECRET_BYTES_MAX {
+            return Err(format!("the secret `{name}` has more than {} KiB", SECRET_BYTES_MAX >> 10));
+        }
+        let text = std::fs::read_to_string(&file).map_err(failed)?;
+        Ok(text.trim_end_matches(['\n', '\r']).to_owned())
+    }
+
+    fn variable(&self, name: &str) -> Option<String> {
+        (self.env)(name).filter(|value| !value.is_empty())
+    }
+
+    /// `file` is the one in which the text stands.
+    fn value(&self, inside: &str, file: &Path) -> Result<String, String> {
+        let named = |name: &str| -> Result<String, String> {
+            let (name, default) = match name.split_once(":-") {
+                Some((name, default)) => (name, Some(default)),
+                None => (name, None),
+            };
+            let may_be = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+            if name.is_empty() || !name.bytes().all(may_be) {
+                return Err(format!(
+                    "`${{{inside}}}` is nothing that can be filled in; write `${{env:NAME}}`, `${{secret:NAME}}`, or \
+                     `$${{` for `${{` itself"
+                ));
+            }
+            self.variable(name).or_else(|| default.map(ToOwned::to_owned)).ok_or_else(|| {
+                format!(
+                    "`{name}` is not set in the proxy's environment; set it, or write `${{{name}:-WORD}}`"
+                )
+            })
+        };
+        match inside {
+            "userHome" => {
+                env_dir("HOME").map(|home| shown(&home)).ok_or_else(|| "`HOME` is not set".to_owned())
+            }
+            "workspaceFolder" => Ok(shown(&workspace(file))),
+            "pathSeparator" | "/" => Ok("/".to_owned()),
+            _ => match inside.split_once(':') {
+                Some(("env", name)) => named(name),
+                Some(("secret" | "input", name)) => self.secret(name),
+                _ => named(inside),
+            },
+        }
+    }
+
+    /// `None` when there is nothing to fill in.
+    ///
+    /// # Errors
+    /// What cannot be filled in, and what to do.
+    pub(super) fn expand(&self, text: &str, file: &Path) -> Result<Option<String>, String> {
+        if !text.contains("${") {
+            return Ok(None);
+        }
+        let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+        while let Some(at) = rest.find("${") {
+            if rest[..at].ends_with('$') {
+                out.push_str(&rest[..at - 1]);
+                out.push_str("${");
+                rest = &rest[at + 2..];
+                continue;
+            }
+            out.push_str(&rest[..at]);
+            let inside = &rest[at + 2..];
+            let end = inside.find('}').ok_or_else(|| "a `${` has no `}` behind it".to_owned())?;
+            out.push_str(&self.value(&inside[..end], file)?);
+            rest = &inside[end + 1..];
+        }
+        out.push_str(rest);
+        Ok(Some(out))
+    }
+
+    /// Fills in all text in `value`; else where it fails, and why.
+    pub(super) fn fill_in(
+        &self,
+        value: &mut Value<'_>,
+        file: &Path,
+    ) -> Result<(), (std::ops::Range<usize>, String)> {
+        let span = value.span();
+        match value.get_mut() {
+            DeValue::String(text) => {
+                if let Some(expanded) = self.expand(text, file).map_err(|why| (span, why))? {
+                    *text = Cow::Owned(expanded);
+                }
+                Ok(())
+            }
+            DeValue::Array(items) => items.iter_mut().try_for_each(|item| self.fill_in(item, file)),
+            DeValue::Table(table) => table.iter_mut().try_for_each(|(_, item)| self.fill_in(item, file)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn shown(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// The folder of the file, or the one around it when it is an editor's own.
+fn workspace(file: &Path) -> PathBuf {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let of_editor = folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    let folder = if of_editor { folder.parent().unwrap_or(folder) } else { folder };
+    std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sources(folder: &Path) -> Sources {
+        let env = |name: &str| match name {
+            "TOKEN" => Some("t0ken".to_owned()),
+            "EMPTY" => Some(String::new()),
+            _ => None,
+        };
+        Sources { secrets: vec![folder.join("nowhere"), folder.to_owned()], env }
+    }
+
+    #[test]
+    fn values_are_filled_in_and_what_is_missing_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let secret = folder.path().join("github");
+        std::fs::write(&secret, "s3cret\n").expect("write");
+        std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o600)).expect("chmod");
+        let sources = sources(folder.path());
+        let file = Path::new("/w/.vscode/mcp.json");
+        for (text, expanded) in [
+            ("plain $ {x} $x", None),
+            ("a ${TOKEN} b ${env:TOKEN}", Some("a t0ken b t0ken")),
+            ("${EMPTY:-none}${NOT:-some}${env:NOT:-}", Some("nonesome")),
+            ("${secret:github}-${input:github}", Some("s3cret-s3cret")),
+            ("$${TOKEN} $$${TOKEN}", Some("${TOKEN} $${TOKEN}")),
+            ("${workspaceFolder}${/}x", Some("/w/x")),
+        ] {
+            assert_eq!(sources.expand(text, file).expect(text).as_deref(), expanded, "{text}");
+        }
+        for (text, part) in [
+            ("${NOT}", "`NOT` is not set"),
+            ("${env:EMPTY}", "`EMPTY` is not set"),
+            ("${TOKEN", "no `}`"),
+            ("${a b}", "nothing that can be filled in"),
+            ("${secret:other}", "write it into the file"),
+            ("${secret:../x}", "cannot be the name"),
+        ] {
+            let why = sources.expand(text, file).expect_err(text);
+            assert!(why.contains(part), "{text}: {why}");
+        }
+        std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o640)).expect("chmod");
+        let why = sources.expand("${secret:github}", file).expect_err("others may read it");
+        assert!(why.contains("chmod 600"), "{why}");
+    }
+}

@@ -1,0 +1,139 @@
+//! The configuration for people and editors: what is in force, where it comes from, and what there is.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::ops::Range;
+use std::time::Duration;
+
+use serde::Deserialize;
+use toml::de::ValueDeserializer;
+
+use super::expand::Sources;
+use super::file::places;
+use super::load::{Entry, Files, load};
+use super::{Config, ConfigError, Overrides};
+
+/// Where comments with origins begin.
+const COMMENT_COLUMN: usize = 48;
+
+/// The JSON Schema of a configuration file.
+pub fn schema() -> serde_json::Value {
+    super::raw::schema()
+}
+
+/// The configuration in force as TOML. Values of services, profiles and plugins are shown as they are written: what
+/// is filled in may be secret. With `origin`, each line says where it comes from.
+///
+/// # Errors
+/// Those of [`Config::load`].
+pub fn show(overrides: Overrides, origin: bool) -> Result<String, ConfigError> {
+    let files = Files::read(overrides.path().as_deref())?;
+    let said = overrides.said_by.clone();
+    let config = load(&files, overrides, &Sources::usual())?;
+    let contents = files.contents()?;
+    let main = &files.files[0];
+    let mut at: BTreeMap<String, Range<usize>> = BTreeMap::new();
+    for (section, value) in &contents.own {
+        at.extend(places(value).into_iter().map(|(key, span)| (format!("{section}.{key}"), span)));
+    }
+    let mut page = Page { out: String::new(), origin };
+    let mut section = "";
+    for (key, value) in settings(&config) {
+        let (of, name) = key.split_once('.').unwrap_or(("", key));
+        if of != section {
+            section = of;
+            page.line(&format!("[{of}]"), "");
+        }
+        let whence = said.get(key).cloned().or_else(|| at.get(key).map(|span| main.at(span)));
+        page.line(&format!("{name} = {value}"), &whence.unwrap_or_else(|| "default".to_owned()));
+    }
+    for (section, entries) in
+        [("services", &contents.services), ("profiles", &contents.profiles), ("plugins", &contents.plugins)]
+    {
+        entries.iter().for_each(|entry| page.entry(section, entry));
+    }
+    for left in &config.left_out {
+        page.out.push_str("\n# left out: ");
+        page.out.push_str(&left.flaw.in_a_line());
+    }
+    Ok(page.out.trim_start().to_owned() + "\n")
+}
+
+struct Page {
+    out: String,
+    origin: bool,
+}
+
+impl Page {
+    fn line(&mut self, text: &str, whence: &str) {
+        if text.starts_with('[') {
+            self.out.push('\n');
+        }
+        let width = if self.origin && !whence.is_empty() { COMMENT_COLUMN } else { 0 };
+        write!(self.out, "{text:width$}").expect("text takes text");
+        if width > 0 {
+            write!(self.out, " # {whence}").expect("text takes text");
+        }
+        self.out.push('\n');
+    }
+
+    fn entry(&mut self, section: &str, entry: &Entry<'_>) {
+        let name = toml::Value::String(entry.name.get_ref().clone()).to_string();
+        let plain =
+            entry.name.get_ref().bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+        let name = if plain { entry.name.get_ref().clone() } else { name };
+        self.line(&format!("[{section}.{name}]"), &entry.file.at(&entry.name.span()));
+        // What is no TOML here was none before, either, and is among what is left out.
+        let Ok(toml::Value::Table(table)) =
+            toml::Value::deserialize(ValueDeserializer::from(entry.value.clone()))
+        else {
+            return;
+        };
+        let at = places(&entry.value);
+        for (key, value) in table {
+            let whence = at.get(&key).map(|span| entry.file.at(span));
+            self.line(&format!("{key} = {value}"), &whence.unwrap_or_default());
+        }
+    }
+}
+
+/// Everything that has a default, in the order of the sections.
+pub(super) fn settings(config: &Config) -> Vec<(&'static str, String)> {
+    let text = |text: &dyn ToString| toml::Value::String(text.to_string()).to_string();
+    let list = |items: &[String]| {
+        toml::Value::try_from(items).map_or_else(|_| "[]".to_owned(), |list| list.to_string())
+    };
+    let path = |path: &std::path::Path| text(&path.display());
+    vec![
+        ("server.mcp_addr", text(&config.mcp_addr)),
+        ("server.http_addr", text(&config.http_addr)),
+        ("server.data_dir", path(&config.data_dir)),
+        ("server.plugins_dir", path(&config.plugins_dir)),
+        ("server.workers", config.workers.to_string()),
+        ("server.allowed_hosts", list(&config.allowed_hosts)),
+        ("server.allowed_origins", list(&config.allowed_origins)),
+        ("server.body_bytes_max", config.body_bytes_max.to_string()),
+        ("server.plugin_probation", duration(config.plugin_probation)),
+        ("stats.file", config.stats_file.as_deref().map_or_else(|| "\"\"".to_owned(), path)),
+        ("lease.suspect_after", duration(config.lease.suspect_after)),
+        ("lease.ttl", duration(config.lease.ttl)),
+        ("health.probe_every", duration(config.probes.every)),
+        ("health.probe_timeout", duration(config.probes.timeout)),
+        ("calls.connect_timeout", duration(config.calls.connect)),
+        ("calls.first_byte_timeout", duration(config.calls.first_byte)),
+        ("calls.timeout", duration(config.calls.whole)),
+        ("calls.drain_timeout", duration(config.calls.drain)),
+        ("sessions.idle_timeout", duration(config.sessions.idle_timeout)),
+        ("sessions.age_max", duration(config.sessions.age_max)),
+        ("sessions.max", config.sessions.max.to_string()),
+        ("limits.in_flight", config.limits.in_flight.to_string()),
+        ("limits.per_instance", config.limits.per_instance.to_string()),
+        ("limits.waiting", config.limits.waiting.to_string()),
+        ("limits.wait", duration(config.limits.wait)),
+    ]
+}
+
+fn duration(duration: Duration) -> String {
+    let ms = duration.as_millis();
+    if ms.is_multiple_of(1000) { format!("\"{}s\"", ms / 1000) } else { format!("\"{ms}ms\"") }
+}

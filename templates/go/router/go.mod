@@ -1,3 +1,0 @@
-module {{name}}
-
-go 1.24

@@ -1,0 +1,3 @@
+module meshwright
+
+go 1.24
