@@ -26,9 +26,11 @@ use crate::endpoint::Endpoint;
 use crate::http::{own_tools, surface};
 use crate::plugin;
 use crate::prober::Prober;
+use crate::process::LaunchLoop;
 use crate::proxy::{self, Mirroring, Proxy};
 use crate::registry::{Registry, Settings};
 use crate::store::Store;
+use crate::supervisor;
 use crate::telemetry::account::{Accountant, StatsFile};
 use crate::telemetry::alerts::Alerting;
 use crate::telemetry::events::EventLog;
@@ -44,6 +46,8 @@ const EVENTS: usize = 4096;
 const FINISHED: usize = 32 << 10;
 /// How long new connections are still taken after `/readyz` said that the proxy stops, when calls are under way.
 const GRACE: Duration = Duration::from_secs(2);
+/// How long the banner waits for children; the proxy serves meanwhile.
+const BANNER_WAITS: Duration = Duration::from_secs(1);
 /// How long the last answers have to be written.
 const LAST_WRITES: Duration = Duration::from_millis(100);
 
@@ -99,15 +103,22 @@ async fn run(overrides: Overrides, config: Config) -> anyhow::Result<()> {
     let (memories, rulings) = (std::mem::take(&mut kept.memories), std::mem::take(&mut kept.rulings));
 
     let (events, events_queue) = mpsc::channel(EVENTS);
+    let launcher = tasks::launch_programs(&config.data_dir)?;
     let settings = Settings {
         lease: config.lease,
         workers: config.workers,
         events: events.clone(),
         exposures: Arc::new(config.exposures()),
         instances: config.instances.clone(),
+        launcher,
         limits: doors::instance_limits(&config),
     };
     let (registry, registry_task) = Registry::restore(settings, store.clone(), kept);
+    let (children, supervisor) = supervisor::Task::new(supervisor::Settings {
+        registry: registry.clone(),
+        events: events.clone(),
+        services: doors::children(&config),
+    });
     let (finished, finished_queue) = mpsc::channel(FINISHED);
     let (copies, copies_queue) = mpsc::channel(proxy::COPIES_WAITING_MAX);
     let proxy =
@@ -120,19 +131,22 @@ async fn run(overrides: Overrides, config: Config) -> anyhow::Result<()> {
     let tracker = TaskTracker::new();
     let stop = CancellationToken::new();
     tracker.spawn(registry_task.run(stop.clone()));
+    tracker.spawn(supervisor.run(stop.clone()));
     let (watcher, look) = tasks::reload_plugins(&config, &plugins, &registry, &tracker, &stop).await?;
     tasks::keep_plans(&registry, &tracker, &stop);
 
     let event_log = EventLog::default();
     tracker.spawn(event_log.clone().run(events_queue, stop.clone()));
     let standing = Standing::new(config.clone());
-    let pages = pages(&config, &standing, &registry, &proxy, &plugins, &journal, &store, look.clone());
+    let plugins_shown = (&plugins, look.clone());
+    let pages = pages(&config, &standing, &registry, &proxy, plugins_shown, &journal, &store, &children);
     let reload = Reload {
         overrides,
         standing: Arc::clone(&standing),
         registry: registry.clone(),
         plugins: Arc::clone(&plugins),
         look,
+        children: children.clone(),
         events,
         tracker: tracker.clone(),
     };
@@ -190,9 +204,12 @@ async fn run(overrides: Overrides, config: Config) -> anyhow::Result<()> {
     accept(mcp, Port::Mcp, &workers, &accepting, &tracker)?;
     accept(http, Port::Http, &workers, &accepting, &tracker)?;
     write_endpoints(&config.data_dir, &endpoints)?;
+    // Nobody waits for slow ones; what comes up at once is shown as it is.
+    tokio::time::timeout(BANNER_WAITS, children.settled()).await.ok();
     banner::print(
         &config,
         &registry.snapshot(),
+        &children.all(),
         kept_instances,
         &plugins.status(),
         &endpoints.http,
@@ -209,7 +226,7 @@ async fn run(overrides: Overrides, config: Config) -> anyhow::Result<()> {
         }
     }
     endpoint.close_all();
-    stop_processes(&registry).await;
+    tokio::join!(children.stop_all(), stop_processes(&registry));
     stop.cancel();
     drop(watcher);
     tracker.close();
@@ -220,11 +237,12 @@ async fn run(overrides: Overrides, config: Config) -> anyhow::Result<()> {
     accounting.cancel();
     books.wait().await;
     store.stop().await;
+    LaunchLoop::reap_all(&config.data_dir);
     tracing::info!("stopped");
     Ok(())
 }
 
-/// Ends the instances that are processes, all at once.
+/// Ends the processes that the supervisor does not know, all at once.
 async fn stop_processes(registry: &Registry) {
     let snapshot = registry.snapshot();
     let peers = snapshot.instances().map(|instance| Arc::clone(&instance.peer));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Overrides;
+use crate::console::{DoctorArgs, LogsArgs, OrderArgs, PsArgs};
 use crate::plugin::Limits;
 use crate::workshop::{Tool, WhyArgs};
 
@@ -36,6 +37,18 @@ pub enum Command {
     /// Tools for authors of plugins.
     #[command(subcommand)]
     Plugin(Tool),
+    /// Lists the processes of services by command, with their states and reasons
+    Ps(PsArgs),
+    /// Shows what a service's processes wrote to standard error, and on standard output beside the protocol
+    Logs(LogsArgs),
+    /// Starts a service's processes
+    Start(OrderArgs),
+    /// Stops a service's processes
+    Stop(OrderArgs),
+    /// Stops a service's processes and starts them again
+    Restart(OrderArgs),
+    /// Says what is wrong and what to do about it
+    Doctor(DoctorArgs),
     /// Explains one call: what was asked, which plugin decided, why, and which instance was picked by whom.
     Why(WhyArgs),
     /// Compiles the component on standard input within limits; for the program itself.

@@ -6,6 +6,7 @@ use clap::Parser;
 use meshwright::app;
 use meshwright::cli::{Cli, Command, ConfigTool, Serve};
 use meshwright::config::Config;
+use meshwright::console;
 use meshwright::plugin::{check_configuration, compile_plugin};
 use meshwright::workshop;
 
@@ -25,6 +26,12 @@ fn main() -> ExitCode {
             app::log_to_stderr(QUIET);
             workshop::run(tool)
         }
+        Command::Ps(args) => console::ps(&args),
+        Command::Logs(args) => console::logs(&args),
+        Command::Start(args) => console::order(&args, "start"),
+        Command::Stop(args) => console::order(&args, "stop"),
+        Command::Restart(args) => console::order(&args, "restart"),
+        Command::Doctor(args) => console::doctor(&args),
         Command::Why(args) => {
             app::log_to_stderr(QUIET);
             workshop::explain_call(&args)

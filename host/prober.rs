@@ -7,14 +7,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{CallTimes, ProbeTimes};
 use crate::mesh::lease::LeasePhase;
 use crate::registry::{Instance, Registry};
-use crate::upstream::{Events, Probe, Times, chain};
+use crate::upstream::{Events, Probe, Standing, Times, chain};
 
 /// Probes under way at once.
 const PARALLEL: usize = 256;
@@ -107,6 +107,17 @@ fn quick(bad: u32) -> Duration {
     QUICK.saturating_mul(1 << bad.saturating_sub(QUICK_PROBES).min(16))
 }
 
+/// Waits for a process to come up or go down.
+async fn moved(standings: &mut Option<watch::Receiver<Standing>>) {
+    let changed = match standings {
+        Some(standings) => standings.changed().await.is_ok(),
+        None => false,
+    };
+    if !changed {
+        std::future::pending::<()>().await;
+    }
+}
+
 struct Watch {
     registry: Registry,
     instance: Arc<Instance>,
@@ -124,6 +135,7 @@ impl Watch {
         let mut changes: Option<Events> = None;
         // Bad probes in a row, and good ones in a row since anything was amiss.
         let (mut bad, mut calm) = (0_u32, CALM);
+        let mut standings = self.instance.peer.standings();
         loop {
             let probed = tokio::time::Instant::now();
             let probe = self.probe().await;
@@ -163,6 +175,11 @@ impl Watch {
                         if soon < pause.deadline() {
                             pause.as_mut().reset(soon);
                         }
+                    }
+                    // A process that came up has another past, and perhaps another offer.
+                    () = moved(&mut standings) => {
+                        (listed, changes) = (false, None);
+                        break;
                     }
                     told = told(&mut changes) => if told {
                         // Several lists often change together.

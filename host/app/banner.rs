@@ -4,20 +4,23 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 
 use crate::config::Config;
+use crate::mesh::child::ChildState;
 use crate::policy::status::{PluginState, PluginStatus};
 use crate::registry::Snapshot;
+use crate::supervisor::ChildStatus;
 
 /// Prints the services that were there before, the plugins in force, and the addresses. Nobody waits for it, so a
 /// closed standard output is no reason to stop.
 pub(super) fn print(
     config: &Config,
     snapshot: &Snapshot,
+    children: &[ChildStatus],
     kept: usize,
     plugins: &[PluginStatus],
     http: &str,
     mcp: &str,
 ) {
-    let text = text(config, snapshot, kept, plugins, http, mcp);
+    let text = text(config, snapshot, children, kept, plugins, http, mcp);
     if let Err(error) = std::io::stdout().write_all(text.as_bytes()) {
         tracing::debug!(error = %error, "banner not printed");
     }
@@ -26,6 +29,7 @@ pub(super) fn print(
 fn text(
     config: &Config,
     snapshot: &Snapshot,
+    children: &[ChildStatus],
     kept: usize,
     plugins: &[PluginStatus],
     http: &str,
@@ -40,6 +44,15 @@ fn text(
         line("  ○ no services yet: POST /register, or see examples/python-instance".to_owned());
     }
     for service in snapshot.services() {
+        let supervised: Vec<&ChildStatus> =
+            children.iter().filter(|child| child.service == service.name).collect();
+        if !supervised.is_empty() {
+            let alike = |one: &&ChildStatus, other: &&ChildStatus| {
+                (one.state, &one.reason) == (other.state, &other.reason)
+            };
+            supervised.chunk_by(alike).for_each(|same| line(children_line(same)));
+            continue;
+        }
         let count = service.instances.len();
         let plural = if count == 1 { "" } else { "s" };
         let configured = service.instances.iter().any(|instance| instance.configured);
@@ -65,6 +78,32 @@ fn text(
     }
     line(String::new());
     out
+}
+
+/// One line for those of a service that are all alike.
+fn children_line(same: &[&ChildStatus]) -> String {
+    let Some(child) = same.first() else { return String::new() };
+    let mark = match child.state {
+        ChildState::Ready if child.lacks => "▲",
+        ChildState::Ready => "✔",
+        ChildState::Starting | ChildState::Installing | ChildState::Stopping => "◌",
+        ChildState::Stopped if child.first.is_none() => "◌",
+        ChildState::Backoff | ChildState::Fatal => "✖",
+        ChildState::Stopped | ChildState::Skipped => "○",
+    };
+    let (name, count) = match same.len() {
+        1 => (&child.instance, String::new()),
+        count => (&child.service, format!("{count} ")),
+    };
+    let mut text = format!("  {mark} {:<20} {count}{}", name.as_str(), child.state.as_str());
+    // Writing to a string cannot fail.
+    if !child.reason.is_empty() {
+        write!(text, ": {}", child.reason).ok();
+    }
+    if let Some(fix) = &child.fix {
+        write!(text, "\n    {:<20} → {fix}", "").ok();
+    }
+    text
 }
 
 fn plugin_line(plugin: &PluginStatus) -> String {

@@ -9,13 +9,14 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::doors::{instance_limits, plugin_config};
+use super::doors::{self, instance_limits, plugin_config};
 use super::tasks::{AskedToLook, settle};
 use crate::clock;
 use crate::config::{Config, ConfigError, LeftOut, Overrides};
 use crate::mesh::observe::Event;
 use crate::plugin::Plugins;
 use crate::registry::{Instance, Reconfigured, Registry, Terms};
+use crate::supervisor::Children;
 use crate::watch::Watcher;
 
 /// The files are read this often even if nothing is said to have changed.
@@ -61,6 +62,7 @@ pub(super) struct Reload {
     pub registry: Registry,
     pub plugins: Arc<Plugins>,
     pub look: AskedToLook,
+    pub children: Children,
     pub events: mpsc::Sender<Event>,
     pub tracker: TaskTracker,
 }
@@ -127,6 +129,7 @@ impl Reload {
         };
         // Fails at the end of the process only.
         let Ok(Reconfigured { joined, left }) = self.registry.configure(terms).await else { return };
+        self.children.configure(doors::children(&config)).await;
         if config.plugins != before.plugins {
             self.plugins.set_config(plugin_config(&config));
             let (done, looked) = oneshot::channel();

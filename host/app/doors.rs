@@ -10,8 +10,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::configuration::Standing;
 use super::tasks::AskedToLook;
 use crate::clock;
-use crate::config::Config;
+use crate::config::{ChildConfig, Config};
 use crate::http::{NotRuled, Pages, RollBack, Rule, Search, SearchFailed, Shown};
+use crate::mesh::ids::Name;
 use crate::mesh::memo::Memories;
 use crate::mesh::ruling::Ruling;
 use crate::mesh::story::Recording;
@@ -20,6 +21,7 @@ use crate::policy::status::RollbackError;
 use crate::proxy::{MirrorBook, Proxy};
 use crate::registry::{InstanceLimits, Registry};
 use crate::store::{Change, Store};
+use crate::supervisor::Children;
 use crate::telemetry::account::Unsaved;
 use crate::telemetry::journal::Journal;
 
@@ -98,6 +100,11 @@ fn roll_back(plugins: &Arc<Plugins>, look: AskedToLook) -> RollBack {
     })
 }
 
+/// Services that may have processes, and how these are supervised.
+pub(super) fn children(config: &Config) -> BTreeMap<Name, ChildConfig> {
+    config.services.iter().map(|(name, service)| (name.clone(), service.child.clone())).collect()
+}
+
 /// What happened lately, for builds that are about to come into force.
 pub(super) fn recorder(journal: &Arc<Journal>, registry: &Registry) -> plugin::Recorder {
     let (journal, registry) = (Arc::clone(journal), registry.clone());
@@ -117,10 +124,10 @@ pub(super) fn pages(
     standing: &Arc<Standing>,
     registry: &Registry,
     proxy: &Arc<Proxy>,
-    plugins: &Arc<Plugins>,
+    (plugins, look): (&Arc<Plugins>, AskedToLook),
     journal: &Arc<Journal>,
     store: &Store,
-    look: AskedToLook,
+    children: &Children,
 ) -> Pages {
     let (rule, roll_back) = (rule(store, plugins, look.clone()), roll_back(plugins, look));
     let plugins = Arc::clone(plugins);
@@ -147,6 +154,7 @@ pub(super) fn pages(
         complaints: Arc::new(move || standing.complaints()),
         search,
         roll_back,
+        children: children.clone(),
         started: clock::wall(),
         started_mono: clock::mono(),
         draining: Arc::new(AtomicBool::new(false)),

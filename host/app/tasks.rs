@@ -1,8 +1,10 @@
 //! The tasks that keep plugins as the folder says, and plans as planners say.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -10,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock;
 use crate::config::Config;
 use crate::plugin::Plugins;
+use crate::process::{Launcher, Ledger};
 use crate::registry::Registry;
 use crate::watch::Watcher;
 
@@ -28,6 +31,17 @@ const ASKED: usize = 16;
 
 /// Who must have the plugins looked at now, and be told when that is done.
 pub(super) type AskedToLook = mpsc::Sender<oneshot::Sender<()>>;
+
+/// Begins to start programs, behind the end of what the last run left. The thread lives as long as the process does.
+pub(super) fn launch_programs(folder: &Path) -> anyhow::Result<Launcher> {
+    let ledger = Ledger::open(folder).context("cannot open the list of children in the data folder")?;
+    let (launcher, launching) = Launcher::new(ledger);
+    std::thread::Builder::new()
+        .name("launcher".to_owned())
+        .spawn(move || launching.run())
+        .context("cannot start the thread that starts programs")?;
+    Ok(launcher)
+}
 
 /// Brings the plugins into force, then keeps them as the folder says and whenever they are asked to be looked at. The
 /// watcher ends with what is returned; without one (some file systems have none) the folder is still read every 30 s.

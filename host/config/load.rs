@@ -340,9 +340,9 @@ fn add_services(config: &mut Config, entries: &[Entry<'_>], sources: &Sources, l
             let flaw = |wrong| flaw_of("services", one, &places, wrong);
             let service = services::service(raw).map_err(flaw)?;
             let mut instances = Vec::new();
-            for (index, endpoint) in service.endpoints.iter().enumerate() {
+            for index in 0..service.endpoints.len() {
                 let misnamed = |message| one.file.flaw(&one.key("services"), Some(one.name.span()), message);
-                let instance = services::instance(&name, index, endpoint).map_err(misnamed)?;
+                let instance = services::instance(&name, index, &service.endpoints).map_err(misnamed)?;
                 if let Some(other) = config.instances.iter().find(|other| other.name == instance.name) {
                     let (name, service) = (&instance.name, &other.service);
                     return Err(misnamed(format!(

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::mesh::child::Rules;
 use expand::Sources;
 use load::Files;
 
@@ -84,7 +85,8 @@ pub struct Config {
     pub calls: CallTimes,
     pub body_bytes_max: usize,
     pub services: BTreeMap<Name, ServiceConfig>,
-    /// Those that `services` name: `SERVICE` for a command, `SERVICE-1` and so on for addresses.
+    /// Those that `services` name: `SERVICE` for a command, `SERVICE-1` and so on for addresses and for several
+    /// processes.
     pub instances: Vec<InstanceSpec>,
     /// Each at `/mcp/NAME`.
     pub profiles: BTreeMap<Name, ProfileConfig>,
@@ -118,11 +120,24 @@ pub const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 /// What the file says of a service, whether it starts it or the service registers itself.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ServiceConfig {
-    /// One command, or any number of addresses.
+    /// One command, as often as it has instances, or any number of addresses.
     pub endpoints: Vec<Endpoint>,
     /// Calls that each of its instances takes at once, when it says so itself.
     pub concurrency: Option<u32>,
     pub exposure: Exposure,
+    /// Of a command.
+    pub child: ChildConfig,
+}
+
+/// How the processes of a service are supervised.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChildConfig {
+    pub instances: usize,
+    /// Whether it is an error when none of them comes up.
+    pub required: bool,
+    /// Services that start before it.
+    pub needs: Vec<Name>,
+    pub rules: Rules,
 }
 
 pub use crate::mesh::exposure::Profile as ProfileConfig;

@@ -1,5 +1,6 @@
 //! What a configuration file may say, section by section, and how that becomes a [`Config`].
 
+mod children;
 pub(super) mod services;
 
 use std::collections::BTreeMap;
@@ -120,6 +121,16 @@ pub(super) struct RawService {
     cwd: Option<PathBuf>,
     /// One process for all clients, or one for each client session.
     sessions: Option<RawSessionUse>,
+    /// How many processes it has.
+    instances: Option<usize>,
+    /// Whether it is an error when none of them comes up.
+    required: bool,
+    /// Services that start before it, and without which it is degraded.
+    depends_on: Vec<String>,
+    /// When its processes are started again.
+    restart: RawRestart,
+    /// From the start of a process to its first answer, without the time in which something is installed.
+    startup_timeout: Option<RawDuration>,
     /// Where its one instance listens.
     url: Option<String>,
     /// Where its instances listen.
@@ -139,6 +150,26 @@ pub(super) struct RawService {
 enum RawSessionUse {
     Shared,
     Each,
+}
+
+/// When a process that ended is started again.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct RawRestart {
+    /// Whether a process that ended with 0 is started again, or one that failed.
+    policy: Option<RawRestartPolicy>,
+    /// So many failures within the window park it.
+    max: Option<usize>,
+    /// See `max`.
+    window: Option<RawDuration>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum RawRestartPolicy {
+    OnFailure,
+    Always,
+    Never,
 }
 
 /// Patterns of names: `*` stands for any run of characters, `?` for one.

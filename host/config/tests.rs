@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::mesh::child::RestartPolicy;
 use crate::mesh::offer::Kind;
 
 fn load(text: &str) -> Result<Config, ConfigError> {
@@ -20,6 +21,33 @@ fn complaints(text: &str) -> String {
 
 fn name(text: &str) -> Name {
     Name::new(text).expect("a name")
+}
+
+#[test]
+fn the_supervision_of_commands_is_read() {
+    let config = load(
+        r#"
+        [services.db]
+        command = "db"
+        [services.github]
+        command = "npx"
+        instances = 2
+        required = true
+        depends_on = ["db"]
+        restart = { policy = "always", max = 3, window = "2m" }
+        startup_timeout = "90s"
+        "#,
+    )
+    .expect("a good configuration");
+    let names: Vec<&str> = config.instances.iter().map(|instance| instance.name.as_str()).collect();
+    assert_eq!(names, ["db", "github-1", "github-2"]);
+    let child = &config.services[&name("github")].child;
+    assert!(child.required && child.needs == [name("db")]);
+    let window = Duration::from_secs(120);
+    let expected =
+        Rules { policy: RestartPolicy::Always, failures_max: 3, window, startup: Duration::from_secs(90) };
+    assert_eq!(child.rules, expected);
+    assert_eq!(config.services[&name("db")].child.rules, Rules::default());
 }
 
 #[test]
@@ -99,6 +127,13 @@ fn complaints_name_the_place_the_key_and_what_was_meant() {
         ("[services.a]\nargs = [\"x\", 5]\ncommand = \"x\"", &[":2:14: ", "expected a string"]),
         ("[services.a]\ncommand = \"x\"\nurl = \"http://h\"", &[":2:1: `services.a.command`"]),
         ("[services.a]\nurl = \"http://h\"\nurls = [\"http://h\"]", &[":3:1: `services.a.urls`"]),
+        ("[services.a]\nurl = \"http://h\"\nrequired = true", &["`services.a.required`", "beside `command`"]),
+        ("[services.a]\ncommand = \"x\"\ninstances = 0", &["`services.a.instances`", "between 1 and 64"]),
+        ("[services.a]\ncommand = \"x\"\nrestart = { max = 0 }", &["`services.a.restart`", "`max` is 0"]),
+        (
+            "[services.a]\ncommand = \"x\"\nsessions = \"each\"\ninstances = 2",
+            &["`services.a.instances`", "each session"],
+        ),
         ("[services.a]\ncommand = \"\"", &[":2:1: `services.a.command`"]),
         ("[services.a]\ncommand = \"x\"\nenv = { \"A=B\" = \"\" }", &[":3:1: `services.a.env`", "A=B"]),
         ("[services.a]\ntools = { deny = [\"\"] }", &[":2:1: `services.a.tools`", "empty"]),

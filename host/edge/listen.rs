@@ -1,7 +1,9 @@
 //! Taking a port, with an error that says who has it.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
@@ -16,6 +18,10 @@ pub enum BindError {
     )]
     Exposed { address: SocketAddr, flag: &'static str, variable: &'static str },
 }
+
+/// How long a proxy that was killed may hold a port: a child that it was starting has all that it had open.
+const HANDOVER: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A port that was taken.
 #[derive(Debug)]
@@ -33,8 +39,17 @@ pub fn bind(address: SocketAddr, flag: &'static str, variable: &'static str) -> 
         return Err(BindError::Exposed { address, flag, variable });
     }
     let other = |source| BindError::Other { address, flag, variable, source };
-    let listener = TcpListener::bind(address).map_err(|source| {
-        if source.kind() == std::io::ErrorKind::AddrInUse {
+    let begun = Instant::now();
+    let bound = loop {
+        match TcpListener::bind(address) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && begun.elapsed() < HANDOVER => {
+                std::thread::sleep(LOOK_EVERY);
+            }
+            bound => break bound,
+        }
+    };
+    let listener = bound.map_err(|source| {
+        if source.kind() == ErrorKind::AddrInUse {
             let holder = holder(address).map_or(String::new(), |who| format!(" by {who}"));
             BindError::Taken { address, holder, flag, variable }
         } else {

@@ -184,6 +184,8 @@ pub(super) fn is_lost(failure: &CallFailure) -> bool {
                 | SendError::ConnectTimeout(_)
                 | SendError::NotSent(_)
                 | SendError::Start { .. }
+                | SendError::Missing(_)
+                | SendError::Down(_)
         ),
         _ => false,
     }

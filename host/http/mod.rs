@@ -7,6 +7,7 @@ mod answer;
 mod calls;
 mod own_tools;
 mod plugins;
+mod processes;
 mod recorded;
 mod registration;
 mod rollback;
@@ -33,6 +34,7 @@ use crate::edge::{Port, Surface};
 use crate::mesh::time::{Mono, Wall};
 use crate::proxy::{MirrorBook, Proxy};
 use crate::registry::Registry;
+use crate::supervisor::Children;
 use crate::telemetry::alerts::{Alerts, PluginList};
 use crate::telemetry::journal::Journal;
 use crate::telemetry::meters::Readings;
@@ -84,6 +86,7 @@ pub struct Shown {
     pub complaints: Complaints,
     pub search: Search,
     pub roll_back: RollBack,
+    pub children: Children,
     pub started: Wall,
     pub started_mono: Mono,
     /// Set when the proxy is about to stop.
@@ -128,6 +131,11 @@ pub fn surface(pages: Pages) -> Surface {
         .route("/api/v1/plugins/{name}/grants", post(plugins::grants))
         .route("/api/v1/plugins/{name}/enabled", post(plugins::enabled))
         .route("/api/v1/plugins/{name}/rollbacks", post(rollback::roll_back))
+        .route("/api/v1/processes", get(processes::list))
+        .route("/api/v1/services/{name}/logs", get(processes::logs))
+        .route("/api/v1/services/{name}/start", post(processes::start))
+        .route("/api/v1/services/{name}/stop", post(processes::stop))
+        .route("/api/v1/services/{name}/restart", post(processes::restart))
         .route("/api/v1/alerts", get(status::alerts))
         .route("/api/v1/calls", get(calls::list))
         .route("/api/v1/calls/{call_id}", get(calls::one))

@@ -136,7 +136,7 @@ async fn run(pages: &Pages, call: &OwnCall) -> Result<Document, Refusal> {
         }
         OwnTool::GetServiceStatus => {
             let ServiceArguments { service_name } = read(call)?;
-            Ok(services::short(scope.service(&service_name)?))
+            Ok(services::short(scope.service(&service_name)?, &pages.children))
         }
         OwnTool::RegisterService => registration::admit(pages, read(call)?).await,
         OwnTool::DeregisterService => registration::release(pages, read(call)?).await,

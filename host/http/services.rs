@@ -19,6 +19,7 @@ use crate::mesh::offer::Kind;
 use crate::mesh::stats::{CallCounts, LatencyHistogram};
 use crate::mesh::time::Mono;
 use crate::registry::{Instance, Service, Snapshot};
+use crate::supervisor::Children;
 
 #[derive(Deserialize)]
 pub(super) struct Filter {
@@ -33,19 +34,30 @@ pub(super) fn condition(service: &Service) -> (&'static str, String) {
     let open = service.instances.iter().filter(|i| i.core.guard.state() == BreakerState::Open).count();
     let available = service.available();
     if available == 0 {
-        ("unavailable", format!("none of {total} instances is available"))
+        ("unavailable", format!("none of {total} instances is available{}", of_children(service)))
     } else if service.core.panics.load(Ordering::Relaxed) {
         (
             "degraded",
             format!("{available} of {total} instances are available: calls go to all that are not dead"),
         )
     } else if healthy < total {
-        ("degraded", format!("{healthy} of {total} instances are healthy"))
+        ("degraded", format!("{healthy} of {total} instances are healthy{}", of_children(service)))
     } else if open > 0 {
         ("degraded", format!("{open} of {total} instances are behind an open breaker"))
     } else {
         ("healthy", String::new())
     }
+}
+
+/// What supervised instances that are not well have to say.
+fn of_children(service: &Service) -> String {
+    let children = service.instances.iter().filter(|instance| instance.child.is_some());
+    let unwell = children.filter(|one| !one.is_routable() || one.health != HealthState::Healthy);
+    let words: Vec<String> = unwell
+        .map(|instance| format!("`{}` {} ({})", instance.name(), instance.state(), instance.why()))
+        .collect();
+    let colon = if words.is_empty() { "" } else { ": " };
+    format!("{colon}{}", words.join(", "))
 }
 
 #[derive(Serialize)]
@@ -172,10 +184,10 @@ struct InstanceView<'a> {
     instance_name: &'a str,
     instance_id: String,
     url: String,
-    /// `healthy`, `degraded`, `unhealthy`, `dead`; `restored` until a probe proved it after a restart, `starting` until
+    /// `healthy`, `degraded`, `unhealthy`, `dead`; of a supervised process that is not ready, what it is; `restored` until a probe proved it after a restart, `starting` until
     /// one proved an instance of the configuration.
     state: &'static str,
-    reason: &'a str,
+    reason: String,
     since: String,
     /// `none` for an instance of the configuration.
     lease: &'static str,
@@ -212,7 +224,7 @@ impl<'a> From<&'a Instance> for InstanceView<'a> {
             instance_id: format!("i-{}", instance.id),
             url: spec.endpoint.to_string(),
             state: instance.state(),
-            reason: &instance.reason,
+            reason: instance.why(),
             since: clock::iso(instance.since),
             lease: if instance.configured { "none" } else { instance.phase.as_str() },
             epoch: instance.epoch,
@@ -277,7 +289,7 @@ struct Status<'a> {
     service: &'a str,
     status: &'static str,
     available: bool,
-    /// Of a process whose pid is known: whether it lives. `null` when no pid was given.
+    /// Of a process that the proxy starts, or whose pid is known: whether it lives. `null` when no pid was given.
     process_running: Option<bool>,
     mesh_registration: bool,
     reason: String,
@@ -290,14 +302,19 @@ pub(super) async fn status(
     Path(name): Path<String>,
 ) -> Result<Response, Refusal> {
     let snapshot = pages.registry.snapshot();
-    Ok(short(found(&snapshot, &name)?).into_response())
+    Ok(short(found(&snapshot, &name)?, &pages.children).into_response())
 }
 
 /// Whether a service can be called.
-pub(super) fn short(service: &Service) -> Document {
+pub(super) fn short(service: &Service, children: &Children) -> Document {
     let (status, reason) = condition(service);
     let pids: Vec<u32> = service.instances.iter().filter_map(|instance| instance.spec.pid).collect();
-    let running = (!pids.is_empty()).then(|| pids.into_iter().any(is_running));
+    let children = children.of(service.name.as_str());
+    let running = match (children.is_empty(), pids.is_empty()) {
+        (false, _) => Some(children.iter().any(|child| child.pid.is_some())),
+        (true, false) => Some(pids.into_iter().any(is_running)),
+        (true, true) => None,
+    };
     let view = Status {
         service: service.name.as_str(),
         status,

@@ -6,7 +6,9 @@
 pub mod alert;
 pub mod balance;
 pub mod breaker;
+pub mod child;
 pub mod crashes;
+pub mod dependency;
 pub mod endpoint;
 pub mod exposure;
 pub mod health;
@@ -14,6 +16,7 @@ pub mod ids;
 pub mod instance;
 pub mod lease;
 pub mod limit;
+pub mod log_ring;
 pub mod memo;
 pub mod observe;
 pub mod offer;

@@ -31,8 +31,8 @@ pub struct Finished {
 pub struct Event {
     pub at: Wall,
     /// `instance_registered`, `instance_renewed`, `instance_deregistered`, `instance_expired`, `instance_state`, `expiry_held`,
-    /// `plugin_loaded`, `plugin_refused`, `plugin_rolled_back`, `plugin_input_skipped`, `plugin_quarantined`,
-    /// `plugin_removed`, `configuration_changed`, `configuration_refused`.
+    /// `child_parked`, `startup`, `plugin_loaded`, `plugin_refused`, `plugin_rolled_back`, `plugin_input_skipped`,
+    /// `plugin_quarantined`, `plugin_removed`, `configuration_changed`, `configuration_refused`.
     pub kind: &'static str,
     pub service: Option<Name>,
     pub instance: Option<Name>,

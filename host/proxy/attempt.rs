@@ -211,8 +211,8 @@ fn why_none(target: Found<'_>, tag: Option<&Name>) -> String {
     };
     let reasons = instances.iter().take(5).map(|instance| {
         let tagged = tag.is_none_or(|tag| instance.spec.tags.contains(tag));
-        let reason = if tagged { instance.reason.as_str() } else { "has another tag" };
-        let reason = if reason.is_empty() { instance.phase.as_str() } else { reason };
+        let reason = if tagged { instance.why() } else { "has another tag".to_owned() };
+        let reason = if reason.is_empty() { instance.phase.as_str() } else { &reason };
         format!("`{}` {} ({reason})", instance.name(), instance.state())
     });
     reasons.collect::<Vec<_>>().join(", ")

@@ -207,6 +207,8 @@ fn upstream_row(error: &SendError) -> (StatusCode, &'static str, &'static str) {
         | SendError::ConnectTimeout(_)
         | SendError::NotSent(_)
         | SendError::Start { .. }
+        | SendError::Missing(_)
+        | SendError::Down(_)
         | SendError::Handshake { .. } => {
             (StatusCode::BAD_GATEWAY, "upstream_unreachable", "nothing was sent, so calling again is safe")
         }

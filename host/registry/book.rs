@@ -13,9 +13,9 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::instance::{Instance, InstanceCore, Service, ServiceCore};
-use super::{Grant, INSTANCES_MAX, InstanceLimits, RegistryError, Token};
+use super::{ChildSight, Grant, INSTANCES_MAX, InstanceLimits, RegistryError, Token};
 use crate::mesh::exposure::Exposures;
-use crate::mesh::health::Health;
+use crate::mesh::health::{Health, HealthState};
 use crate::mesh::ids::{Name, PoolId, Slot};
 use crate::mesh::instance::InstanceSpec;
 use crate::mesh::lease::{Lease, LeasePhase, LeaseTimes};
@@ -23,6 +23,7 @@ use crate::mesh::offer::Offer;
 use crate::mesh::pool::Catalog;
 use crate::mesh::stats::CallCounts;
 use crate::mesh::time::{Mono, Wall};
+use crate::process::Launcher;
 use crate::store::{Change, InstanceRow};
 use crate::upstream::Peer;
 use offers::Unwritten;
@@ -40,6 +41,8 @@ pub(super) struct Record {
     pub token_hash: [u8; 32],
     /// From the configuration: it has no lease and no token, and is not written down.
     pub configured: bool,
+    /// How it is seen by whoever supervises it, once it was.
+    pub child: Option<ChildSight>,
     /// Whether the token may move the name to another endpoint: not when it was given to whoever repeated the
     /// registration of a living instance without showing one.
     pub may_move: bool,
@@ -79,23 +82,29 @@ impl Record {
     }
 
     fn publish(&mut self) -> Arc<Instance> {
-        let instance = self.published.get_or_insert_with(|| {
-            Arc::new(Instance {
-                spec: Arc::clone(&self.spec),
-                id: self.id,
-                slot: self.slot,
-                epoch: self.lease.epoch(),
-                registered_at: self.registered_at,
-                phase: self.lease.phase(),
-                configured: self.configured,
-                health: self.health.state(),
-                reason: self.reason.clone(),
-                since: self.since,
-                peer: Arc::clone(&self.peer),
-                core: Arc::clone(&self.core),
-            })
+        if let Some(instance) = &self.published {
+            return Arc::clone(instance);
+        }
+        let lacks = self.child.as_ref().and_then(|child| child.lacks.as_ref());
+        let health = self.health.state();
+        let instance = Arc::new(Instance {
+            spec: Arc::clone(&self.spec),
+            id: self.id,
+            slot: self.slot,
+            epoch: self.lease.epoch(),
+            registered_at: self.registered_at,
+            phase: self.lease.phase(),
+            configured: self.configured,
+            // Who lacks what it needs is degraded at best.
+            health: if lacks.is_some() { health.min(HealthState::Degraded) } else { health },
+            reason: lacks.filter(|_| self.reason.is_empty()).unwrap_or(&self.reason).clone(),
+            child: self.child.as_ref().map(|child| (child.state, child.next_try)),
+            since: self.since,
+            peer: Arc::clone(&self.peer),
+            core: Arc::clone(&self.core),
         });
-        Arc::clone(instance)
+        self.published = Some(Arc::clone(&instance));
+        instance
     }
 }
 
@@ -120,6 +129,7 @@ pub(super) struct Book {
     services: BTreeMap<Name, ServiceRecord>,
     pub times: LeaseTimes,
     workers: usize,
+    launcher: Launcher,
     next_pool: u32,
     next_id: u64,
     generation: u64,
@@ -295,7 +305,7 @@ impl Book {
         now: Mono,
         wall: Wall,
     ) -> &mut Record {
-        let peer = Arc::new(Peer::new(&spec.endpoint, self.workers));
+        let peer = Arc::new(Peer::new(&spec.endpoint, self.workers, &self.launcher));
         let counts = self.records.get(&spec.name).map(|old| old.core.counters.snapshot());
         let core = self.core(&spec.service, counts.unwrap_or_default());
         let fresh = |core: Arc<InstanceCore>, id: u64, lease: Lease| {
@@ -308,6 +318,7 @@ impl Book {
                 slot,
                 token_hash,
                 configured: false,
+                child: None,
                 may_move: true,
                 lease,
                 registered_at: wall,

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use crate::clock;
 use crate::mesh::breaker::{Admission, Breaker, BreakerState, Transition};
+use crate::mesh::child::ChildState;
 use crate::mesh::health::HealthState;
 use crate::mesh::ids::{Name, Slot};
 use crate::mesh::instance::InstanceSpec;
@@ -34,6 +36,8 @@ pub struct Instance {
     pub health: HealthState,
     /// Why the health is what it is; empty when there is nothing to say.
     pub reason: String,
+    /// Of a supervised instance, once it was seen: its state, and when it is started again.
+    pub child: Option<(ChildState, Option<Mono>)>,
     /// Since when the health is what it is.
     pub since: Wall,
     pub peer: Arc<Peer>,
@@ -47,6 +51,9 @@ impl Instance {
 
     /// Its state in a word: what it was seen to be, or that it has yet to be seen.
     pub fn state(&self) -> &'static str {
+        if let Some((state, _)) = self.child.filter(|(state, _)| *state != ChildState::Ready) {
+            return state.as_str();
+        }
         match (self.phase == LeasePhase::Restored, self.configured) {
             (true, true) => "starting",
             (true, false) => "restored",
@@ -57,6 +64,17 @@ impl Instance {
     /// Whether it is well but for its breaker, which waits for a trial.
     pub fn is_due(&self, now: Mono) -> bool {
         self.is_routable() && self.core.live.share_permille() > 0 && self.core.guard.is_due(now)
+    }
+
+    /// Why the state is what it is, and when that may change by itself.
+    pub fn why(&self) -> String {
+        match self.child {
+            Some((_, Some(next))) => {
+                let left = next.since(clock::mono()).as_secs_f64().ceil();
+                format!("{}; next try in {left} s", self.reason)
+            }
+            _ => self.reason.clone(),
+        }
     }
 
     /// Whether calls may be sent there at all: it has proved to be there, and is not known to be gone.

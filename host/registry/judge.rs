@@ -1,21 +1,49 @@
-//! What probes and calls say about one instance.
+//! What probes, supervision and time say of one instance.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::ChildSight;
 use super::book::Record;
-use crate::mesh::health::Inputs;
+use crate::mesh::child::ChildState;
+use crate::mesh::health::{Health, Inputs};
 use crate::mesh::lease::{LeasePhase, LeaseTimes};
-use crate::mesh::time::Mono;
+use crate::mesh::time::{Mono, Wall};
 use crate::upstream::Probe;
 
 /// An instance that has calls and answers none for so long is asked how it is.
 const SILENCE: Duration = Duration::from_secs(3);
 
+/// Takes over how a supervised instance is seen. One that has just answered is as good as new: the past of another
+/// process says nothing about it.
+pub(super) fn see_child(
+    record: &mut Record,
+    sight: ChildSight,
+    (now, wall): (Mono, Wall),
+    times: &LeaseTimes,
+) {
+    let was_ready = record.child.as_ref().is_some_and(|child| child.state == ChildState::Ready);
+    let is_ready = sight.state == ChildState::Ready;
+    if is_ready != was_ready {
+        record.since = wall;
+    }
+    record.child = Some(sight);
+    if is_ready && !was_ready {
+        record.health = Health::new(now);
+        record.core.refused.store(false, Ordering::Relaxed);
+        record.health.probe(now, true, false);
+        // Its first answer proves it.
+        record.lease.proved(now);
+    }
+    judge(record, now, times);
+    record.touch();
+}
+
 /// Feeds a probe to an instance's health; says whether the snapshot must change.
 pub(super) fn note_probe(record: &mut Record, probe: &Probe, now: Mono, times: &LeaseTimes) -> bool {
     let good = *probe == Probe::Good;
-    let reason = not_seen(probe).filter(|_| record.lease.phase() == LeasePhase::Restored);
+    let unseen = record.lease.phase() == LeasePhase::Restored && record.child.is_none();
+    let reason = not_seen(probe).filter(|_| unseen);
     let changed = reason.as_ref().is_some_and(|reason| *reason != record.reason);
     if changed {
         record.reason = reason.unwrap_or_default();
@@ -58,13 +86,15 @@ pub(super) fn judge(record: &mut Record, now: Mono, times: &LeaseTimes) -> bool 
     let counts = record.core.counters.snapshot();
     let age = now.since(record.lease.renewed_at());
     let default = LeaseTimes::default();
+    let down = record.child.as_ref().filter(|child| child.state != ChildState::Ready);
+    let down = down.map(|child| child.reason.clone());
     let inputs = Inputs {
         ok_total: counts.ok + counts.tool_errors,
         failed_total: counts.failed,
         latency_ratio: f64::from(record.core.latency_permille.load(Ordering::Relaxed)) / 1000.0,
         heartbeat_age: (!record.configured)
             .then(|| age.mul_f64(default.ttl.as_secs_f64() / times.ttl.as_secs_f64())),
-        gone: false,
+        gone: down.is_some(),
         refused: record.core.refused.load(Ordering::Relaxed),
         proven: record.core.proven.swap(false, Ordering::Relaxed),
     };
@@ -76,6 +106,7 @@ pub(super) fn judge(record: &mut Record, now: Mono, times: &LeaseTimes) -> bool 
     record.core.probe_failures.store(assessment.probe_failures, Ordering::Relaxed);
     if record.lease.phase() == LeasePhase::Restored {
         record.core.live.set_health(record.core.live.score(), 0, assessment.success_permille);
+        record.reason = down.unwrap_or_else(|| std::mem::take(&mut record.reason));
         return false;
     }
     record.core.live.set_health(
@@ -83,6 +114,6 @@ pub(super) fn judge(record: &mut Record, now: Mono, times: &LeaseTimes) -> bool 
         assessment.share_permille,
         assessment.success_permille,
     );
-    record.reason = assessment.reason;
+    record.reason = down.unwrap_or(assessment.reason);
     assessment.changed
 }

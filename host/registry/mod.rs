@@ -18,13 +18,16 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock;
+use crate::mesh::child::ChildState;
 use crate::mesh::exposure::Exposures;
 use crate::mesh::ids::Name;
 use crate::mesh::instance::InstanceSpec;
 use crate::mesh::lease::LeaseTimes;
 use crate::mesh::observe::Event;
 use crate::mesh::offer::Offer;
+use crate::mesh::time::Mono;
 use crate::policy::PolicySet;
+use crate::process::Launcher;
 use crate::store::{Kept, Store};
 use crate::upstream::Probe;
 
@@ -80,7 +83,19 @@ pub(crate) enum Command {
     Offer { name: Name, id: u64, epoch: u64, offer: Offer },
     Probed { name: Name, id: u64, epoch: u64, probe: Probe },
     Policies { policies: Arc<PolicySet> },
+    Child { name: Name, id: u64, sight: ChildSight },
     Configure { terms: Terms, done: oneshot::Sender<Reconfigured> },
+}
+
+/// How whoever supervises a child sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChildSight {
+    pub state: ChildState,
+    /// Why it is not ready.
+    pub reason: String,
+    pub next_try: Option<Mono>,
+    /// What it needs and does not have.
+    pub lacks: Option<String>,
 }
 
 /// What the configuration says of instances.
@@ -117,6 +132,8 @@ pub struct Settings {
     pub exposures: Arc<Exposures>,
     /// Instances that the configuration names.
     pub instances: Vec<InstanceSpec>,
+    /// What starts the processes of commands.
+    pub launcher: Launcher,
     pub limits: InstanceLimits,
 }
 
@@ -203,6 +220,11 @@ impl Registry {
             probe,
         })
         .await;
+    }
+
+    /// Reports how a supervised instance is.
+    pub async fn child(&self, instance: &Instance, sight: ChildSight) {
+        self.tell(Command::Child { name: instance.name().clone(), id: instance.id, sight }).await;
     }
 
     /// Puts other policies in force for all calls that begin from now on.

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::book::{Book, Record};
-use super::judge::{judge, note_probe};
+use super::judge::{judge, note_probe, see_child};
 use super::snapshot::Snapshot;
 use super::{Command, Grant, Reconfigured, RegistryError};
 use crate::clock;
@@ -193,6 +193,22 @@ impl Task {
                 }
             }
             Command::Policies { policies } => batch.policies = Some(policies),
+            Command::Child { name, id, sight } => {
+                let times = self.book.times;
+                let Some(record) = self.book.records.get_mut(&name).filter(|record| record.id == id) else {
+                    return;
+                };
+                let before = record.child.as_ref().map(|child| child.state);
+                let detail = format!("{}: {}", sight.state.as_str(), sight.reason);
+                let changed = before != Some(sight.state);
+                see_child(record, sight, (now, wall), &times);
+                let service = record.spec.service.clone();
+                self.book.touch_service(&service);
+                batch.publish = true;
+                if changed {
+                    self.emit("instance_state", wall, &service, &name, detail);
+                }
+            }
             Command::Configure { terms, done } => {
                 let changed = self.book.reconfigure(terms, now, wall, &mut batch.changes);
                 batch.publish = true;

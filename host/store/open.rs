@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
@@ -19,15 +19,23 @@ fn copy_path(folder: &Path, age: usize) -> PathBuf {
     folder.join(format!("meshwright.copy{age}.db"))
 }
 
+/// How long a proxy that was killed may hold the folder: a child that it was starting has all that it had open.
+const HANDOVER: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
 /// Takes the data folder for this process alone, for as long as the file is open.
 pub(super) fn lock(folder: &Path) -> Result<fs::File, StoreError> {
     let failed = |source| StoreError::Folder { path: folder.to_owned(), source };
     fs::create_dir_all(folder).map_err(failed)?;
     let file = fs::File::create(folder.join("meshwright.lock")).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(StoreError::InUse(folder.to_owned())),
-        Err(fs::TryLockError::Error(source)) => Err(failed(source)),
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(fs::TryLockError::WouldBlock) if begun.elapsed() < HANDOVER => std::thread::sleep(LOOK_EVERY),
+            Err(fs::TryLockError::WouldBlock) => return Err(StoreError::InUse(folder.to_owned())),
+            Err(fs::TryLockError::Error(source)) => return Err(failed(source)),
+        }
     }
 }
 

@@ -125,19 +125,20 @@ impl Peer {
     /// # Errors
     /// As [`Peer::ready`]; and the instance's own error.
     pub async fn open(&self, params: &str, times: &Times) -> Result<(Spoken, Answer), SendError> {
-        let process = self.start()?;
+        let process = self.start().await?;
         self.greet(params, process, times).await.map_err(before_the_call)
     }
 
-    fn start(&self) -> Result<Option<Arc<Process>>, SendError> {
+    async fn start(&self) -> Result<Option<Arc<Process>>, SendError> {
         match &self.link {
             Link::Http(_) => Ok(None),
-            Link::Stdio(stdio) => stdio.start().map(Some),
+            Link::Stdio(stdio) if stdio.command.per_session => stdio.start().await.map(Some),
+            Link::Stdio(stdio) => stdio.running().map(Some),
         }
     }
 
     async fn shake_hands(&self, times: &Times) -> Result<Spoken, SendError> {
-        let process = self.start()?;
+        let process = self.start().await?;
         // Half of the time: a server that lets what it does not know hang is asked the old way, too.
         let now = tokio::time::Instant::now();
         let deadline = now + times.deadline.saturating_duration_since(now) / 2;
@@ -149,7 +150,7 @@ impl Peer {
 
     /// `None` when the instance does not know the modern era. Whatever a legacy server says to a method and a
     /// version that it never heard of (400, 404, 405, -32601, -32602, a stream) means just that.
-    async fn discover(
+    pub(super) async fn discover(
         &self,
         process: Option<Arc<Process>>,
         times: &Times,
@@ -196,7 +197,7 @@ impl Peer {
     }
 
     /// A legacy session of the proxy's own, ready for use.
-    async fn initialize(
+    pub(super) async fn initialize(
         &self,
         capabilities: &str,
         process: Option<Arc<Process>>,
@@ -275,6 +276,8 @@ fn before_the_call(error: SendError) -> SendError {
         | SendError::ConnectTimeout(_)
         | SendError::NotSent(_)
         | SendError::Start { .. }
+        | SendError::Missing(_)
+        | SendError::Down(_)
         | SendError::Handshake { .. } => error,
         SendError::Status { status, .. } => {
             SendError::Handshake { status: Some(status), why: super::chain(&error) }

@@ -4,15 +4,18 @@
 //! what a caller is told.
 
 mod ask;
+mod child;
 mod handshake;
 mod http;
 mod introspect;
 mod peer;
 mod reply;
+mod shared;
 mod stdio;
 mod unasked;
 mod wire;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::StatusCode;
@@ -21,12 +24,15 @@ use thiserror::Error;
 use crate::mcp::envelope::AnswerError;
 use crate::mcp::sse::EventTooLarge;
 use crate::mesh::retry::Failure;
+use crate::process::Searched;
 
 pub use self::http::Header;
 pub use ask::{Answer, status_error};
+pub use child::{Exit, Log, Standing};
 pub use introspect::{ITEMS_MAX, Probe};
 pub use peer::{Peer, Post, Spoken};
 pub use reply::{Events, Media, Reply, Stream, Whole};
+pub use stdio::Process;
 pub use wire::HeadError;
 
 /// Largest answer that is collected.
@@ -55,6 +61,11 @@ pub enum SendError {
     NotSent(#[source] std::io::Error),
     #[error("cannot start `{program}`")]
     Start { program: String, source: std::io::Error },
+    #[error(transparent)]
+    Missing(#[from] Searched),
+    /// The process that all share does not run.
+    #[error("it does not run: {0}")]
+    Down(Arc<str>),
     #[error("the connection broke after the request was sent")]
     Broken(#[source] std::io::Error),
     #[error("the head of the answer cannot be understood")]
@@ -107,6 +118,8 @@ impl SendError {
             | Self::ConnectTimeout(_)
             | Self::NotSent(_)
             | Self::Start { .. }
+            | Self::Missing(_)
+            | Self::Down(_)
             | Self::Handshake { .. } => Failure::NotSent,
             Self::Broken(_)
             | Self::Head(_)
@@ -132,7 +145,7 @@ impl SendError {
             Self::Status { status, .. } if *status == StatusCode::TOO_MANY_REQUESTS => Blame::Load,
             Self::Status { status, .. } if status.is_client_error() => Blame::Caller,
             Self::TooLarge(_) | Self::Event(_) => Blame::Caller,
-            Self::Cancelled => Blame::Nobody,
+            Self::Cancelled | Self::Down(_) => Blame::Nobody,
             _ => Blame::Instance,
         }
     }

@@ -1,22 +1,24 @@
 //! What is kept of an instance between calls, and the ways to speak to it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
+use super::child::Stdio;
 use super::http::{Header, Http, Verb};
 use super::reply::{Media, Reply, Stream, Whole};
-use super::stdio::{Process, Stdio};
+use super::stdio::Process;
 use super::wire::Target;
 use super::{SendError, Times};
 use crate::mcp::era::Era;
 use crate::mesh::endpoint::Endpoint;
 use crate::mesh::offer::About;
 use crate::policy::chain::{Call, Permitted};
+use crate::process::Launcher;
 
 /// How an instance is spoken to: found out by a handshake, and ended with its session, if it has one.
 #[derive(Debug)]
@@ -72,14 +74,16 @@ pub struct Peer {
     pub(super) handshake: tokio::sync::Mutex<()>,
     pub(super) by_capability: Mutex<HashMap<Box<str>, Arc<Spoken>>>,
     next_id: AtomicU64,
+    /// The process died when it was asked the modern question first.
+    pub(super) legacy_first: AtomicBool,
 }
 
 impl Peer {
-    /// `workers` is the number of data-path workers.
-    pub fn new(endpoint: &Endpoint, workers: usize) -> Self {
+    /// `workers` is the number of data-path workers; the launcher starts the processes of commands.
+    pub fn new(endpoint: &Endpoint, workers: usize, launcher: &Launcher) -> Self {
         let link = match endpoint {
             Endpoint::Http(endpoint) => Link::Http(Http::new(Target::new(endpoint), workers)),
-            Endpoint::Stdio(command) => Link::Stdio(Stdio { command: Arc::clone(command) }),
+            Endpoint::Stdio(command) => Link::Stdio(Stdio::new(command, launcher)),
         };
         Self {
             link,
@@ -87,6 +91,7 @@ impl Peer {
             handshake: tokio::sync::Mutex::new(()),
             by_capability: Mutex::default(),
             next_id: AtomicU64::new(1),
+            legacy_first: AtomicBool::new(false),
         }
     }
 
@@ -197,8 +202,11 @@ impl Peer {
         }
     }
 
-    /// Ends what would outlive this process.
+    /// Ends what would outlive this process, but for what is shared: that is whose who supervises it.
     pub async fn stop(&self) {
+        if !self.starts_one_for_each() {
+            return;
+        }
         let spoken = self.spoken.swap(None);
         if let Some(process) = spoken.as_ref().and_then(|spoken| spoken.process.as_ref()) {
             process.stop().await;

@@ -4,24 +4,25 @@
 //! gets what is said to that id. What nobody asked for goes to all who listen.
 
 use std::collections::HashMap;
-use std::process::Stdio as Pipe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, ChildStdin, Command};
-use tokio::sync::{broadcast, mpsc};
+use rustix::process::Signal;
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdin};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::child::{Exit, Life, Log, await_end, log_errors};
 use super::reply::{Events, Messages};
 use super::{SendError, Times};
 use crate::mcp::envelope;
 use crate::mcp::message::{self, Shape};
-use crate::mesh::endpoint;
+use crate::mesh::log_ring::Stream;
+use crate::process::Session;
 
 /// Longest line that a process may write.
 const LINE_BYTES_MAX: usize = 4 << 20;
@@ -31,58 +32,14 @@ const INPUT: usize = 256;
 const OUTPUT: usize = 256;
 /// Notifications that may wait for the slowest listener.
 const UNASKED: usize = 256;
-/// Lines of standard error that are logged at once.
-const ERROR_LINE_MAX: usize = 4 << 10;
 /// How long a process has to end when its input is closed, and again when it was asked to end.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Starts processes of one command.
-#[derive(Debug)]
-pub(super) struct Stdio {
-    pub command: Arc<endpoint::Command>,
-}
-
-impl Stdio {
-    /// # Errors
-    /// The program cannot be started; nothing was sent.
-    pub(super) fn start(&self) -> Result<Arc<Process>, SendError> {
-        let command = &self.command;
-        let failed = |source| SendError::Start { program: command.program.to_string(), source };
-        let mut child = Command::new(&*command.program);
-        child.args(command.args.iter().map(|arg| &**arg)).envs(&command.env);
-        if let Some(folder) = &command.cwd {
-            child.current_dir(folder);
-        }
-        child.stdin(Pipe::piped()).stdout(Pipe::piped()).stderr(Pipe::piped());
-        // A group of its own: what it starts ends with it, and the terminal's Ctrl-C is ours alone.
-        child.process_group(0).kill_on_drop(true);
-        let mut child = child.spawn().map_err(failed)?;
-        let (Some(input), Some(output), Some(errors)) =
-            (child.stdin.take(), child.stdout.take(), child.stderr.take())
-        else {
-            return Err(failed(std::io::ErrorKind::BrokenPipe.into()));
-        };
-        let (lines, queue) = mpsc::channel(INPUT);
-        let desk = Arc::new(Desk {
-            waiting: Mutex::default(),
-            unasked: broadcast::Sender::new(UNASKED),
-            is_own: command.per_session,
-            gone: CancellationToken::new(),
-        });
-        let group = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
-        tracing::info!(program = %command.program, pid = child.id(), "process started");
-        let mut tasks = JoinSet::new();
-        tasks.spawn(write(input, queue));
-        tasks.spawn(log_errors(errors, Arc::clone(&command.program)));
-        tasks.spawn(read(output, Arc::clone(&desk), lines.clone()));
-        tasks.spawn(wait(child, Arc::clone(&desk), Arc::clone(&command.program)));
-        Ok(Arc::new(Process { desk, group, lines: Mutex::new(Some(lines)), _tasks: tasks }))
-    }
-}
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// How long its last words may take to arrive.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Who waits for what.
 #[derive(Debug)]
-struct Desk {
+pub(super) struct Desk {
     /// By request id, its JSON text.
     waiting: Mutex<HashMap<Box<str>, Waiting>>,
     unasked: broadcast::Sender<Bytes>,
@@ -106,12 +63,15 @@ struct Waiting {
     token: Option<Box<str>>,
 }
 
-/// A running process. Its group is killed when this is dropped.
+/// A running process. It is killed, and all of its session, when this is dropped.
 #[derive(Debug)]
 pub struct Process {
     desk: Arc<Desk>,
-    group: Option<Pid>,
+    pid: Option<u32>,
     lines: Mutex<Option<mpsc::Sender<Bytes>>>,
+    life: watch::Receiver<Life>,
+    /// All that it wrote to standard error was read.
+    said_all: CancellationToken,
     _tasks: JoinSet<()>,
 }
 
@@ -161,8 +121,69 @@ impl Desk {
 }
 
 impl Process {
-    pub(super) fn is_gone(&self) -> bool {
+    /// Takes over a process that was just started; `is_own` as in [`Desk`].
+    pub(super) fn new(mut child: Child, is_own: bool, log: &Arc<Log>) -> std::io::Result<Self> {
+        let (Some(input), Some(output), Some(errors)) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            return Err(std::io::ErrorKind::BrokenPipe.into());
+        };
+        let (lines, queue) = mpsc::channel(INPUT);
+        let desk = Arc::new(Desk {
+            waiting: Mutex::default(),
+            unasked: broadcast::Sender::new(UNASKED),
+            is_own,
+            gone: CancellationToken::new(),
+        });
+        let (pid, said_all) = (child.id(), CancellationToken::new());
+        let (lives, life) = watch::channel(Life::Running);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(write(input, queue));
+        tasks.spawn(log_errors(errors, Arc::clone(log), said_all.clone()));
+        // Held only to answer it: closing its input must not wait for its output.
+        tasks.spawn(read(output, Arc::clone(&desk), lines.downgrade(), Arc::clone(log)));
+        tasks.spawn(await_end(child, Arc::clone(&desk), lives));
+        Ok(Self { desk, pid, lines: Mutex::new(Some(lines)), life, said_all, _tasks: tasks })
+    }
+
+    /// Whether it has ended, or closed its output.
+    pub fn is_gone(&self) -> bool {
         self.desk.gone.is_cancelled()
+    }
+
+    /// Waits until it has ended, or closed its output.
+    pub async fn gone(&self) {
+        self.desk.gone.cancelled().await;
+    }
+
+    pub const fn pid(&self) -> Option<u32> {
+        self.pid
+    }
+
+    /// The session that it leads.
+    pub fn session(&self) -> Option<Session> {
+        self.pid.and_then(Session::of)
+    }
+
+    /// Waits for its end, and a moment for its last words.
+    pub async fn ended(&self) -> Exit {
+        let exit = self.exited().await;
+        // What it started may have its standard error still.
+        tokio::time::timeout(LAST_WORDS, self.said_all.cancelled()).await.ok();
+        exit
+    }
+
+    /// Waits until nobody of its session is left.
+    pub async fn over(&self) {
+        let mut life = self.life.clone();
+        // The sender only goes away with this value's own tasks.
+        life.wait_for(|life| matches!(life, Life::Over(_))).await.ok();
+    }
+
+    async fn exited(&self) -> Exit {
+        let mut life = self.life.clone();
+        let ended = life.wait_for(|life| life.exit().is_some()).await;
+        ended.ok().and_then(|life| life.exit()).unwrap_or_default()
     }
 
     /// Sends a request with this id and progress token, both JSON text.
@@ -201,27 +222,30 @@ impl Process {
         Events::unasked(self.desk.unasked.subscribe())
     }
 
-    /// Closes its input, then asks its group to end; what is still there when this value is dropped is killed.
+    /// Closes its input, then asks its session to end, then kills it; returns when nobody of it is left.
     pub async fn stop(&self) {
         drop(self.lines.lock().unwrap_or_else(PoisonError::into_inner).take());
-        if tokio::time::timeout(PATIENCE, self.desk.gone.cancelled()).await.is_ok() {
-            return;
+        for signal in [Signal::TERM, Signal::KILL] {
+            if tokio::time::timeout(PATIENCE, self.exited()).await.is_ok() {
+                break;
+            }
+            self.signal(signal);
         }
-        self.signal(Signal::TERM);
-        tokio::time::timeout(PATIENCE, self.desk.gone.cancelled()).await.ok();
+        tokio::time::timeout(2 * PATIENCE, self.over()).await.ok();
     }
 
     fn signal(&self, signal: Signal) {
-        // A group that is gone already needs no signal.
-        if let Some(group) = self.group {
-            kill_process_group(group, signal).ok();
+        if let Some(session) = self.session() {
+            session.signal(signal);
         }
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.signal(Signal::KILL);
+        if !matches!(*self.life.borrow(), Life::Over(_)) {
+            self.signal(Signal::KILL);
+        }
     }
 }
 
@@ -280,16 +304,19 @@ async fn next_line(output: &mut (impl AsyncBufRead + Unpin), line: &mut Vec<u8>)
     }
 }
 
-async fn read(output: impl AsyncRead + Unpin, desk: Arc<Desk>, lines: mpsc::Sender<Bytes>) {
-    // Held only to answer it: closing its input must not wait for its output.
-    let lines = lines.downgrade();
+async fn read(
+    output: impl AsyncRead + Unpin,
+    desk: Arc<Desk>,
+    lines: mpsc::WeakSender<Bytes>,
+    log: Arc<Log>,
+) {
     let mut output = BufReader::with_capacity(64 << 10, output);
     let mut line = Vec::new();
     loop {
         match next_line(&mut output, &mut line).await {
             Ok(Line::Whole) => {}
             Ok(Line::TooLong) => {
-                tracing::warn!("process wrote a line of more than {LINE_BYTES_MAX} bytes, passed over");
+                log.push(Stream::Out, "a line of more than 4 MiB, passed over");
                 continue;
             }
             Ok(Line::End) | Err(_) => break,
@@ -299,8 +326,7 @@ async fn read(output: impl AsyncRead + Unpin, desk: Arc<Desk>, lines: mpsc::Send
             continue;
         }
         let Some(shape) = message::shape(text) else {
-            let shown: String = String::from_utf8_lossy(text).chars().take(200).collect();
-            tracing::debug!(line = shown, "process wrote what is not JSON-RPC");
+            log.push(Stream::Out, &String::from_utf8_lossy(text));
             continue;
         };
         let message = Bytes::copy_from_slice(text);
@@ -321,33 +347,10 @@ async fn read(output: impl AsyncRead + Unpin, desk: Arc<Desk>, lines: mpsc::Send
     end(&desk);
 }
 
-async fn wait(mut child: Child, desk: Arc<Desk>, program: Arc<str>) {
-    match child.wait().await {
-        Ok(status) => tracing::info!(program = %program, status = %status, "process ended"),
-        Err(error) => tracing::warn!(program = %program, error = %error, "process cannot be waited for"),
-    }
-    end(&desk);
-}
-
 /// All who wait see the end.
-fn end(desk: &Desk) {
+pub(super) fn end(desk: &Desk) {
     desk.gone.cancel();
     desk.waiting().clear();
-}
-
-async fn log_errors(errors: impl AsyncRead + Unpin, program: Arc<str>) {
-    let mut errors = BufReader::new(errors);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        match (&mut errors).take(ERROR_LINE_MAX as u64).read_until(b'\n', &mut line).await {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {
-                let text = String::from_utf8_lossy(&line);
-                tracing::debug!(program = %program, "{}", text.trim_end());
-            }
-        }
-    }
 }
 
 #[cfg(test)]

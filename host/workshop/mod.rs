@@ -12,10 +12,10 @@ mod listing;
 mod replay;
 mod rollback;
 mod ruling;
-mod running;
+pub(crate) mod running;
 mod scaffold;
 mod scenario;
-mod text;
+pub(crate) mod text;
 mod why;
 
 use std::io::Write as _;
@@ -85,7 +85,7 @@ enum WorkshopError {
 }
 
 /// No proxy answers.
-const UNREACHABLE: u8 = 4;
+pub(crate) const UNREACHABLE: u8 = 4;
 /// It knows no call or plugin of that name.
 const NOT_FOUND: u8 = 5;
 /// The command does not fit what is there.
@@ -147,7 +147,7 @@ fn read(file: &Path) -> Result<Vec<u8>, LoadError> {
 }
 
 /// Whoever closed standard output does not want the rest.
-fn print(text: &str) {
+pub(crate) fn print(text: &str) {
     std::io::stdout().write_all(text.as_bytes()).ok();
 }
 

@@ -97,7 +97,7 @@ impl Running {
         let (status, body) = asked
             .map_err(|_| unreachable(format!("nothing within {} s", PATIENCE.as_secs())))?
             .map_err(|error| unreachable(innermost(&*error)))?;
-        if status == StatusCode::OK {
+        if status.is_success() {
             return Ok(body);
         }
         match serde_json::from_slice(&body) {

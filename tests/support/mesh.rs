@@ -185,6 +185,15 @@ impl Mesh {
         self.child = spawn(&self.home, &[port(&self.mcp), port(&self.http)], &self.args);
         self.wait_until_ready().await;
     }
+
+    /// Starts again on the same folders and other ports: connections of other tests may have taken the old ones.
+    pub async fn restart_elsewhere(&mut self) {
+        assert!(self.child.try_wait().expect("ask for the child's state").is_some(), "it has not ended");
+        drop(fs::remove_file(self.data_dir().join("endpoints.json")));
+        let any = ["127.0.0.1:0".to_owned(), "127.0.0.1:0".to_owned()];
+        self.child = spawn(&self.home, &any, &self.args);
+        self.wait_until_ready().await;
+    }
 }
 
 fn spawn(home: &TempDir, [mcp, http]: &[String; 2], args: &[String]) -> Child {

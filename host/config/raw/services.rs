@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::children::{self, RawChild};
 use super::{
     RawLimits, RawPatterns, RawProfile, RawService, RawSessionUse, RawSessions, RawTools, Wrong, or, wrong,
 };
-use crate::config::{ProfileConfig, ServiceConfig, SessionLimits, expand_home};
+use crate::config::{ChildConfig, ProfileConfig, ServiceConfig, SessionLimits, expand_home};
 use crate::mesh::exposure::{Exposure, Filter, Patterns};
 use crate::mesh::ids::Name;
 use crate::mesh::instance::{Command, Endpoint, HttpEndpoint, InstanceSpec};
@@ -17,8 +18,9 @@ use crate::mesh::ruling::Grant;
 const SESSIONS_MAX: usize = 1_000_000;
 
 pub fn service(raw: RawService) -> Result<ServiceConfig, Wrong> {
-    let RawService { command, args, env, cwd, sessions, url, urls, concurrency, tools, prompts, resources } =
-        raw;
+    let RawService { command, args, env, cwd, sessions, url, urls, tools, prompts, resources, .. } = raw;
+    let RawService { instances, required, depends_on, restart, startup_timeout, concurrency, .. } = raw;
+    let child = RawChild { instances, required, depends_on, restart, startup_timeout };
     if concurrency == Some(0) {
         return Err(wrong("concurrency", "must be at least 1"));
     }
@@ -39,6 +41,9 @@ pub fn service(raw: RawService) -> Result<ServiceConfig, Wrong> {
         if let Some((_, key)) = of_command.into_iter().find(|(given, _)| *given) {
             return Err(wrong(key, "only means something beside `command`"));
         }
+        if let Some(key) = child.given() {
+            return Err(wrong(key, "only means something beside `command`"));
+        }
         if url.is_some() && !urls.is_empty() {
             return Err(wrong("urls", "write either `url` or `urls`"));
         }
@@ -46,7 +51,8 @@ pub fn service(raw: RawService) -> Result<ServiceConfig, Wrong> {
         let endpoints = url.iter().chain(&urls).map(|url| {
             HttpEndpoint::parse(url).map(Endpoint::Http).map_err(|error| wrong(key, error.to_string()))
         });
-        return Ok(ServiceConfig { endpoints: endpoints.collect::<Result<_, _>>()?, concurrency, exposure });
+        let endpoints = endpoints.collect::<Result<_, _>>()?;
+        return Ok(ServiceConfig { endpoints, concurrency, exposure, child: ChildConfig::default() });
     };
     if url.is_some() || !urls.is_empty() {
         return Err(wrong("command", "a service has either a `command` or a `url`"));
@@ -68,17 +74,27 @@ pub fn service(raw: RawService) -> Result<ServiceConfig, Wrong> {
         cwd: cwd.map(|cwd| expand_home(&cwd)),
         per_session: matches!(sessions, Some(RawSessionUse::Each)),
     };
-    Ok(ServiceConfig { endpoints: vec![Endpoint::Stdio(Arc::new(command))], concurrency, exposure })
+    if let Some(key) = child.given().filter(|_| command.per_session) {
+        return Err(wrong(key, "means nothing where each session has a process of its own"));
+    }
+    let child = children::child(child)?;
+    Ok(ServiceConfig {
+        endpoints: vec![Endpoint::Stdio(Arc::new(command)); child.instances],
+        concurrency,
+        exposure,
+        child,
+    })
 }
 
 /// The instance that stands for the service's endpoint of that index.
 ///
 /// # Errors
 /// The service's name leaves no room for the instance's number.
-pub fn instance(service: &Name, index: usize, endpoint: &Endpoint) -> Result<InstanceSpec, String> {
+pub fn instance(service: &Name, index: usize, endpoints: &[Endpoint]) -> Result<InstanceSpec, String> {
+    let endpoint = endpoints.get(index).ok_or("there is no such endpoint")?;
     let name = match endpoint {
-        Endpoint::Stdio(_) => Ok(service.clone()),
-        Endpoint::Http(_) => Name::new(&format!("{service}-{}", index + 1)),
+        Endpoint::Stdio(_) if endpoints.len() == 1 => Ok(service.clone()),
+        Endpoint::Stdio(_) | Endpoint::Http(_) => Name::new(&format!("{service}-{}", index + 1)),
     };
     let name = name.map_err(|error| error.to_string())?;
     Ok(InstanceSpec::plain(name, service.clone(), endpoint.clone()))

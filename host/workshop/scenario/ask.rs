@@ -23,7 +23,8 @@ use crate::policy::Ask;
 const ROUNDS_BEGIN: Mono = Mono::from_secs(100_000);
 
 /// What happens in a mesh, as events name it.
-const EVENT_KINDS: [&str; 13] = [
+const EVENT_KINDS: [&str; 15] = [
+    "child_parked",
     "expiry_held",
     "instance_deregistered",
     "instance_expired",
@@ -37,6 +38,7 @@ const EVENT_KINDS: [&str; 13] = [
     "plugin_refused",
     "plugin_removed",
     "plugin_rolled_back",
+    "startup",
 ];
 
 /// # Errors

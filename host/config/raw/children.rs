@@ -1,0 +1,62 @@
+//! How the processes of a service are supervised: from what the file says to what the program gets.
+
+use super::{RawDuration, RawRestart, RawRestartPolicy, Wrong, or, wrong};
+use crate::config::ChildConfig;
+use crate::mesh::child::{RestartPolicy, Rules};
+use crate::mesh::ids::Name;
+
+/// Most processes of one service.
+const INSTANCES_MAX: usize = 64;
+/// Most failures that may be allowed within the window.
+const FAILURES_MAX: usize = 1000;
+
+/// What a service's table says of its processes.
+pub(super) struct RawChild {
+    pub instances: Option<usize>,
+    pub required: bool,
+    pub depends_on: Vec<String>,
+    pub restart: RawRestart,
+    pub startup_timeout: Option<RawDuration>,
+}
+
+impl RawChild {
+    /// The first key that only means something for a process that is supervised.
+    pub(super) fn given(&self) -> Option<&'static str> {
+        let RawRestart { policy, max, window } = &self.restart;
+        let given = [
+            (self.instances.is_some(), "instances"),
+            (self.required, "required"),
+            (!self.depends_on.is_empty(), "depends_on"),
+            (policy.is_some() || max.is_some() || window.is_some(), "restart"),
+            (self.startup_timeout.is_some(), "startup_timeout"),
+        ];
+        given.into_iter().find_map(|(given, key)| given.then_some(key))
+    }
+}
+
+pub(super) fn child(raw: RawChild) -> Result<ChildConfig, Wrong> {
+    let usual = Rules::default();
+    let RawRestart { policy, max, window } = raw.restart;
+    let rules = Rules {
+        policy: match policy {
+            None | Some(RawRestartPolicy::OnFailure) => RestartPolicy::OnFailure,
+            Some(RawRestartPolicy::Always) => RestartPolicy::Always,
+            Some(RawRestartPolicy::Never) => RestartPolicy::Never,
+        },
+        failures_max: max.unwrap_or(usual.failures_max),
+        window: or(window, usual.window),
+        startup: or(raw.startup_timeout, usual.startup),
+    };
+    if !(1..=FAILURES_MAX).contains(&rules.failures_max) {
+        let message = format!("`max` is {}, which is not between 1 and {FAILURES_MAX}", rules.failures_max);
+        return Err(wrong("restart", message));
+    }
+    let instances = raw.instances.unwrap_or(1);
+    if !(1..=INSTANCES_MAX).contains(&instances) {
+        return Err(wrong("instances", format!("{instances} is not between 1 and {INSTANCES_MAX}")));
+    }
+    let needs = raw.depends_on.iter();
+    let needs =
+        needs.map(|name| Name::new(name).map_err(|error| wrong("depends_on", format!("`{name}`: {error}"))));
+    Ok(ChildConfig { instances, required: raw.required, needs: needs.collect::<Result<_, _>>()?, rules })
+}

@@ -1,0 +1,104 @@
+//! `doctor`: what is wrong, and what to do about each.
+
+use serde::Deserialize;
+
+use super::processes::{Process, read};
+use crate::workshop::print;
+use crate::workshop::running::{Running, RunningError, Where};
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// A service: what else is wrong is passed over
+    name: Option<String>,
+    #[command(flatten)]
+    place: Where,
+}
+
+#[derive(Deserialize)]
+struct Health {
+    reasons: Vec<String>,
+}
+
+/// What is wrong, and what to do.
+#[derive(Debug, PartialEq, Eq)]
+struct Finding {
+    about: String,
+    wrong: String,
+    fix: String,
+}
+
+pub(super) fn run(args: &Args) -> Result<bool, RunningError> {
+    let proxy = Running::at(&args.place);
+    let processes = read(&proxy, &proxy.get("/api/v1/processes")?)?;
+    let body = proxy.get("/health")?;
+    let health: Health = serde_json::from_slice(&body).map_err(|error| proxy.foreign(error))?;
+    let mut findings = of_processes(&processes);
+    findings.extend(of_health(&health.reasons, &processes));
+    findings.retain(|finding| args.name.as_ref().is_none_or(|name| *name == finding.about));
+    for Finding { about, wrong, fix } in &findings {
+        print(&format!("✖ {about}: {wrong}\n  → {fix}\n"));
+    }
+    if findings.is_empty() {
+        print("✔ nothing is wrong\n");
+    }
+    Ok(findings.is_empty())
+}
+
+fn of_processes(processes: &[Process]) -> Vec<Finding> {
+    let unwell = processes.iter().filter_map(|process| {
+        let fix = process.fix.clone()?;
+        let wrong = format!("{}: {}", process.state, process.why());
+        Some(Finding { about: process.service.clone(), wrong, fix })
+    });
+    unwell.collect()
+}
+
+/// What the proxy says of itself, but for services of which their processes say it better.
+fn of_health(reasons: &[String], processes: &[Process]) -> Vec<Finding> {
+    let findings = reasons.iter().filter_map(|reason| {
+        let name = reason.split('`').nth(1).unwrap_or("proxy").to_owned();
+        let is_service = reason.starts_with("service ");
+        if is_service && processes.iter().any(|process| process.service == name) {
+            return None;
+        }
+        let fix = if is_service {
+            format!("see whether its server runs; `GET /services/{name}` shows each instance")
+        } else if reason.contains("plugin ") {
+            "`meshwright plugin ls` shows what keeps it out or at rest".to_owned()
+        } else {
+            "free the disk of the data folder; calls go on meanwhile".to_owned()
+        };
+        Some(Finding { about: name, wrong: reason.clone(), fix })
+    });
+    findings.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_finding_has_a_fix_and_no_service_is_named_twice() {
+        let processes = [
+            Process {
+                service: "a".into(),
+                state: "skipped".into(),
+                reason: "no program `x` in PATH".into(),
+                fix: Some("install it".into()),
+                ..Process::default()
+            },
+            Process { service: "b".into(), state: "installing".into(), ..Process::default() },
+        ];
+        let reasons = [
+            "service `a` is unavailable: none of 1 instances is available".to_owned(),
+            "service `web` is unavailable: none of 1 instances is available".to_owned(),
+            "plugin `p` rests: three faults".to_owned(),
+            "nothing can be written down: disk full".to_owned(),
+        ];
+        let mut findings = of_processes(&processes);
+        findings.extend(of_health(&reasons, &processes));
+        let about: Vec<&str> = findings.iter().map(|finding| finding.about.as_str()).collect();
+        assert_eq!(about, ["a", "web", "p", "proxy"]);
+        assert!(findings.iter().all(|finding| !finding.fix.is_empty()));
+    }
+}

@@ -1,0 +1,59 @@
+//! Commands that ask a running proxy about its services, or have it do something: `ps`, `logs`, `start`, `stop`,
+//! `restart`, `doctor`.
+//!
+//! Knows the workshop's way to a running proxy. Must not know a proxy from within.
+
+mod doctor;
+mod logs;
+mod processes;
+
+use std::process::ExitCode;
+
+pub use doctor::Args as DoctorArgs;
+pub use logs::Args as LogsArgs;
+pub use processes::{OrderArgs, PsArgs};
+
+use crate::workshop::UNREACHABLE;
+use crate::workshop::running::RunningError;
+use crate::workshop::text;
+
+/// Something is not as it should be.
+const DEGRADED: u8 = 3;
+/// There is no such service.
+const ABSENT: u8 = 5;
+
+/// `meshwright ps`.
+pub fn ps(args: &PsArgs) -> ExitCode {
+    exit(processes::ps(args))
+}
+
+/// `meshwright logs`.
+pub fn logs(args: &LogsArgs) -> ExitCode {
+    exit(logs::run(args))
+}
+
+/// `meshwright start`, `stop` or `restart`, as `word` says.
+pub fn order(args: &OrderArgs, word: &str) -> ExitCode {
+    exit(processes::order(args, word))
+}
+
+/// `meshwright doctor`.
+pub fn doctor(args: &DoctorArgs) -> ExitCode {
+    exit(doctor::run(args))
+}
+
+/// Whether all is well; otherwise what kept the proxy from being asked.
+fn exit(ended: Result<bool, RunningError>) -> ExitCode {
+    match ended {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(DEGRADED),
+        Err(error) => {
+            eprintln!("meshwright: {}", text::chain(&error));
+            match error {
+                RunningError::Unreachable { .. } => ExitCode::from(UNREACHABLE),
+                RunningError::NotFound { .. } => ExitCode::from(ABSENT),
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
+}

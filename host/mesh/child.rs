@@ -1,0 +1,404 @@
+//! A child: a process that the proxy starts, watches and starts again.
+//!
+//! `Stopped → Starting → Ready → Stopping → Stopped`, beside them `Installing`, `Backoff`, `Fatal` and `Skipped`. Ready
+//! means that it answered in the protocol, not that it lives.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::time::Mono;
+
+/// Pause after the first failure, before jitter; doubles with each failure in a row.
+pub const BACKOFF_FIRST: Duration = Duration::from_millis(500);
+/// Longest pause, before jitter.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// How long a child must have been ready for its failures to be forgotten.
+pub const STEADY: Duration = Duration::from_secs(60);
+/// Distance of the tries while it is parked.
+pub const PARKED_TRY: Duration = Duration::from_secs(300);
+/// How long the start-up clock may rest while something is installed.
+pub const INSTALLING_MAX: Duration = Duration::from_secs(600);
+/// Most that one tick adds to the start-up clock: a proxy that was suspended has not waited.
+const TICK_MAX: Duration = Duration::from_secs(5);
+/// How long a sign of an installation keeps the start-up clock at rest.
+const SIGN_LASTS: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ChildState {
+    /// Not running, and not about to: it waits for its turn, or was stopped, or ended by itself.
+    Stopped,
+    Starting,
+    /// Starting, and seen to do something that takes its time.
+    Installing,
+    Ready,
+    Stopping,
+    /// Failed; the next try is soon.
+    Backoff,
+    /// Failed so often that the next try is late.
+    Fatal,
+    /// Cannot be started as things are.
+    Skipped,
+}
+
+impl ChildState {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Starting => "starting",
+            Self::Installing => "installing",
+            Self::Ready => "ready",
+            Self::Stopping => "stopping",
+            Self::Backoff => "backoff",
+            Self::Fatal => "fatal",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+/// When a child that ended is started again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RestartPolicy {
+    /// Unless it ended with 0 after it had been ready.
+    #[default]
+    OnFailure,
+    Always,
+    Never,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    pub policy: RestartPolicy,
+    /// So many failures within `window` park it.
+    pub failures_max: usize,
+    pub window: Duration,
+    /// From its start to its first answer, without the time in which something was installed.
+    pub startup: Duration,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            policy: RestartPolicy::OnFailure,
+            failures_max: 5,
+            window: Duration::from_secs(60),
+            startup: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What happened to a child, or what is wanted of it. Reasons are for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    Start,
+    Stop,
+    Restart,
+    /// Its turn has come: [`Child::wants_launch`] said so.
+    Launch,
+    /// What it needs is not there.
+    Missing(String),
+    /// There is no process: it could not be started.
+    NotStarted(String),
+    /// The process lives and does not answer as it should.
+    Unfit(String),
+    Answered,
+    /// `clean`: with 0.
+    Ended {
+        why: String,
+        clean: bool,
+    },
+    /// Time went by; `busy`: something was seen to happen since the last tick.
+    Tick {
+        busy: bool,
+    },
+}
+
+/// What must be done now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// The process must end, and [`Event::Ended`] follow.
+    End,
+    /// It failed so often that it is parked.
+    Park,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Next {
+    Rest,
+    Start,
+    Fail(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Phase {
+    Stopped { wanted: bool },
+    Starting { since: Mono, ticked: Mono, counted: Duration, busy_until: Option<Mono> },
+    Ready { since: Mono },
+    Stopping { then: Next },
+    Backoff { until: Mono },
+    Fatal { until: Mono },
+    Skipped,
+}
+
+#[derive(Clone, Debug)]
+pub struct Child {
+    rules: Rules,
+    phase: Phase,
+    reason: String,
+    /// Within the window, the oldest first.
+    failures: VecDeque<Mono>,
+    /// Failures in a row: the n of 0.5 s · 2ⁿ.
+    row: u32,
+    /// It was parked, and has not been steady since.
+    parked: bool,
+    launches: u64,
+}
+
+impl Child {
+    /// One that is to be started.
+    pub fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            phase: Phase::Stopped { wanted: true },
+            reason: String::new(),
+            failures: VecDeque::new(),
+            row: 0,
+            parked: false,
+            launches: 0,
+        }
+    }
+
+    pub fn state(&self) -> ChildState {
+        match &self.phase {
+            Phase::Stopped { .. } => ChildState::Stopped,
+            Phase::Starting { ticked, busy_until: Some(until), .. } if ticked < until => {
+                ChildState::Installing
+            }
+            Phase::Starting { .. } => ChildState::Starting,
+            Phase::Ready { .. } => ChildState::Ready,
+            Phase::Stopping { .. } => ChildState::Stopping,
+            Phase::Backoff { .. } => ChildState::Backoff,
+            Phase::Fatal { .. } => ChildState::Fatal,
+            Phase::Skipped => ChildState::Skipped,
+        }
+    }
+
+    /// Why it is not ready; empty when there is nothing to say.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    pub fn next_try(&self) -> Option<Mono> {
+        match self.phase {
+            Phase::Backoff { until } | Phase::Fatal { until } => Some(until),
+            _ => None,
+        }
+    }
+
+    /// Since when it is starting, or ready.
+    pub fn since(&self) -> Option<Mono> {
+        match self.phase {
+            Phase::Starting { since, .. } | Phase::Ready { since } => Some(since),
+            _ => None,
+        }
+    }
+
+    /// How often it was started after the first time.
+    pub fn restarts(&self) -> u64 {
+        self.launches.saturating_sub(1)
+    }
+
+    /// Whether [`Event::Launch`] may come.
+    pub fn wants_launch(&self, now: Mono) -> bool {
+        match self.phase {
+            Phase::Stopped { wanted } => wanted,
+            Phase::Backoff { until } | Phase::Fatal { until } => until <= now,
+            _ => false,
+        }
+    }
+
+    /// Whether nothing more will come of the first start: it is ready, or has failed, or will not be started.
+    pub fn is_settled(&self) -> bool {
+        match self.phase {
+            Phase::Stopped { wanted } => !wanted,
+            Phase::Starting { .. } | Phase::Stopping { .. } => self.launches > 1,
+            _ => true,
+        }
+    }
+
+    /// `random` is 64 uniform bits, for the jitter.
+    pub fn step(&mut self, event: Event, now: Mono, random: u64) -> Option<Effect> {
+        match event {
+            Event::Start => self.start(),
+            Event::Stop => return self.stop(Next::Rest, "stopped by hand"),
+            Event::Restart => return self.stop(Next::Start, "restarted by hand"),
+            Event::Launch if self.wants_launch(now) => {
+                self.launches += 1;
+                self.phase =
+                    Phase::Starting { since: now, ticked: now, counted: Duration::ZERO, busy_until: None };
+                self.reason.clear();
+            }
+            Event::Missing(why) if self.is_starting() || matches!(self.phase, Phase::Stopped { .. }) => {
+                self.phase = Phase::Skipped;
+                self.reason = why;
+            }
+            Event::Missing(why) | Event::NotStarted(why) => return self.ended(why, false, now, random),
+            Event::Unfit(why) => return self.unfit(why, now),
+            Event::Answered if self.is_starting() => {
+                self.phase = Phase::Ready { since: now };
+                self.reason.clear();
+            }
+            Event::Ended { why, clean } => return self.ended(why, clean, now, random),
+            Event::Tick { busy } => return self.tick(busy, now),
+            Event::Launch | Event::Answered => {}
+        }
+        None
+    }
+
+    /// Says what keeps it from its turn.
+    pub fn waits(&mut self, why: &str) {
+        if self.phase == (Phase::Stopped { wanted: true }) {
+            why.clone_into(&mut self.reason);
+        }
+    }
+
+    fn is_starting(&self) -> bool {
+        matches!(self.phase, Phase::Starting { .. })
+    }
+
+    /// Whoever starts it by hand gives it all its tries again.
+    fn start(&mut self) {
+        match &mut self.phase {
+            Phase::Starting { .. } | Phase::Ready { .. } => return,
+            Phase::Stopping { then } => *then = Next::Start,
+            _ => self.phase = Phase::Stopped { wanted: true },
+        }
+        self.reason.clear();
+        self.forgive();
+    }
+
+    fn stop(&mut self, then: Next, reason: &str) -> Option<Effect> {
+        self.forgive();
+        reason.clone_into(&mut self.reason);
+        match &mut self.phase {
+            Phase::Starting { .. } | Phase::Ready { .. } => {
+                self.phase = Phase::Stopping { then };
+                Some(Effect::End)
+            }
+            Phase::Stopping { then: before } => {
+                *before = then;
+                None
+            }
+            _ => {
+                self.phase = Phase::Stopped { wanted: then == Next::Start };
+                None
+            }
+        }
+    }
+
+    fn unfit(&mut self, why: String, now: Mono) -> Option<Effect> {
+        match self.phase {
+            Phase::Starting { .. } => self.give_up(why),
+            Phase::Ready { since } => {
+                self.grow_steady(since, now);
+                self.give_up(why)
+            }
+            _ => None,
+        }
+    }
+
+    fn give_up(&mut self, why: String) -> Option<Effect> {
+        self.reason.clone_from(&why);
+        self.phase = Phase::Stopping { then: Next::Fail(why) };
+        Some(Effect::End)
+    }
+
+    fn ended(&mut self, why: String, clean: bool, now: Mono, random: u64) -> Option<Effect> {
+        match std::mem::replace(&mut self.phase, Phase::Stopped { wanted: false }) {
+            Phase::Stopping { then: Next::Rest } => None,
+            Phase::Stopping { then: Next::Start } => {
+                self.phase = Phase::Stopped { wanted: true };
+                None
+            }
+            Phase::Stopping { then: Next::Fail(first) } => self.fail(first, now, random),
+            Phase::Starting { .. } => self.fail(why, now, random),
+            Phase::Ready { since } => {
+                self.grow_steady(since, now);
+                if clean && self.rules.policy == RestartPolicy::OnFailure {
+                    self.reason = format!("{why}, which needs no restart");
+                    return None;
+                }
+                self.fail(why, now, random)
+            }
+            unchanged => {
+                self.phase = unchanged;
+                None
+            }
+        }
+    }
+
+    fn fail(&mut self, why: String, now: Mono, random: u64) -> Option<Effect> {
+        self.reason = why;
+        if self.rules.policy == RestartPolicy::Never {
+            self.reason.push_str("; `restart.policy` is \"never\"");
+            self.phase = Phase::Stopped { wanted: false };
+            return None;
+        }
+        self.failures.push_back(now);
+        self.failures.retain(|at| now.since(*at) < self.rules.window);
+        if self.parked || self.failures.len() >= self.rules.failures_max {
+            let first = !self.parked;
+            self.parked = true;
+            self.failures.clear();
+            self.phase = Phase::Fatal { until: now + PARKED_TRY };
+            return first.then_some(Effect::Park);
+        }
+        let base = BACKOFF_FIRST.saturating_mul(1 << self.row.min(16)).min(BACKOFF_MAX);
+        let pause = base.mul_f64(0.8 + 0.4 * (random as f64 / u64::MAX as f64));
+        self.row = self.row.saturating_add(1);
+        self.phase = Phase::Backoff { until: now + pause };
+        None
+    }
+
+    fn tick(&mut self, busy: bool, now: Mono) -> Option<Effect> {
+        match &mut self.phase {
+            Phase::Ready { since } => {
+                let since = *since;
+                self.grow_steady(since, now);
+                None
+            }
+            Phase::Starting { since, ticked, counted, busy_until } => {
+                if busy {
+                    *busy_until = Some(now + SIGN_LASTS);
+                } else if busy_until.is_none_or(|until| until <= now) {
+                    *counted += now.since(*ticked).min(TICK_MAX);
+                }
+                *ticked = now;
+                if *counted >= self.rules.startup {
+                    let limit = self.rules.startup;
+                    return self.give_up(format!("no answer within {limit:?} of its start"));
+                }
+                if now.since(*since) >= INSTALLING_MAX {
+                    let minutes = INSTALLING_MAX.as_secs() / 60;
+                    return self.give_up(format!("no answer, and still at work after {minutes} minutes"));
+                }
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn grow_steady(&mut self, since: Mono, now: Mono) {
+        if now.since(since) >= STEADY {
+            self.forgive();
+        }
+    }
+
+    fn forgive(&mut self) {
+        self.failures.clear();
+        self.row = 0;
+        self.parked = false;
+    }
+}
+
+#[cfg(test)]
+mod tests;

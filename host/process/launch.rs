@@ -1,0 +1,142 @@
+//! Starting programs, from one thread: on Linux a child can be told to die with the thread that started it, and
+//! this one lives as long as the proxy.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use tokio::process::{Child, Command};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+
+use super::ledger::Ledger;
+
+/// Programs that may wait to be started.
+const QUEUE: usize = 256;
+
+struct Request {
+    command: Command,
+    runtime: Handle,
+    done: oneshot::Sender<io::Result<Child>>,
+}
+
+/// The way to the thread that starts programs. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Launcher {
+    requests: mpsc::Sender<Request>,
+}
+
+/// What that thread runs.
+pub struct LaunchLoop {
+    queue: mpsc::Receiver<Request>,
+    ledger: Ledger,
+}
+
+impl Launcher {
+    pub fn new(ledger: Ledger) -> (Self, LaunchLoop) {
+        let (requests, queue) = mpsc::channel(QUEUE);
+        (Self { requests }, LaunchLoop { queue, ledger })
+    }
+
+    /// Starts a program as the leader of a session of its own, to be waited for on the caller's runtime.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub async fn launch(&self, command: Command) -> io::Result<Child> {
+        let (done, answer) = oneshot::channel();
+        let request = Request { command, runtime: Handle::current(), done };
+        let stopping = || io::Error::other("the proxy is stopping");
+        self.requests.send(request).await.map_err(|_| stopping())?;
+        answer.await.map_err(|_| stopping())?
+    }
+}
+
+impl LaunchLoop {
+    /// Ends what the last run left behind, then starts what is asked for. Returns when nobody can ask any more; the
+    /// thread must not end before the proxy does.
+    pub fn run(mut self) {
+        let left = self.ledger.reap();
+        if !left.is_empty() {
+            tracing::warn!(
+                count = left.len(),
+                processes = left.join(", "),
+                "processes of the last run were still there and were ended"
+            );
+        }
+        while let Some(Request { mut command, runtime, done }) = self.queue.blocking_recv() {
+            if done.is_closed() {
+                continue;
+            }
+            self.ledger.tidy();
+            lead_a_session(&mut command, self.ledger.file());
+            let _runtime = runtime.enter();
+            // A child that nobody waits for any more is killed when it is dropped.
+            drop(done.send(command.spawn()));
+        }
+    }
+
+    /// Ends whatever was started and is still there: the last thing that a run does.
+    pub fn reap_all(folder: &std::path::Path) {
+        match Ledger::open(folder) {
+            Ok(mut ledger) => {
+                let left = ledger.reap();
+                if !left.is_empty() {
+                    tracing::warn!(
+                        processes = left.join(", "),
+                        "processes outlived their stop and were ended"
+                    );
+                }
+            }
+            Err(error) => tracing::warn!(error = %error, "cannot read which children ran"),
+        }
+    }
+}
+
+#[expect(
+    unsafe_code,
+    reason = "a child can be told to die with its parent only by itself, before its program runs"
+)]
+fn lead_a_session(command: &mut Command, ledger: Arc<File>) {
+    let parent = rustix::process::getpid();
+    // SAFETY: between fork and exec the closure only makes system calls. It takes no lock and allocates nothing; what
+    // it uses was made before.
+    unsafe {
+        command.pre_exec(move || {
+            rustix::process::setsid()?;
+            die_with_parent(parent)?;
+            write_down(&ledger);
+            Ok(())
+        });
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn die_with_parent(parent: rustix::process::Pid) -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    // The parent may have died before it could be said.
+    if rustix::process::getppid() == Some(parent) { Ok(()) } else { Err(rustix::io::Errno::CHILD.into()) }
+}
+
+/// Elsewhere a child hears of it by the end of its input.
+#[cfg(not(target_os = "linux"))]
+fn die_with_parent(_: rustix::process::Pid) -> io::Result<()> {
+    Ok(())
+}
+
+/// The child writes itself down, so that there is no moment in which it runs and is not known. A full disk is no
+/// reason not to start.
+#[cfg(target_os = "linux")]
+fn write_down(ledger: &File) {
+    use rustix::fs::{Mode, OFlags};
+    let Ok(stat) = rustix::fs::open(c"/proc/self/stat", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+    else {
+        return;
+    };
+    let mut line = [0; 1024];
+    if let Ok(length) = rustix::io::read(&stat, &mut line) {
+        rustix::io::write(ledger, &line[..length]).ok();
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn write_down(_: &File) {}

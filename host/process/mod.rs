@@ -1,0 +1,14 @@
+//! Programs that the proxy starts: from where, as whose, and how nothing of them is left behind.
+//!
+//! Each leads a session of its own. On Linux it dies with the proxy, and is written down before its program runs, so
+//! that the next start finds what outlived it. Must not know what is said to a program, nor why it is started.
+
+mod launch;
+mod ledger;
+mod path;
+mod session;
+
+pub use launch::{LaunchLoop, Launcher};
+pub use ledger::Ledger;
+pub use path::{Searched, find};
+pub use session::{Session, installing};

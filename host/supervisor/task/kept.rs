@@ -1,0 +1,212 @@
+//! One child, as its supervisor keeps it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+
+use crate::clock;
+use crate::config::ChildConfig;
+use crate::mesh::child::{Child, ChildState};
+use crate::mesh::time::Mono;
+use crate::process::Session;
+use crate::registry::{ChildSight, Instance};
+use crate::supervisor::{ChildStatus, First};
+use crate::upstream::{Exit, Log, Process, Spoken};
+
+pub(super) struct Kept {
+    /// As it was at the start: its name and its peer stay.
+    pub instance: Arc<Instance>,
+    pub config: ChildConfig,
+    pub machine: Child,
+    /// Reports of earlier lives do not count.
+    pub life: u64,
+    pub process: Option<Arc<Process>>,
+    /// What starts, meets and awaits it.
+    pub attempt: Option<AbortHandle>,
+    /// Its process ended; what that had started is being ended.
+    pub lingers: bool,
+    launched: Option<Mono>,
+    /// Lines that its log had when it was launched, and at the last look.
+    lines_before: u64,
+    lines_seen: u64,
+    pub lacks: Option<String>,
+    first: Option<First>,
+    /// What the registry was told last.
+    told: Option<ChildSight>,
+}
+
+impl Kept {
+    pub(super) fn new(instance: &Arc<Instance>, config: &ChildConfig) -> Self {
+        Self {
+            instance: Arc::clone(instance),
+            config: config.clone(),
+            machine: Child::new(config.rules),
+            life: 0,
+            process: None,
+            attempt: None,
+            lingers: false,
+            launched: None,
+            lines_before: 0,
+            lines_seen: 0,
+            lacks: None,
+            first: None,
+            told: None,
+        }
+    }
+
+    pub(super) fn state(&self) -> ChildState {
+        if self.lingers { ChildState::Stopping } else { self.machine.state() }
+    }
+
+    fn reason(&self) -> &str {
+        let silent = self.lingers && self.machine.reason().is_empty();
+        if silent { "its process ended, what that had started is being ended" } else { self.machine.reason() }
+    }
+
+    fn log(&self) -> Option<&Arc<Log>> {
+        self.instance.peer.log()
+    }
+
+    fn lines(&self) -> u64 {
+        self.log().map_or(0, |log| log.written())
+    }
+
+    pub(super) fn is_starting(&self) -> bool {
+        matches!(self.machine.state(), ChildState::Starting | ChildState::Installing)
+    }
+
+    pub(super) fn begin_life(&mut self, number: u64) {
+        self.life = number;
+        self.launched = Some(clock::mono());
+        self.process = None;
+        self.lines_before = self.lines();
+        self.lines_seen = self.lines_before;
+    }
+
+    /// Whether it wrote something since the last look.
+    pub(super) fn has_written(&mut self) -> bool {
+        let lines = self.lines();
+        std::mem::replace(&mut self.lines_seen, lines) != lines
+    }
+
+    pub(super) fn is_among(&self, sessions: &[Session]) -> bool {
+        let own = self.process.as_ref().and_then(|process| process.session());
+        own.is_some_and(|own| sessions.contains(&own))
+    }
+
+    pub(super) fn meet(&self, spoken: Arc<Spoken>) {
+        if let Some(process) = self.process.as_ref().filter(|_| self.is_starting()) {
+            self.instance.peer.stand_up(process, &spoken);
+        }
+    }
+
+    /// How it ended, after how long, and with which words.
+    pub(super) fn obituary(&self, exit: Exit) -> String {
+        let lived = self.launched.map(|at| clock::mono().since(at)).unwrap_or_default();
+        let words = self.log().map(|log| log.last_words(self.lines_before)).unwrap_or_default();
+        let colon = if words.is_empty() { "" } else { ": " };
+        format!("{exit} after {}{colon}{words}", span(lived))
+    }
+
+    /// Notes how its first start ended, once that is known.
+    pub(super) fn settle(&mut self) {
+        if self.first.is_none() && self.machine.is_settled() {
+            self.first = Some(match self.machine.state() {
+                ChildState::Ready => First::Started,
+                ChildState::Skipped => First::Skipped,
+                _ => First::Failed,
+            });
+        }
+    }
+
+    pub(super) const fn is_settled(&self) -> bool {
+        self.first.is_some()
+    }
+
+    /// What the registry does not know yet; the peer is told at once.
+    pub(super) fn take_news(&mut self) -> Option<ChildSight> {
+        let state = self.state();
+        let sight = ChildSight {
+            state,
+            reason: self.reason().to_owned(),
+            next_try: self.machine.next_try(),
+            lacks: self.lacks.clone(),
+        };
+        if self.told.as_ref() == Some(&sight) {
+            return None;
+        }
+        if state != ChildState::Ready {
+            let colon = if sight.reason.is_empty() { "" } else { ": " };
+            self.instance.peer.stand_down(&format!("{}{colon}{}", state.as_str(), sight.reason));
+        }
+        self.told = Some(sight.clone());
+        Some(sight)
+    }
+
+    pub(super) fn status(&self) -> ChildStatus {
+        let reason = self.reason();
+        let process = self.process.as_ref();
+        ChildStatus {
+            service: self.instance.spec.service.clone(),
+            instance: self.instance.name().clone(),
+            command: self.instance.spec.endpoint.to_string().trim_start_matches("stdio: ").to_owned(),
+            state: self.state(),
+            reason: match &self.lacks {
+                Some(lacks) if reason.is_empty() => lacks.clone(),
+                _ => reason.to_owned(),
+            },
+            next_try: self.machine.next_try(),
+            pid: process.and_then(|process| process.pid()),
+            running_since: process.and(self.launched),
+            restarts: self.machine.restarts(),
+            required: self.config.required,
+            lacks: self.lacks.is_some(),
+            fix: self.fix(),
+            first: self.first,
+            log: self.log().cloned(),
+        }
+    }
+}
+
+impl Kept {
+    fn fix(&self) -> Option<String> {
+        let service = &self.instance.spec.service;
+        match self.machine.state() {
+            // Those whose needs go in a circle are never launched.
+            ChildState::Skipped if self.life == 0 => {
+                Some(format!("mend `services.{service}.depends_on` and start the proxy anew"))
+            }
+            ChildState::Skipped => Some(format!(
+                "install the program, or name its whole path as `services.{service}.command`; then \
+                 `meshwright start {service}`"
+            )),
+            ChildState::Backoff | ChildState::Fatal => Some(format!(
+                "`meshwright logs {service}` shows what it said; then `meshwright restart {service}`"
+            )),
+            ChildState::Stopped if self.first.is_some() => Some(format!("`meshwright start {service}`")),
+            ChildState::Ready => self.lacks.as_ref().map(|_| "bring back what it needs".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+fn span(time: Duration) -> String {
+    match time.as_secs() {
+        0..10 => format!("{:.1} s", time.as_secs_f64()),
+        seconds @ 10..120 => format!("{seconds} s"),
+        seconds @ 120..7200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_rounded_to_what_matters() {
+        let shown = [300, 59_900, 600_000, 90_000_000].map(|ms| span(Duration::from_millis(ms)));
+        assert_eq!(shown, ["0.3 s", "59 s", "10 min", "25 h"]);
+    }
+}

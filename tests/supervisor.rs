@@ -1,0 +1,418 @@
+//! Children of a real proxy: started, watched, started again, ended, and never left behind.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use support::*;
+use tempfile::TempDir;
+
+/// Where children write their pids.
+struct Book(TempDir);
+
+impl Book {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a folder"))
+    }
+
+    fn file(&self, service: &str) -> PathBuf {
+        self.0.path().join(service)
+    }
+
+    /// A service of the chaos child with these habits; `more` is what its table says besides.
+    fn service(&self, name: &str, habits: &[&str], more: &str) -> String {
+        let script = repository().join("tests/fixtures/chaos_child.py");
+        let habits: String = habits.iter().map(|habit| format!(", {habit:?}")).collect();
+        let file = self.file(name);
+        format!("[services.{name}]\ncommand = \"python3\"\nargs = [{script:?}, {file:?}{habits}]\n{more}\n")
+    }
+
+    fn pids(&self, service: &str) -> Vec<i32> {
+        let text = std::fs::read_to_string(self.file(service)).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+}
+
+/// A test that ends by killing its proxy must not leave processes behind.
+impl Drop for Book {
+    fn drop(&mut self) {
+        let files = std::fs::read_dir(self.0.path()).into_iter().flatten().filter_map(Result::ok);
+        let names = files.map(|file| file.file_name().to_string_lossy().into_owned());
+        let pids: Vec<i32> = names.flat_map(|name| self.pids(&name)).collect();
+        for pid in running(&pids).into_iter().filter_map(Pid::from_raw) {
+            kill_process(pid, Signal::KILL).unwrap_or_default();
+        }
+    }
+}
+
+fn is_running(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    !stat.is_empty() && !stat.contains(") Z ")
+}
+
+fn running(pids: &[i32]) -> Vec<i32> {
+    pids.iter().copied().filter(|pid| is_running(*pid)).collect()
+}
+
+async fn mesh(config: String) -> Mesh {
+    Mesh::start(MeshOptions { config, ..MeshOptions::default() }).await
+}
+
+async fn processes(mesh: &Mesh) -> Vec<Value> {
+    let listing = mesh.api.get("/api/v1/processes").await.ok();
+    listing["items"].as_array().expect("items").clone()
+}
+
+async fn process(mesh: &Mesh, instance: &str) -> Value {
+    let all = processes(mesh).await;
+    let found = all.iter().find(|process| process["instance"] == instance);
+    found.unwrap_or_else(|| panic!("no `{instance}` in {all:?}")).clone()
+}
+
+async fn until(mesh: &Mesh, instance: &str, state: &str) -> Value {
+    eventually(&format!("`{instance}` is {state}"), 4 * SOON, || async {
+        let process = process(mesh, instance).await;
+        (process["state"] == state).then_some(process)
+    })
+    .await
+}
+
+async fn until_called(mesh: &Mesh, service: &str) -> String {
+    eventually(&format!("`{service}` answers"), 2 * SOON, || async {
+        let answer = mesh.api.call(service, "pid", json!({})).await;
+        (answer.status == 200).then(|| answer.tool_text())
+    })
+    .await
+}
+
+/// The command line, asking this proxy.
+fn cli(mesh: &Mesh, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_meshwright"));
+    let command = command.args(args).args(["--url", &mesh.http]).stdin(Stdio::null());
+    command.output().expect("run the command line")
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+async fn until_logged(mesh: &Mesh, words: &str) {
+    eventually(&format!("`{words}` is logged"), SOON, || async { mesh.log().contains(words).then_some(()) })
+        .await;
+}
+
+fn contains(text: &str, words: &[&str]) {
+    for word in words {
+        assert!(text.contains(word), "`{word}` is not in: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_loop_is_parked_and_named_and_costs_others_nothing() {
+    let book = Book::new();
+    let config =
+        book.service("loops", &["crash"], "restart = { policy = \"on-failure\", max = 3, window = \"60s\" }")
+            + &book.service("fine", &[], "");
+    let mesh = mesh(config).await;
+    until_called(&mesh, "fine").await;
+    let parked = until(&mesh, "loops", "fatal").await;
+    let reason = parked["reason"].as_str().expect("a reason");
+    contains(reason, &["exited with 7 after ", "Error: missing CHAOS_TOKEN"]);
+    assert!(parked["next_try_s"].as_f64().is_some_and(|next| (250.0..=300.0).contains(&next)), "{parked}");
+    assert_eq!((&parked["restarts"], book.pids("loops").len()), (&json!(2), 3));
+
+    let begun = Instant::now();
+    let problem = mesh.api.call("loops", "pid", json!({})).await.problem(503, "no_instance_available");
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    let detail = problem["detail"].as_str().expect("a detail");
+    contains(detail, &["`loops` fatal", "missing CHAOS_TOKEN", "; next try in "]);
+    until_called(&mesh, "fine").await;
+
+    let doctor = cli(&mesh, &["doctor"]);
+    assert_eq!(doctor.status.code(), Some(3), "{}", text(&doctor));
+    contains(&text(&doctor), &["loops: fatal", "meshwright restart loops"]);
+    assert_eq!(cli(&mesh, &["doctor", "fine"]).status.code(), Some(0));
+    let startup = mesh.api.get("/api/v1/processes").await.ok()["startup"].clone();
+    assert_eq!((&startup["started"], &startup["failed"]), (&json!(["fine"]), &json!(["loops"])), "{startup}");
+    until_logged(&mesh, "services by command were started").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_command_is_skipped_with_the_searched_path_and_everything_else_serves() {
+    let book = Book::new();
+    let config = "[services.gone]\ncommand = \"no-such-program\"\nrequired = true\n".to_owned()
+        + &book.service("round-a", &[], "depends_on = [\"round-b\"]")
+        + &book.service("round-b", &[], "depends_on = [\"round-a\"]")
+        + &book.service("fine", &[], "");
+    let mesh = mesh(config).await;
+    until_called(&mesh, "fine").await;
+    let gone = until(&mesh, "gone", "skipped").await;
+    let path = std::env::var("PATH").expect("there is a PATH");
+    contains(gone["reason"].as_str().expect("a reason"), &["no-such-program", &path]);
+    contains(gone["fix"].as_str().expect("a fix"), &["services.gone.command"]);
+    let round = until(&mesh, "round-a", "skipped").await;
+    contains(round["reason"].as_str().expect("a reason"), &["round-a → round-b → round-a"]);
+    assert!(book.pids("round-a").is_empty() && book.pids("round-b").is_empty());
+
+    let status = mesh.api.get("/services/gone/status").await.ok();
+    let expected =
+        [("service", json!("gone")), ("status", json!("unavailable")), ("available", json!(false))];
+    for (key, value) in
+        expected.into_iter().chain([("process_running", json!(false)), ("mesh_registration", json!(true))])
+    {
+        assert_eq!(status[key], value, "{key} in {status}");
+    }
+    let status = mesh.api.get("/services/fine/status").await.ok();
+    assert_eq!((&status["process_running"], &status["available"]), (&json!(true), &json!(true)), "{status}");
+    let startup = mesh.api.get("/api/v1/processes").await.ok()["startup"].clone();
+    assert_eq!(startup["skipped"], json!(["gone", "round-a", "round-b"]), "{startup}");
+    until_logged(&mesh, "○ gone").await;
+    until_logged(&mesh, "required service is not ready").await;
+    let doctor = text(&cli(&mesh, &["doctor"]));
+    contains(&doctor, &["gone: skipped", "round-a: skipped", "services.round-a.depends_on"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_proxy_leaves_nothing_behind_once_it_was_started_again() {
+    let book = Book::new();
+    let names = ["a", "b", "c"];
+    let config: String = names.iter().map(|name| book.service(name, &["fork"], "")).collect();
+    let mut mesh = mesh(config).await;
+    let mut random = 7_u64;
+    for round in 0..10 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        tokio::time::sleep(Duration::from_millis((random >> 33) % 900)).await;
+        mesh.kill();
+        let before: Vec<i32> = names.iter().flat_map(|name| book.pids(name)).collect();
+        mesh.restart_elsewhere().await;
+        eventually(&format!("round {round}: all of {before:?} are gone"), Duration::from_secs(5), || async {
+            running(&before).is_empty().then_some(())
+        })
+        .await;
+    }
+    // Moments at which nothing had been started yet prove little.
+    for name in names {
+        until_called(&mesh, name).await;
+    }
+    let before: Vec<i32> = names.iter().flat_map(|name| book.pids(name)).collect();
+    assert!(running(&before).len() >= 12, "{before:?}");
+    mesh.kill();
+    assert!(!running(&before).is_empty(), "what children started outlives them, else this shows nothing");
+    mesh.restart_elsewhere().await;
+    eventually("all are gone", Duration::from_secs(5), || async {
+        running(&before).is_empty().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_is_asked_to_end_leaves_nothing_behind() {
+    let book = Book::new();
+    let config = book.service("stubborn", &["stubborn", "fork"], "") + &book.service("meek", &["fork"], "");
+    let mut mesh = mesh(config).await;
+    for name in ["stubborn", "meek"] {
+        until_called(&mesh, name).await;
+    }
+    let pids: Vec<i32> = ["stubborn", "meek"].iter().flat_map(|name| book.pids(name)).collect();
+    assert_eq!(running(&pids).len(), 8, "{pids:?}");
+    assert!(mesh.terminate().await.success());
+    assert_eq!(running(&pids), [0; 0], "{}", mesh.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_child_ends_with_its_input_and_needs_no_signal() {
+    let book = Book::new();
+    let mut mesh = mesh(book.service("meek", &["deaf"], "")).await;
+    until_called(&mesh, "meek").await;
+    let begun = Instant::now();
+    assert!(mesh.terminate().await.success());
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!(running(&book.pids("meek")), [0; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_child_that_heeds_nothing_is_killed_when_it_is_stopped() {
+    let book = Book::new();
+    let mesh = mesh(book.service("stubborn", &["stubborn", "fork"], "")).await;
+    until_called(&mesh, "stubborn").await;
+    let pids = book.pids("stubborn");
+    let answer = mesh.api.post("/api/v1/services/stubborn/stop", &json!({})).await;
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    until(&mesh, "stubborn", "stopped").await;
+    assert_eq!(running(&pids), [0; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn noise_on_standard_output_is_kept_counted_and_harmless() {
+    let book = Book::new();
+    let mesh = mesh(book.service("loud", &["noise"], "")).await;
+    for _ in 0..100 {
+        until_called(&mesh, "loud").await;
+    }
+    let noise = process(&mesh, "loud").await["noise_lines"].as_u64().expect("a number");
+    assert!(noise >= 600, "{noise}");
+    let logs = mesh.api.get("/api/v1/services/loud/logs?limit=6").await.ok();
+    let lines = logs["items"].as_array().expect("items");
+    assert_eq!(
+        (lines.len(), &lines[0]["stream"], &lines[0]["instance"]),
+        (6, &json!("stdout"), &json!("loud"))
+    );
+    let cursor = logs["next_cursor"].as_str().expect("a cursor");
+    let later = mesh.api.get(&format!("/api/v1/services/loud/logs?cursor={cursor}")).await.ok();
+    let later = later["items"].as_array().expect("items").len();
+    assert!(later < 100, "only what is new: {later}");
+    let shown = text(&cli(&mesh, &["logs", "loud", "-n", "6"]));
+    contains(&shown, &["loud stdout", "starting…"]);
+    assert!(!shown.contains('\u{1b}'), "nothing speaks to the terminal: {shown:?}");
+    assert!(mesh.resident_kib() < 400 << 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_child_that_dies_comes_back_by_itself() {
+    let book = Book::new();
+    let mesh = mesh(book.service("mortal", &["fork"], "")).await;
+    let first = until_called(&mesh, "mortal").await;
+    let pids = book.pids("mortal");
+    kill_process(Pid::from_raw(first.parse().expect("a pid")).expect("a pid"), Signal::KILL)
+        .expect("it lives");
+    let second = eventually("another one answers", 2 * SOON, || async {
+        let answer = mesh.api.call("mortal", "pid", json!({})).await;
+        (answer.status == 200).then(|| answer.tool_text()).filter(|pid| *pid != first)
+    })
+    .await;
+    let process = process(&mesh, "mortal").await;
+    assert_eq!((process["pid"].to_string(), &process["restarts"]), (second, &json!(1)), "{process}");
+    assert_eq!(running(&pids), [0; 0], "what it had started went with it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_needed_starts_first_and_its_loss_is_said_of_those_that_need_it() {
+    let book = Book::new();
+    let config = book.service("needy", &[], "depends_on = [\"base\", \"elsewhere\"]")
+        + &book.service("base", &["slow"], "startup_timeout = \"3s\"");
+    let mesh = mesh(config).await;
+    let installing = until(&mesh, "base", "installing").await;
+    assert_eq!(installing["reason"], "", "{installing}");
+    let waits = process(&mesh, "needy").await;
+    contains(waits["reason"].as_str().expect("a reason"), &["waits for `base`"]);
+    assert!(book.pids("needy").is_empty());
+    until(&mesh, "base", "ready").await;
+    let needy = until(&mesh, "needy", "ready").await;
+    contains(needy["reason"].as_str().expect("a reason"), &["needs `elsewhere`, which is not there"]);
+
+    let upstream = RawUpstream::plain().await;
+    mesh.api.join("elsewhere", upstream.port).await;
+    eventually("nothing is lacking", SOON, || async {
+        (process(&mesh, "needy").await["degraded"] == false).then_some(())
+    })
+    .await;
+    until_called(&mesh, "needy").await;
+    mesh.api.post("/api/v1/services/base/stop", &json!({})).await;
+    eventually("it is degraded", SOON, || async {
+        let service = mesh.api.service("needy").await;
+        let reason = service["instances"][0]["reason"].as_str()?.contains("needs `base`, which is stopped");
+        (service["status"] == "degraded" && reason).then_some(())
+    })
+    .await;
+    until_called(&mesh, "needy").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_never_answers_is_given_up_with_the_reason() {
+    let book = Book::new();
+    let mesh =
+        mesh(book.service("deaf", &["silent"], "startup_timeout = \"1s\"\nrestart = { policy = \"never\" }"))
+            .await;
+    let stopped = until(&mesh, "deaf", "stopped").await;
+    contains(stopped["reason"].as_str().expect("a reason"), &["no answer within 1s", "never"]);
+    assert_eq!(running(&book.pids("deaf")), [0; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_are_stopped_started_and_restarted_by_hand() {
+    let book = Book::new();
+    let mesh = mesh(book.service("two", &[], "instances = 2")).await;
+    until(&mesh, "two-1", "ready").await;
+    until(&mesh, "two-2", "ready").await;
+    let pid = until_called(&mesh, "two-1").await;
+    let listing = text(&cli(&mesh, &["ps"]));
+    contains(&listing, &["two-1", "two-2", "ready", &pid, "python3"]);
+    let listing: Value = serde_json::from_slice(&cli(&mesh, &["ps", "-o", "json"]).stdout).expect("JSON");
+    assert_eq!(listing["items"].as_array().map(Vec::len), Some(2), "{listing}");
+
+    assert!(cli(&mesh, &["stop", "two-1"]).status.success());
+    until(&mesh, "two-1", "stopped").await;
+    assert_eq!(running(&[pid.parse().expect("a pid")]), [0; 0]);
+    let problem = mesh.api.call("two-1", "pid", json!({})).await.problem(503, "no_instance_available");
+    contains(problem["detail"].as_str().expect("a detail"), &["`two-1` stopped (stopped by hand)"]);
+    until_called(&mesh, "two").await;
+    assert!(cli(&mesh, &["start", "two-1"]).status.success());
+    until(&mesh, "two-1", "ready").await;
+    let before: BTreeSet<String> = processes(&mesh).await.iter().map(|one| one["pid"].to_string()).collect();
+    assert!(cli(&mesh, &["restart", "two"]).status.success());
+    eventually("both are others", 2 * SOON, || async {
+        let now = processes(&mesh).await;
+        now.iter()
+            .all(|one| one["state"] == "ready" && !before.contains(&one["pid"].to_string()))
+            .then_some(())
+    })
+    .await;
+
+    assert_eq!(cli(&mesh, &["restart", "unknown"]).status.code(), Some(5));
+    assert_eq!(cli(&mesh, &["logs", "unknown"]).status.code(), Some(5));
+    let mut nowhere = Command::new(env!("CARGO_BIN_EXE_meshwright"));
+    let closed = raw_upstream::closed_port().await;
+    let nowhere =
+        nowhere.args(["ps", "--url", &format!("http://127.0.0.1:{closed}")]).output().expect("run it");
+    assert_eq!(nowhere.status.code(), Some(4), "{}", text(&nowhere));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_children_come_up_while_the_proxy_answers() {
+    let book = Book::new();
+    let config = book.service("many", &[], "instances = 50") + &book.service("more", &[], "instances = 50");
+    let mut mesh = mesh(config).await;
+    let begun = Instant::now();
+    loop {
+        let ready = processes(&mesh).await.iter().filter(|one| one["state"] == "ready").count();
+        if ready == 100 {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(180), "{ready} are ready after {:?}", begun.elapsed());
+        mesh.api.get("/health").await.ok();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let pids: Vec<i32> = ["many", "more"].iter().flat_map(|name| book.pids(name)).collect();
+    assert_eq!(running(&pids).len(), 100);
+    until_called(&mesh, "more").await;
+    eprintln!(
+        "100 children were ready after {:?}, the proxy has {} KiB",
+        begun.elapsed(),
+        mesh.resident_kib()
+    );
+    assert!(mesh.terminate().await.success());
+    assert_eq!(running(&pids), [0; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_file_ends_what_left_and_starts_what_is_new_and_nothing_else() {
+    let book = Book::new();
+    let stays = book.service("stays", &[], "");
+    let mesh = mesh(stays.clone() + &book.service("leaves", &["fork"], "")).await;
+    let pid = until_called(&mesh, "stays").await;
+    until_called(&mesh, "leaves").await;
+    let left = book.pids("leaves");
+    let file = mesh.home.path().join("meshwright.toml");
+    let text = std::fs::read_to_string(&file).expect("read the configuration");
+    let head = text.split("[services.").next().expect("a head").to_owned();
+    std::fs::write(&file, head + &stays + &book.service("comes", &[], "")).expect("write the configuration");
+    until_called(&mesh, "comes").await;
+    eventually("what left is ended", SOON, || async { running(&left).is_empty().then_some(()) }).await;
+    assert_eq!(until_called(&mesh, "stays").await, pid);
+    let names: Vec<Value> = processes(&mesh).await.iter().map(|one| one["instance"].clone()).collect();
+    assert_eq!(names, ["comes", "stays"]);
+}
