@@ -228,12 +228,15 @@ fn keep_first(section: &str, entries: &mut Vec<Entry<'_>>, mut refuse: impl FnMu
     });
 }
 
+/// Where keys stand.
+type Places = BTreeMap<String, Range<usize>>;
+
 /// An entry whose variables are filled in, as what its section has.
 fn entry<T: DeserializeOwned>(
     section: &str,
     entry: &Entry<'_>,
     sources: &Sources,
-) -> Result<(Name, T, BTreeMap<String, Range<usize>>), Flaw> {
+) -> Result<(Name, T, Places), Flaw> {
     let (file, key) = (entry.file, entry.key(section));
     let name = Name::new(entry.name.get_ref())
         .map_err(|error| file.flaw(&key, Some(entry.name.span()), error.to_string()))?;
@@ -244,7 +247,7 @@ fn entry<T: DeserializeOwned>(
 }
 
 /// Where a wrong key of an entry stands; its name, when the key is missing.
-fn flaw_of(section: &str, entry: &Entry<'_>, places: &BTreeMap<String, Range<usize>>, wrong: Wrong) -> Flaw {
+fn flaw_of(section: &str, entry: &Entry<'_>, places: &Places, wrong: Wrong) -> Flaw {
     let first = wrong.key.split('.').next().unwrap_or_default();
     let span = places.get(first).cloned().unwrap_or_else(|| entry.name.span());
     entry.file.flaw(&format!("{}.{}", entry.key(section), wrong.key), Some(span), wrong.message)

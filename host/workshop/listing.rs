@@ -33,6 +33,7 @@ struct Row {
     state: String,
     reason: Option<String>,
     pending: Option<Pending>,
+    refused: Option<Refused>,
     capsule: Option<String>,
     generation: u64,
     calls: u64,
@@ -40,6 +41,12 @@ struct Row {
     skipped: u64,
     p99_us: f64,
     memory_bytes: usize,
+}
+
+/// A build or a configuration that did not come into force while another is.
+#[derive(Deserialize)]
+struct Refused {
+    reason: String,
 }
 
 #[derive(Deserialize)]
@@ -89,7 +96,8 @@ fn table(listing: &Listing) -> String {
 fn remark(plugin: &Row) -> String {
     let reason = plugin.reason.clone().filter(|reason| !reason.is_empty());
     let pending = plugin.pending.as_ref().map(|pending| format!("a new build waits: {}", pending.reason));
+    let refused = plugin.refused.as_ref().map(|build| format!("what is new is refused: {}", build.reason));
     let capsule = plugin.capsule.as_ref().map(|file| format!("what it failed on: capsules/{file}"));
-    let remarks: Vec<String> = reason.or(pending).into_iter().chain(capsule).collect();
+    let remarks: Vec<String> = reason.or(pending).into_iter().chain(refused).chain(capsule).collect();
     remarks.join("; ")
 }

@@ -1,7 +1,7 @@
 //! A running proxy, asked over HTTP.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Duration;
 
@@ -126,7 +126,10 @@ fn usual_url() -> String {
     let read = |folder: &Path| -> Option<Endpoints> {
         serde_json::from_slice(&std::fs::read(folder.join("endpoints.json")).ok()?).ok()
     };
-    let config = Config::load(Overrides::default()).ok();
+    let named =
+        |variable: &str| std::env::var_os(variable).filter(|name| !name.is_empty()).map(PathBuf::from);
+    let (file, data_dir) = (named("MESHWRIGHT_CONFIG"), named("MESHWRIGHT_DATA_DIR"));
+    let config = Config::load(Overrides { file, data_dir, ..Overrides::default() }).ok();
     let endpoints = config.as_ref().and_then(|config| read(&config.data_dir));
     endpoints.map(|endpoints| endpoints.http).unwrap_or_else(|| {
         config.map_or_else(|| "http://127.0.0.1:6001".into(), |config| format!("http://{}", config.http_addr))
