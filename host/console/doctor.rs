@@ -65,6 +65,8 @@ fn of_health(reasons: &[String], processes: &[Process]) -> Vec<Finding> {
             format!("see whether its server runs; `GET /services/{name}` shows each instance")
         } else if reason.contains("plugin ") {
             "`meshwright plugin ls` shows what keeps it out or at rest".to_owned()
+        } else if reason.starts_with("left out: ") || reason.starts_with("the changed configuration") {
+            "mend that line, which takes effect at once; `meshwright config check` shows it".to_owned()
         } else {
             "free the disk of the data folder; calls go on meanwhile".to_owned()
         };
@@ -94,11 +96,13 @@ mod tests {
             "service `web` is unavailable: none of 1 instances is available".to_owned(),
             "plugin `p` rests: three faults".to_owned(),
             "nothing can be written down: disk full".to_owned(),
+            "left out: m.toml:7:1: `services.w`: there is no setting `comand` here".to_owned(),
         ];
         let mut findings = of_processes(&processes);
         findings.extend(of_health(&reasons, &processes));
         let about: Vec<&str> = findings.iter().map(|finding| finding.about.as_str()).collect();
-        assert_eq!(about, ["a", "web", "p", "proxy"]);
+        assert_eq!(about, ["a", "web", "p", "proxy", "services.w"]);
+        assert!(findings[4].fix.contains("config check"));
         assert!(findings.iter().all(|finding| !finding.fix.is_empty()));
     }
 }
