@@ -27,7 +27,10 @@ struct Place<'l>(&'l Line);
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+        if self.0.waiting.fetch_sub(1, Ordering::SeqCst) == 1 {
+            // Several calls for one that was about to look are one wake-up: what is left over is nobody's.
+            self.0.called.store(0, Ordering::Relaxed);
+        }
     }
 }
 
@@ -38,7 +41,7 @@ impl Line {
 
     /// Places that those have who were woken and are not there yet.
     pub fn called(&self) -> u32 {
-        self.called.load(Ordering::Relaxed)
+        self.called.load(Ordering::Relaxed).min(self.waiting())
     }
 
     pub fn shed(&self) -> u64 {
@@ -68,10 +71,11 @@ impl Line {
     ) -> Result<(), Shed> {
         let began = Instant::now();
         let at_most = deadline.saturating_duration_since(began);
-        let before = self.waiting.fetch_add(1, Ordering::SeqCst);
-        let _place = Place(self);
         let waited = async {
-            may_wait(before, places, latency, at_most, limits)?;
+            // Who is refused has never stood in the line.
+            may_wait(self.waiting(), places, latency, at_most, limits)?;
+            let before = self.waiting.fetch_add(1, Ordering::SeqCst);
+            let _place = Place(self);
             // What was expected is a guess: refusing late what was let in is worse than answering late.
             let until = began + at_most.min(limits.wait * 2);
             // Its place in the line is kept while it looks.
@@ -82,7 +86,9 @@ impl Line {
                     return Err(Shed::Waited(began.elapsed()));
                 }
                 if tokio::time::timeout(LOOK, turn.as_mut()).await.is_ok() {
-                    self.called.fetch_sub(1, Ordering::Relaxed);
+                    // It may be nobody's any more.
+                    let one_less = |called: u32| called.checked_sub(1);
+                    self.called.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).ok();
                     turn.set(self.turn.notified());
                 }
                 came = true;
@@ -92,5 +98,36 @@ impl Line {
         let waited = waited.await;
         self.shed.fetch_add(u64::from(waited.is_err()), Ordering::Relaxed);
         waited
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn places_that_were_called_are_nobodys_once_the_line_is_empty() {
+        let (line, limits) = (Line::default(), Limits::default());
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let pace = (1, Duration::from_millis(1));
+        let refused = line.wait(pace, Instant::now(), &limits, || false).await;
+        assert!(refused.is_err() && line.waiting() == 0 && line.shed() == 1);
+        line.leave();
+        assert_eq!(line.called(), 0, "nobody waits");
+
+        let has_room = std::cell::Cell::new(false);
+        let waits = line.wait(pace, deadline, &limits, || has_room.get());
+        let leaves = async {
+            while line.waiting() == 0 {
+                tokio::task::yield_now().await;
+            }
+            (0..5).for_each(|_| line.leave());
+            assert_eq!(line.called(), 1, "never more than wait");
+            has_room.set(true);
+        };
+        let (waited, ()) = tokio::join!(waits, leaves);
+        assert_eq!((waited, line.waiting(), line.called()), (Ok(()), 0, 0));
+        line.wait(pace, deadline, &limits, || true).await.expect("a wake-up that is left over harms nobody");
+        assert_eq!(line.called(), 0);
     }
 }
