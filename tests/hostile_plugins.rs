@@ -58,6 +58,7 @@ async fn bystanders_are_not_slowed_by(doing: &str) {
         .await;
         assert_eq!(bad["state"], "loaded", "others are still decided by it: {bad}");
         assert!(bad["faults"].as_u64().is_some_and(|faults| faults >= 2), "{bad}");
+        assert!(bad["last_fault"].as_str().is_some_and(|fault| !fault.is_empty()), "{bad}");
         let fallbacks = bad["fallbacks"].as_u64().expect("fallbacks");
         assert!(fallbacks >= bad["skipped"].as_u64().expect("skipped"), "{bad}");
         measured.push((before, after));

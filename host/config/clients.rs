@@ -27,7 +27,8 @@ pub(super) fn of_json(file: &File) -> Result<Servers<'static>, Flaw> {
     let json: Json = serde_json::from_str(&text).map_err(|error| {
         let at = offset(&file.text, error.line(), error.column());
         let message = error.to_string();
-        let message = message.split(" at line ").next().unwrap_or_default().to_owned();
+        // The place is shown apart.
+        let message = message.split_once(" at line ").map_or(&*message, |(message, _)| message);
         file.flaw("", Some(at..at), message)
     })?;
     let found = PLACES.iter().find_map(|place| {
@@ -43,7 +44,7 @@ pub(super) fn of_json(file: &File) -> Result<Servers<'static>, Flaw> {
         // Names of other tables may be the same text; the first one behind the section is the server's own.
         let section =
             text.find(&format!("\"{}\"", under.rsplit('.').next().unwrap_or_default())).unwrap_or(0);
-        let quoted = serde_json::to_string(name).unwrap_or_default();
+        let quoted = Json::String(name.clone()).to_string();
         let span = text[section..].find(&quoted).map(|at| section + at..section + at + quoted.len());
         let span = span.unwrap_or(0..0);
         match service(&json_value(server, &span)) {

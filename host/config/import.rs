@@ -56,8 +56,11 @@ pub fn import(path: &Path) -> Result<Imported, ConfigError> {
 
 /// Those files of clients that are there and name servers.
 pub fn client_files() -> Vec<PathBuf> {
-    let home = env_dir("HOME").unwrap_or_default();
-    let places = AT_HOME.iter().map(|file| home.join(file)).chain(HERE.iter().map(PathBuf::from));
+    // Who has no home folder has no files in it.
+    let home = env_dir("HOME").into_iter();
+    let places = home
+        .flat_map(|home| AT_HOME.iter().map(move |file| home.join(file)))
+        .chain(HERE.iter().map(PathBuf::from));
     places
         .filter(|path| path.is_file() && import(path).is_ok_and(|found| found.text.contains("[services.")))
         .collect()
