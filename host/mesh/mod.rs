@@ -11,6 +11,7 @@ pub mod crashes;
 pub mod dependency;
 pub mod endpoint;
 pub mod exposure;
+pub mod flood;
 pub mod health;
 pub mod ids;
 pub mod instance;

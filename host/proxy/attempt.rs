@@ -345,7 +345,7 @@ impl Attempt {
                 core.live.observe(ended, failure_charge(ended.since(self.started)));
                 core.guard.on_failure(ended, random)
             }
-            Blame::Load => core.guard.on_ratio_failure(ended, random),
+            Blame::Often => core.guard.on_ratio_failure(ended, random),
             Blame::Caller => core.guard.on_success(ended),
             Blame::Nobody => {
                 core.guard.on_abandoned();
@@ -355,6 +355,10 @@ impl Attempt {
         if error.is_refused() {
             core.refused.store(true, Ordering::Relaxed);
         }
+        // Whoever watches it tells so soon; calls must not crowd where they fail fastest until then.
+        if matches!(error, SendError::Down(_)) {
+            core.live.pass_over();
+        }
         if let Some(transition) = transition {
             tracing::info!(instance = %self.instance.name(), ?transition, "breaker changed");
         }
@@ -362,7 +366,7 @@ impl Attempt {
         count(
             counters,
             match blame {
-                Blame::Instance | Blame::Load => &counters.failed,
+                Blame::Instance | Blame::Often => &counters.failed,
                 Blame::Caller | Blame::Nobody => &counters.refused,
             },
         );

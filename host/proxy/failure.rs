@@ -226,6 +226,7 @@ fn upstream_row(error: &SendError) -> (StatusCode, &'static str, &'static str) {
         SendError::TooLarge(_)
         | SendError::TooManyRounds(_)
         | SendError::Event(_)
+        | SendError::Flood
         | SendError::ContentType(_)
         | SendError::Malformed(_) => {
             (StatusCode::BAD_GATEWAY, "upstream_invalid", "the instance does not answer as the protocol says")

@@ -23,6 +23,7 @@ use thiserror::Error;
 
 use crate::mcp::envelope::AnswerError;
 use crate::mcp::sse::EventTooLarge;
+use crate::mesh::flood::{BURST_MAX, PER_S_MAX};
 use crate::mesh::retry::Failure;
 use crate::process::Searched;
 
@@ -86,6 +87,8 @@ pub enum SendError {
     TooLarge(usize),
     #[error("an event of the answer is too large")]
     Event(#[from] EventTooLarge),
+    #[error("more than {BURST_MAX} messages at once, or {PER_S_MAX} a second, came with the answer")]
+    Flood,
     #[error("the event stream ended without an answer")]
     StreamEnded,
     #[error("the answer is `{0}`, neither JSON nor an event stream")]
@@ -102,8 +105,8 @@ pub enum SendError {
 pub enum Blame {
     /// The instance is at fault.
     Instance,
-    /// The instance asks for less: counts in the ratio only.
-    Load,
+    /// Nobody, or the instance if it does so most of the time: counts in the ratio only.
+    Often,
     /// The request was at fault.
     Caller,
     /// Nothing can be said.
@@ -135,6 +138,7 @@ impl SendError {
             | Self::TooManyRounds(_)
             | Self::TooLarge(_)
             | Self::Event(_)
+            | Self::Flood
             | Self::ContentType(_)
             | Self::Malformed(_) => Failure::Answered,
         }
@@ -142,9 +146,9 @@ impl SendError {
 
     pub fn blame(&self) -> Blame {
         match self {
-            Self::Status { status, .. } if *status == StatusCode::TOO_MANY_REQUESTS => Blame::Load,
+            Self::Status { status, .. } if *status == StatusCode::TOO_MANY_REQUESTS => Blame::Often,
             Self::Status { status, .. } if status.is_client_error() => Blame::Caller,
-            Self::TooLarge(_) | Self::Event(_) => Blame::Caller,
+            Self::TooLarge(_) | Self::Event(_) | Self::Flood => Blame::Often,
             Self::Cancelled | Self::Down(_) => Blame::Nobody,
             _ => Blame::Instance,
         }

@@ -1,0 +1,7 @@
+//! Instances, children and the machine itself go wrong, as they do; what the proxy makes of it, in figures.
+
+mod instances;
+mod kills;
+#[path = "../support/mod.rs"]
+mod support;
+mod time;
