@@ -161,6 +161,7 @@ async fn run(overrides: Overrides, config: Config) -> anyhow::Result<()> {
     let alerting = Alerting {
         registry: registry.clone(),
         plugins: Arc::clone(&pages.plugins),
+        conditions: doors::conditions(&children),
         events: event_log,
         alerts: Arc::clone(&pages.alerts),
     };

@@ -13,6 +13,7 @@ use super::doors::{self, instance_limits, plugin_config};
 use super::tasks::{AskedToLook, settle};
 use crate::clock;
 use crate::config::{Config, ConfigError, LeftOut, Overrides};
+use crate::http::Complaint;
 use crate::mesh::observe::Event;
 use crate::plugin::Plugins;
 use crate::registry::{Instance, Reconfigured, Registry, Terms};
@@ -46,11 +47,18 @@ impl Standing {
     }
 
     /// What of the configuration is not in force, and why.
-    pub(super) fn complaints(&self) -> Vec<String> {
+    pub(super) fn complaints(&self) -> Vec<Complaint> {
         let state = self.state();
-        let left = state.config.left_out.iter().map(|left| format!("left out: {}", left.flaw.in_a_line()));
-        let refused =
-            state.refused.iter().map(|why| format!("the changed configuration is not in force: {why}"));
+        let left = state.config.left_out.iter().map(|left| Complaint {
+            service: left.service.clone(),
+            what: "left out",
+            why: left.flaw.in_a_line(),
+        });
+        let refused = state.refused.iter().map(|why| Complaint {
+            service: None,
+            what: "the changed configuration is not in force",
+            why: why.clone(),
+        });
         left.chain(refused).collect()
     }
 }

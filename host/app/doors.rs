@@ -14,6 +14,7 @@ use crate::config::{ChildConfig, Config};
 use crate::http::{NotRuled, Pages, RollBack, Rule, Search, SearchFailed, Shown};
 use crate::mesh::ids::Name;
 use crate::mesh::memo::Memories;
+use crate::mesh::observe::{Firing, Severity};
 use crate::mesh::ruling::Ruling;
 use crate::mesh::story::Recording;
 use crate::plugin::{self, Plugins};
@@ -21,8 +22,9 @@ use crate::policy::status::RollbackError;
 use crate::proxy::{MirrorBook, Proxy};
 use crate::registry::{InstanceLimits, Registry};
 use crate::store::{Change, Store};
-use crate::supervisor::Children;
+use crate::supervisor::{ChildStatus, Children};
 use crate::telemetry::account::Unsaved;
+use crate::telemetry::alerts::Conditions;
 use crate::telemetry::journal::Journal;
 
 pub(super) fn unsaved(plugins: &Arc<Plugins>) -> Unsaved {
@@ -103,6 +105,29 @@ fn roll_back(plugins: &Arc<Plugins>, look: AskedToLook) -> RollBack {
 /// Services that may have processes, and how these are supervised.
 pub(super) fn children(config: &Config) -> BTreeMap<Name, ChildConfig> {
     config.services.iter().map(|(name, service)| (name.clone(), service.child.clone())).collect()
+}
+
+/// What of the children deserves attention: one that is parked, until it is ready again.
+pub(super) fn conditions(children: &Children) -> Conditions {
+    let children = children.clone();
+    let parked = |child: &ChildStatus| {
+        let name = &child.instance;
+        Firing {
+            rule: "child-parked".to_owned(),
+            severity: if child.required { Severity::Critical } else { Severity::Error },
+            labels: vec![
+                ("instance".to_owned(), name.to_string()),
+                ("service".to_owned(), child.service.to_string()),
+            ],
+            title: format!("`{name}` failed too often and is parked"),
+            detail: [child.reason.as_str(), child.fix.as_deref().unwrap_or_default()].join("; "),
+            value: 1.0,
+            threshold: 1.0,
+            for_s: 0,
+            resolve_at: 1.0,
+        }
+    };
+    Arc::new(move || children.all().iter().filter(|child| child.parked).map(parked).collect())
 }
 
 /// What happened lately, for builds that are about to come into force.

@@ -14,6 +14,7 @@ mod rollback;
 mod services;
 mod status;
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -47,7 +48,23 @@ pub use rollback::RollBack;
 pub type Persistence = Arc<dyn Fn() -> Option<Arc<String>> + Send + Sync>;
 
 /// What of the configuration is not in force, and why.
-pub type Complaints = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+pub type Complaints = Arc<dyn Fn() -> Vec<Complaint> + Send + Sync>;
+
+/// See [`Complaints`].
+#[derive(Clone, Debug)]
+pub struct Complaint {
+    /// The service that is left out, if it is one.
+    pub service: Option<String>,
+    pub what: &'static str,
+    /// With the place in the file.
+    pub why: String,
+}
+
+impl fmt::Display for Complaint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.why)
+    }
+}
 
 /// Says of a service's tool whether a search may find it.
 pub type Admits = Box<dyn FnMut(&str, &str) -> bool + Send>;

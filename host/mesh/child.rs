@@ -65,6 +65,16 @@ pub enum RestartPolicy {
     Never,
 }
 
+impl RestartPolicy {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OnFailure => "on-failure",
+            Self::Always => "always",
+            Self::Never => "never",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
     pub policy: RestartPolicy,
@@ -167,6 +177,16 @@ impl Child {
         }
     }
 
+    /// Other rules, which hold at once. Failures so far count, and a pause that has begun lasts, unless there is to be no
+    /// other try; one that was given up for good stays so until it is started by hand.
+    pub fn rule_by(&mut self, rules: Rules) {
+        self.rules = rules;
+        let waits = matches!(self.phase, Phase::Backoff { .. } | Phase::Fatal { .. });
+        if waits && rules.policy == RestartPolicy::Never {
+            self.rest_for_good();
+        }
+    }
+
     pub fn state(&self) -> ChildState {
         match &self.phase {
             Phase::Stopped { .. } => ChildState::Stopped,
@@ -192,6 +212,11 @@ impl Child {
             Phase::Backoff { until } | Phase::Fatal { until } => Some(until),
             _ => None,
         }
+    }
+
+    /// Whether it failed too often and has not been ready since.
+    pub fn is_parked(&self) -> bool {
+        self.parked && !matches!(self.phase, Phase::Ready { .. })
     }
 
     /// Since when it is starting, or ready.
@@ -339,8 +364,7 @@ impl Child {
     fn fail(&mut self, why: String, now: Mono, random: u64) -> Option<Effect> {
         self.reason = why;
         if self.rules.policy == RestartPolicy::Never {
-            self.reason.push_str("; `restart.policy` is \"never\"");
-            self.phase = Phase::Stopped { wanted: false };
+            self.rest_for_good();
             return None;
         }
         self.failures.push_back(now);
@@ -357,6 +381,11 @@ impl Child {
         self.row = self.row.saturating_add(1);
         self.phase = Phase::Backoff { until: now + pause };
         None
+    }
+
+    fn rest_for_good(&mut self) {
+        self.reason.push_str("; `restart.policy` is \"never\"");
+        self.phase = Phase::Stopped { wanted: false };
     }
 
     fn tick(&mut self, busy: bool, now: Mono) -> Option<Effect> {

@@ -59,6 +59,8 @@ pub struct ChildStatus {
     /// Why it is not ready; of a ready one, what it lacks.
     pub reason: String,
     pub next_try: Option<Mono>,
+    /// It failed too often, and has not been ready since.
+    pub parked: bool,
     pub pid: Option<u32>,
     /// Since when its process runs.
     pub running_since: Option<Mono>,
@@ -182,6 +184,7 @@ mod tests {
             state: ChildState::Stopped,
             reason: String::new(),
             next_try: None,
+            parked: false,
             pid: None,
             running_since: None,
             restarts: 0,

@@ -384,6 +384,10 @@ fn children_of(
             if let Some(at) = there.iter().position(|kept| kept.instance.id == instance.id) {
                 let mut kept = there.swap_remove(at);
                 kept.config = config.clone();
+                kept.machine.rule_by(config.rules);
+                if kept.is_in_a_circle() && !circles.contains_key(service) {
+                    kept.machine.step(Event::Start, clock::mono(), 0);
+                }
                 children.push(kept);
                 continue;
             }

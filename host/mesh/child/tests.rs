@@ -68,6 +68,36 @@ fn the_fifth_failure_within_a_minute_parks_it_with_a_try_every_five_minutes() {
 }
 
 #[test]
+fn one_that_is_parked_is_so_until_it_is_ready() {
+    let mut child = Child::new(Rules { failures_max: 1, ..Rules::default() });
+    child.step(Event::Launch, at(0), 0);
+    child.step(ended("exited with 1"), at(0), 0);
+    assert!(child.is_parked());
+    let now = child.next_try().expect("it is tried again");
+    child.step(Event::Launch, now, 0);
+    assert!(child.is_parked(), "a try is no recovery");
+    child.step(Event::Answered, now, 0);
+    assert!(!child.is_parked());
+    child.step(ended("exited with 1"), now, 0);
+    assert!(child.is_parked(), "it was not steady");
+    child.step(Event::Stop, now, 0);
+    assert!(!child.is_parked(), "who stops it knows");
+}
+
+#[test]
+fn other_rules_hold_for_the_next_failure_and_for_who_waits() {
+    let mut child = ready(Rules::default(), at(0));
+    child.rule_by(Rules { failures_max: 1, ..Rules::default() });
+    assert_eq!(child.step(ended("exited with 1"), at(1), 0), Some(Effect::Park));
+    child.rule_by(Rules { policy: RestartPolicy::Never, ..Rules::default() });
+    assert_eq!((child.state(), child.next_try()), (ChildState::Stopped, None));
+    assert!(child.reason().ends_with("\"never\"") && !child.wants_launch(at(10_000_000)));
+    let mut child = launched(Rules::default(), at(0));
+    child.rule_by(Rules { startup: Duration::from_secs(1), ..Rules::default() });
+    assert_eq!(child.step(Event::Tick { busy: false }, at(1000), 0), Some(Effect::End));
+}
+
+#[test]
 fn failures_far_apart_do_not_park_it() {
     let mut child = Child::new(Rules::default());
     for minute in 0..20 {

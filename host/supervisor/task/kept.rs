@@ -120,6 +120,11 @@ impl Kept {
         }
     }
 
+    /// Those whose needs go in a circle are never launched.
+    pub(super) fn is_in_a_circle(&self) -> bool {
+        self.life == 0 && self.machine.state() == ChildState::Skipped
+    }
+
     pub(super) const fn is_settled(&self) -> bool {
         self.first.is_some()
     }
@@ -157,6 +162,7 @@ impl Kept {
                 _ => reason.to_owned(),
             },
             next_try: self.machine.next_try(),
+            parked: self.machine.is_parked(),
             pid: process.and_then(|process| process.pid()),
             running_since: process.and(self.launched),
             restarts: self.machine.restarts(),
@@ -173,9 +179,8 @@ impl Kept {
     fn fix(&self) -> Option<String> {
         let service = &self.instance.spec.service;
         match self.machine.state() {
-            // Those whose needs go in a circle are never launched.
-            ChildState::Skipped if self.life == 0 => {
-                Some(format!("mend `services.{service}.depends_on` and start the proxy anew"))
+            ChildState::Skipped if self.is_in_a_circle() => {
+                Some(format!("mend `services.{service}.depends_on`, which takes effect at once"))
             }
             ChildState::Skipped => Some(format!(
                 "install the program, or name its whole path as `services.{service}.command`; then \
