@@ -114,16 +114,19 @@ fn supervision(service: &ServiceConfig) -> Vec<(&'static str, String)> {
     }
     let ChildConfig { instances, required, needs, rules } = &service.child;
     let needs: Vec<&str> = needs.iter().map(Name::as_str).collect();
-    let Rules { policy, failures_max, window, startup } = *rules;
+    let Rules { policy, failures_max, window, startup, start, idle_stop } = *rules;
     let (policy, window) = (policy.as_str(), duration(window));
-    vec![
+    let mut lines = vec![
         ("sessions", "\"shared\"".to_owned()),
         ("instances", instances.to_string()),
         ("required", required.to_string()),
         ("depends_on", list(&needs)),
         ("restart", format!("{{ policy = \"{policy}\", max = {failures_max}, window = {window} }}")),
         ("startup_timeout", duration(startup)),
-    ]
+        ("start", format!("\"{}\"", start.as_str())),
+    ];
+    lines.extend(idle_stop.map(|limit| ("idle_stop", duration(limit))));
+    lines
 }
 
 fn list<T: serde::Serialize>(items: &[T]) -> String {

@@ -32,6 +32,7 @@ struct StartupView {
     started: Vec<String>,
     failed: Vec<String>,
     skipped: Vec<String>,
+    idle: Vec<String>,
     pending: Vec<String>,
 }
 
@@ -40,7 +41,7 @@ struct ProcessView {
     service: String,
     instance: String,
     command: String,
-    /// `stopped`, `starting`, `installing`, `ready`, `stopping`, `backoff`, `fatal`, `skipped`; `left_out` of a service
+    /// `stopped`, `starting`, `installing`, `ready`, `stopping`, `idle`, `backoff`, `fatal`, `skipped`; `left_out` of a service
     /// that is wrong in the configuration.
     state: &'static str,
     reason: String,
@@ -96,7 +97,7 @@ fn left_out(complaint: Complaint) -> Option<ProcessView> {
 pub(super) async fn list(State(pages): State<Pages>) -> Response {
     let children = pages.children.all();
     let mut left_out: Vec<ProcessView> = (pages.complaints)().into_iter().filter_map(left_out).collect();
-    let Startup { started, failed, skipped, pending } = Startup::of(&children);
+    let Startup { started, failed, skipped, idle, pending } = Startup::of(&children);
     let names = |names: Vec<Name>| names.iter().map(Name::to_string).collect::<Vec<_>>();
     let mut skipped = names(skipped);
     skipped.extend(left_out.iter().map(|left| left.service.clone()));
@@ -109,6 +110,7 @@ pub(super) async fn list(State(pages): State<Pages>) -> Response {
             started: names(started),
             failed: names(failed),
             skipped,
+            idle: names(idle),
             pending: names(pending),
         },
     };

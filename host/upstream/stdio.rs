@@ -63,12 +63,21 @@ struct Waiting {
     token: Option<Box<str>>,
 }
 
+/// Where messages to a process go.
+#[derive(Debug)]
+enum Input {
+    Open(mpsc::Sender<Bytes>),
+    /// It is to end, because nobody needs it now.
+    Rested,
+    Closed,
+}
+
 /// A running process. It is killed, and all of its session, when this is dropped.
 #[derive(Debug)]
 pub struct Process {
     desk: Arc<Desk>,
     pid: Option<u32>,
-    lines: Mutex<Option<mpsc::Sender<Bytes>>>,
+    lines: Mutex<Input>,
     life: watch::Receiver<Life>,
     /// All that it wrote to standard error was read.
     said_all: CancellationToken,
@@ -143,7 +152,7 @@ impl Process {
         // Held only to answer it: closing its input must not wait for its output.
         tasks.spawn(read(output, Arc::clone(&desk), lines.downgrade(), Arc::clone(log)));
         tasks.spawn(await_end(child, Arc::clone(&desk), lives));
-        Ok(Self { desk, pid, lines: Mutex::new(Some(lines)), life, said_all, _tasks: tasks })
+        Ok(Self { desk, pid, lines: Mutex::new(Input::Open(lines)), life, said_all, _tasks: tasks })
     }
 
     /// Whether it has ended, or closed its output.
@@ -210,9 +219,12 @@ impl Process {
 
     /// Sends what is not answered.
     pub(super) async fn send(&self, message: &[&[u8]], times: &Times) -> Result<(), SendError> {
-        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let gone = || SendError::NotSent(std::io::ErrorKind::BrokenPipe.into());
-        let lines = lines.filter(|_| !self.is_gone()).ok_or_else(gone)?;
+        let lines = match &*self.input() {
+            Input::Rested => return Err(SendError::Resting),
+            Input::Open(lines) if !self.is_gone() => lines.clone(),
+            Input::Open(_) | Input::Closed => return Err(gone()),
+        };
         let sent = tokio::time::timeout_at(times.deadline, lines.send(line(message))).await;
         sent.map_err(|_| SendError::DeadlinePassed)?.map_err(|_| gone())
     }
@@ -224,7 +236,12 @@ impl Process {
 
     /// Closes its input, then asks its session to end, then kills it; returns when nobody of it is left.
     pub async fn stop(&self) {
-        drop(self.lines.lock().unwrap_or_else(PoisonError::into_inner).take());
+        {
+            let mut input = self.input();
+            if matches!(*input, Input::Open(_)) {
+                *input = Input::Closed;
+            }
+        }
         for signal in [Signal::TERM, Signal::KILL] {
             if tokio::time::timeout(PATIENCE, self.exited()).await.is_ok() {
                 break;
@@ -232,6 +249,20 @@ impl Process {
             self.signal(signal);
         }
         tokio::time::timeout(2 * PATIENCE, self.over()).await.ok();
+    }
+
+    /// Closes its input for good, unless `is_used`, as seen while nobody can send.
+    pub(super) fn close_unless(&self, is_used: impl Fn() -> bool) -> bool {
+        let mut input = self.input();
+        let closes = !is_used();
+        if closes {
+            *input = Input::Rested;
+        }
+        closes
+    }
+
+    fn input(&self) -> std::sync::MutexGuard<'_, Input> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn signal(&self, signal: Signal) {

@@ -1,16 +1,19 @@
 //! One child, as its supervisor keeps it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::task::AbortHandle;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::clock;
 use crate::config::ChildConfig;
 use crate::mesh::child::{Child, ChildState};
 use crate::mesh::time::Mono;
 use crate::process::Session;
-use crate::registry::{ChildSight, Instance};
+use crate::registry::{ChildSight, Instance, Snapshot};
+use crate::supervisor::attempt::{Happening, Report};
 use crate::supervisor::{ChildStatus, First};
 use crate::upstream::{Exit, Log, Process, Spoken};
 
@@ -31,6 +34,10 @@ pub(super) struct Kept {
     lines_before: u64,
     lines_seen: u64,
     pub lacks: Option<String>,
+    /// Somebody looks out for who wants it while it rests.
+    pub is_watched: bool,
+    /// Since when nobody used it, and how many calls it had had then.
+    unused: (Mono, u64),
     first: Option<First>,
     /// What the registry was told last.
     told: Option<ChildSight>,
@@ -50,6 +57,8 @@ impl Kept {
             lines_before: 0,
             lines_seen: 0,
             lacks: None,
+            is_watched: false,
+            unused: (clock::mono(), 0),
             first: None,
             told: None,
         }
@@ -78,6 +87,7 @@ impl Kept {
 
     pub(super) fn begin_life(&mut self, number: u64) {
         self.life = number;
+        self.is_watched = false;
         self.launched = Some(clock::mono());
         self.process = None;
         self.lines_before = self.lines();
@@ -95,10 +105,47 @@ impl Kept {
         own.is_some_and(|own| sessions.contains(&own))
     }
 
-    pub(super) fn meet(&self, spoken: Arc<Spoken>) {
+    pub(super) fn meet(&mut self, spoken: Arc<Spoken>) {
         if let Some(process) = self.process.as_ref().filter(|_| self.is_starting()) {
             self.instance.peer.stand_up(process, &spoken);
         }
+        self.unused.0 = clock::mono();
+    }
+
+    /// Whether what it offers is known, so that clients need no process to see it.
+    pub(super) fn is_known(&self, snapshot: &Snapshot) -> bool {
+        let service = snapshot.service(self.instance.spec.service.as_str());
+        service.is_some_and(|service| service.offer.about().is_some())
+    }
+
+    /// Puts a process that nobody used for long enough to rest; says whether its machine is to be told.
+    pub(super) fn may_rest(&mut self) -> bool {
+        let Some(limit) = self.config.rules.idle_stop else { return false };
+        let (core, peer) = (&self.instance.core, &self.instance.peer);
+        let calls = core.counters.messages.load(Ordering::Acquire);
+        let now = clock::mono();
+        if core.live.in_flight() > 0 || peer.is_held() || calls != self.unused.1 {
+            self.unused = (now, calls);
+        }
+        if self.machine.state() != ChildState::Ready || now.since(self.unused.0) < limit {
+            return false;
+        }
+        let (Some(process), Some(spoken)) = (&self.process, peer.spoken()) else { return false };
+        peer.rest(process, &spoken, || core.live.in_flight() > 0)
+    }
+
+    /// While it rests, has it reported when somebody wants it.
+    pub(super) fn watch(&mut self, lives: &mut JoinSet<()>, reports: &mpsc::Sender<Report>) {
+        if self.is_watched || !self.machine.is_resting() {
+            return;
+        }
+        self.is_watched = true;
+        let (instance, life, reports) = (Arc::clone(&self.instance), self.life, reports.clone());
+        lives.spawn(async move {
+            instance.peer.wanted().await;
+            // Without a supervisor nobody needs to know.
+            reports.send((instance.name().clone(), life, Happening::Wanted)).await.ok();
+        });
     }
 
     /// How it ended, after how long, and with which words.
@@ -115,6 +162,7 @@ impl Kept {
             self.first = Some(match self.machine.state() {
                 ChildState::Ready => First::Started,
                 ChildState::Skipped => First::Skipped,
+                ChildState::Idle => First::Idle,
                 _ => First::Failed,
             });
         }
@@ -135,6 +183,7 @@ impl Kept {
         let sight = ChildSight {
             state,
             reason: self.reason().to_owned(),
+            awaited: self.machine.is_awaited(),
             next_try: self.machine.next_try(),
             lacks: self.lacks.clone(),
         };
@@ -143,7 +192,9 @@ impl Kept {
         }
         if state != ChildState::Ready {
             let colon = if sight.reason.is_empty() { "" } else { ": " };
-            self.instance.peer.stand_down(&format!("{}{colon}{}", state.as_str(), sight.reason));
+            let why = format!("{}{colon}{}", state.as_str(), sight.reason);
+            let peer = &self.instance.peer;
+            if sight.awaited { peer.stand_by(&why) } else { peer.stand_down(&why) }
         }
         self.told = Some(sight.clone());
         Some(sight)
