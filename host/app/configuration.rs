@@ -42,7 +42,7 @@ impl Standing {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn config(&self) -> Arc<Config> {
+    pub(super) fn config(&self) -> Arc<Config> {
         Arc::clone(&self.state().config)
     }
 
@@ -70,6 +70,8 @@ pub(super) struct Reload {
     pub registry: Registry,
     pub plugins: Arc<Plugins>,
     pub look: AskedToLook,
+    /// Who changed a file and waits until it was read.
+    pub asked: mpsc::Receiver<oneshot::Sender<()>>,
     pub children: Children,
     pub events: mpsc::Sender<Event>,
     pub tracker: TaskTracker,
@@ -84,7 +86,7 @@ enum Step {
 
 impl Reload {
     /// Reads the files whenever they change.
-    pub(super) async fn run(self, stop: CancellationToken) {
+    pub(super) async fn run(mut self, stop: CancellationToken) {
         let wake = Arc::new(Notify::new());
         let mut watched = BTreeSet::new();
         let mut watchers = Vec::new();
@@ -96,12 +98,16 @@ impl Reload {
                     watchers.extend(watch(&folder, &wake));
                 }
             }
+            let mut done = None;
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = wake.notified() => settle(&wake).await,
+                Some(asked) = self.asked.recv() => done = Some(asked),
                 _ = rescans.tick() => {}
             }
             self.look_again().await;
+            // Who asked may have gone away meanwhile.
+            done.map(|done| done.send(()).ok());
         }
     }
 

@@ -64,6 +64,14 @@ impl Files {
             return Ok(Self { files: vec![File::default()], folders: Vec::new(), left_out: Vec::new() });
         };
         let main = File::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::around(main)
+    }
+
+    /// With a main file that is read already.
+    ///
+    /// # Errors
+    /// It cannot be understood.
+    pub(super) fn around(main: File) -> Result<Self, ConfigError> {
         let mut read = Self { files: Vec::new(), folders: Vec::new(), left_out: Vec::new() };
         let patterns: Vec<Spanned<String>> = match main.toml().map_err(ConfigError::Wrong)?.remove("include")
         {

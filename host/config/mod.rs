@@ -4,6 +4,7 @@
 //! Must not know what the settings are used for.
 
 mod clients;
+mod edit;
 mod expand;
 mod file;
 mod flaw;
@@ -141,6 +142,7 @@ pub struct ChildConfig {
 }
 
 pub use crate::mesh::exposure::Profile as ProfileConfig;
+pub use edit::{EditError, add_service, remove_service, user_file};
 pub use flaw::{Flaw, LeftOut, Place};
 pub use import::{Imported, client_files, import};
 pub use show::{schema, show};
