@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use support::children::*;
 use support::*;
 
@@ -322,6 +323,38 @@ async fn a_changed_file_ends_what_left_and_starts_what_is_new_and_nothing_else()
     assert_eq!(until_called(&mesh, "stays").await, pid);
     let names: Vec<Value> = processes(&mesh).await.iter().map(|one| one["instance"].clone()).collect();
     assert_eq!(names, ["comes", "stays"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_hangs_is_started_again_and_one_that_is_at_work_is_not() {
+    let book = Book::new();
+    let config = "[health]\nprobe_every = \"500ms\"\nprobe_timeout = \"300ms\"\n".to_owned()
+        + &book.service("hangs", &[], "")
+        + &book.service("works", &["naps"], "")
+        + &book.service("stays", &[], "restart = { policy = \"never\" }");
+    let mesh = mesh(config).await;
+    for name in ["hangs", "works", "stays"] {
+        until_called(&mesh, name).await;
+    }
+    let nap = json!({"target_instance": "works", "tool_name": "pid", "arguments": {"nap_s": 25}, "timeout_ms": 40_000});
+    let api = mesh.api.clone();
+    let nap = tokio::spawn(async move { api.post("/call", &nap).await });
+    for name in ["hangs", "stays"] {
+        signal(&book.pids(name)[0].to_string(), Signal::STOP);
+    }
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let cut = mesh.api.call("hangs", "pid", json!({})).await;
+    assert_eq!(cut.problem(502, "outcome_unknown")["outcome"], "unknown");
+    contains(&mesh.log(), &["hung: it lives, and left 3 probes in a row unanswered"]);
+    until_called(&mesh, "hangs").await;
+    let again = process(&mesh, "hangs").await;
+    assert_eq!((&again["restarts"], book.pids("hangs").len()), (&json!(1), 2), "{again}");
+
+    let answer = nap.await.expect("the call is not lost");
+    assert_eq!((answer.status, book.pids("works").len()), (200, 1), "{}", answer.text());
+    assert!(!mesh.log().contains("child is ended instance=works"), "{}", mesh.log());
+    let stays = process(&mesh, "stays").await;
+    assert_eq!((&stays["state"], book.pids("stays").len()), (&json!("ready"), 1), "{stays}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

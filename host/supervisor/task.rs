@@ -1,5 +1,6 @@
 //! The one task that owns the children. Whatever wakes it, it looks at all of them and does what is due.
 
+mod hung;
 mod kept;
 mod needs;
 mod rest;
@@ -129,6 +130,7 @@ impl Task {
 
     async fn look_at_all(&mut self) {
         self.tick().await;
+        self.end_what_is_hung();
         self.let_rest();
         self.wake_what_is_needed();
         self.launch_whose_turn_it_is();

@@ -4,6 +4,7 @@
 //! gets what is said to that id. What nobody asked for goes to all who listen.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -19,9 +20,11 @@ use tokio_util::sync::CancellationToken;
 use super::child::{Exit, Life, Log, await_end, log_errors};
 use super::reply::{Events, Messages};
 use super::{SendError, Times};
+use crate::clock;
 use crate::mcp::envelope;
 use crate::mcp::message::{self, Shape};
 use crate::mesh::log_ring::Stream;
+use crate::mesh::time::Mono;
 use crate::process::Session;
 
 /// Longest line that a process may write.
@@ -47,6 +50,8 @@ pub(super) struct Desk {
     is_own: bool,
     /// The process has ended, or closed its output.
     gone: CancellationToken,
+    /// When it wrote last, as [`Mono`] microseconds.
+    wrote_at: AtomicU64,
 }
 
 impl Desk {
@@ -61,6 +66,8 @@ struct Waiting {
     messages: Messages,
     /// The JSON text of the request's progress token.
     token: Option<Box<str>>,
+    since: Mono,
+    deadline: tokio::time::Instant,
 }
 
 /// Where messages to a process go.
@@ -143,6 +150,7 @@ impl Process {
             unasked: broadcast::Sender::new(UNASKED),
             is_own,
             gone: CancellationToken::new(),
+            wrote_at: AtomicU64::new(0),
         });
         let (pid, said_all) = (child.id(), CancellationToken::new());
         let (lives, life) = watch::channel(Life::Running);
@@ -153,6 +161,18 @@ impl Process {
         tasks.spawn(read(output, Arc::clone(&desk), lines.downgrade(), Arc::clone(log)));
         tasks.spawn(await_end(child, Arc::clone(&desk), lives));
         Ok(Self { desk, pid, lines: Mutex::new(Input::Open(lines)), life, said_all, _tasks: tasks })
+    }
+
+    /// Whether it may be at work since `since`: on a request from before whose caller still waits. What is asked later may
+    /// have to wait behind that, probes too.
+    pub fn is_at_work(&self, since: Mono) -> bool {
+        let now = tokio::time::Instant::now();
+        self.desk.waiting().values().any(|waiting| waiting.since <= since && now < waiting.deadline)
+    }
+
+    /// When it wrote something to its standard output last.
+    pub fn wrote_at(&self) -> Mono {
+        Mono::from_micros(self.desk.wrote_at.load(Ordering::Relaxed))
     }
 
     /// Whether it has ended, or closed its output.
@@ -205,8 +225,9 @@ impl Process {
     ) -> Result<Events, SendError> {
         let (messages, queue) = mpsc::channel(OUTPUT);
         let call = Call { id: id.into(), desk: Arc::clone(&self.desk), messages: queue };
-        let before =
-            self.desk.waiting().insert(id.into(), Waiting { messages, token: token.map(Into::into) });
+        let token = token.map(Into::into);
+        let waiting = Waiting { messages, token, since: clock::mono(), deadline: times.deadline };
+        let before = self.desk.waiting().insert(id.into(), waiting);
         if before.is_some() {
             tracing::debug!(id, "a request id was used twice at once");
         }
@@ -352,6 +373,7 @@ async fn read(
             }
             Ok(Line::End) | Err(_) => break,
         }
+        desk.wrote_at.store(clock::mono().as_micros(), Ordering::Relaxed);
         let text = line.trim_ascii();
         if text.is_empty() {
             continue;

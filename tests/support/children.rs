@@ -111,8 +111,12 @@ pub fn contains(text: &str, words: &[&str]) {
 }
 
 pub fn kill(pid: &str) {
+    signal(pid, Signal::KILL);
+}
+
+pub fn signal(pid: &str, signal: Signal) {
     let pid = Pid::from_raw(pid.parse().expect("a number")).expect("a pid");
-    kill_process(pid, Signal::KILL).expect("it lives");
+    kill_process(pid, signal).expect("it lives");
 }
 
 /// Puts other services in the place of those of the configuration.

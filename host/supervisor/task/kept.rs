@@ -34,6 +34,10 @@ pub(super) struct Kept {
     lines_before: u64,
     lines_seen: u64,
     pub lacks: Option<String>,
+    /// When a probe of it was first seen to fail, of those that failed in a row.
+    pub mute_since: Option<Mono>,
+    /// When it was last seen to have written to its log.
+    pub wrote_at: Mono,
     /// Somebody looks out for who wants it while it rests.
     pub is_watched: bool,
     /// Since when nobody used it, and how many calls it had had then.
@@ -57,6 +61,8 @@ impl Kept {
             lines_before: 0,
             lines_seen: 0,
             lacks: None,
+            mute_since: None,
+            wrote_at: clock::mono(),
             is_watched: false,
             unused: (clock::mono(), 0),
             first: None,
