@@ -66,6 +66,60 @@ async fn a_service_is_added_by_command_survives_a_restart_and_is_taken_out_again
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn scripts_of_a_folder_are_services_for_as_long_as_they_are_there() {
+    let book = Book::new();
+    let home = support::mesh::home("");
+    let folder = home.path().join("mcp.d");
+    std::fs::create_dir(&folder).expect("make the folder");
+    let script = repository().join("tests/fixtures/chaos_child.py").display().to_string();
+    let drop_in = |file: &str, name: &str, mode: u32| {
+        let path = folder.join(file);
+        let fresh = folder.join(".fresh");
+        let line = format!("#!/bin/sh\nexec python3 '{script}' '{}'\n", book.file(name).display());
+        std::fs::write(&fresh, line).expect("write the script");
+        std::fs::set_permissions(&fresh, std::os::unix::fs::PermissionsExt::from_mode(mode)).expect("chmod");
+        std::fs::rename(&fresh, &path).expect("put it there");
+        path
+    };
+    drop_in("first.sh", "first", 0o755);
+    drop_in("notes.txt", "notes", 0o644);
+    drop_in("fixed.sh", "other", 0o755);
+    let config = "[supervisor]\nscripts = \"mcp.d\"\n".to_owned()
+        + &book.service("fixed", &[], "")
+        + "[services.first]\ntools = { deny = [\"x_*\"] }\n";
+    let stats = home.path().join("stats.json");
+    std::fs::write(home.path().join("meshwright.toml"), format!("[stats]\nfile = {stats:?}\n{config}"))
+        .expect("write the configuration");
+    let mesh = Mesh::start_in(home, Vec::new()).await;
+    until_called(&mesh, "first").await;
+    until_called(&mesh, "fixed").await;
+    assert!(book.pids("other").is_empty(), "a name that is taken is not run twice");
+    let reasons = mesh.api.get("/health").await.ok()["reasons"].to_string();
+    contains(&reasons, &["mcp.d/fixed.sh: `fixed` is the name of a service already"]);
+
+    let pid = until_called(&mesh, "first").await;
+    let second = drop_in("second", "second", 0o755);
+    until_called(&mesh, "second").await;
+    let open = drop_in("open.sh", "open", 0o757);
+    eventually("it is refused", SOON, || async {
+        let reasons = mesh.api.get("/health").await.ok()["reasons"].to_string();
+        reasons.contains("open.sh: it may be written by everybody").then_some(())
+    })
+    .await;
+    std::fs::remove_file(second).expect("remove it");
+    std::fs::remove_file(open).expect("remove it");
+    eventually("it is gone, and its process", SOON, || async {
+        let gone = mesh.api.call("second", "pid", json!({})).await.status == 404;
+        (gone && running(&book.pids("second")).is_empty()).then_some(())
+    })
+    .await;
+    assert_eq!(until_called(&mesh, "first").await, pid, "who stays is not disturbed");
+    assert_eq!((book.pids("open").len(), book.pids("notes").len()), (0, 0));
+    let names: Vec<Value> = processes(&mesh).await.iter().map(|one| one["instance"].clone()).collect();
+    assert_eq!(names, ["first", "fixed"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_service_by_address_is_added_over_http_and_what_is_run_is_not() {
     let upstream = RawUpstream::start(RawOptions { sessions: false, ..RawOptions::default() }).await;
     let mesh = mesh("# mine\n".to_owned()).await;

@@ -187,7 +187,7 @@ fn step(current: &Config, loaded: Result<Config, ConfigError>) -> Step {
         let same = |other: &LeftOut| other.service == left.service && other.flaw.message == left.flaw.message;
         current.left_out.iter().any(same)
     };
-    if let Some(fresh) = loaded.left_out.iter().find(|left| !known(left)) {
+    if let Some(fresh) = loaded.left_out.iter().find(|left| !known(left) && !loaded.is_script(left)) {
         return Step::Refuse(fresh.flaw.in_a_line());
     }
     if loaded == *current { Step::Nothing } else { Step::Apply(Box::new(loaded)) }

@@ -33,6 +33,7 @@ pub(super) struct RawConfig {
     lease: RawLease,
     health: RawHealth,
     calls: RawCalls,
+    supervisor: RawSupervisor,
     /// Services by name: programs, addresses, or what is to be shown of those that register themselves.
     services: BTreeMap<String, RawService>,
     /// Choices of services and tools, each at `/mcp/NAME`.
@@ -107,6 +108,14 @@ pub(super) struct RawCalls {
     timeout: Option<RawDuration>,
     /// How long calls in flight have at shutdown.
     drain_timeout: Option<RawDuration>,
+}
+
+/// Processes of services.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawSupervisor {
+    /// A folder, beside this file unless it is absolute, in which each executable file is a service called by its stem.
+    scripts: Option<PathBuf>,
 }
 
 /// A service: a `command`, a `url` or `urls`, or none of them when its instances register themselves.
@@ -292,6 +301,7 @@ pub(super) struct Sections {
     pub lease: RawLease,
     pub health: RawHealth,
     pub calls: RawCalls,
+    pub supervisor: RawSupervisor,
     pub sessions: RawSessions,
     pub limits: RawLimits,
 }
@@ -374,6 +384,7 @@ pub(super) fn resolve(raw: Sections, overrides: Overrides) -> Result<Config, Unr
         files: Vec::new(),
         folders: Vec::new(),
         left_out: Vec::new(),
+        scripts: raw.supervisor.scripts.map(|folder| expand_home(&folder)),
         data_dir,
         plugins_dir,
         mcp_addr: address(overrides.mcp_addr.or(raw.server.mcp_addr), MCP_ADDR),

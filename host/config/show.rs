@@ -54,6 +54,11 @@ pub fn show(overrides: Overrides, origin: bool) -> Result<String, ConfigError> {
         let service = Name::new(entry.name.get_ref()).ok().and_then(|name| config.services.get(&name));
         page.entry("services", entry, &service.map(supervision).unwrap_or_default());
     }
+    let is_written =
+        |name: &Name| contents.services.iter().any(|entry| entry.name.get_ref() == name.as_str());
+    for (name, service) in config.services.iter().filter(|(name, _)| !is_written(name)) {
+        page.discovered(name, service);
+    }
     for (section, entries) in [("profiles", &contents.profiles), ("plugins", &contents.plugins)] {
         entries.iter().for_each(|entry| page.entry(section, entry, &[]));
     }
@@ -102,6 +107,19 @@ impl Page {
         }
         for (key, value) in filled {
             self.line(&format!("{key} = {value}"), &origin(key).unwrap_or_else(|| "default".to_owned()));
+        }
+    }
+}
+
+impl Page {
+    /// A service that is a file of the folder of scripts.
+    fn discovered(&mut self, name: &Name, service: &ServiceConfig) {
+        let Some(Endpoint::Stdio(command)) = service.endpoints.first() else { return };
+        self.line(&format!("[services.{}]", toml_edit::Key::new(name.as_str())), "supervisor.scripts");
+        let program = toml::Value::String(command.program.to_string());
+        self.line(&format!("command = {program}"), &command.program);
+        for (key, value) in supervision(service) {
+            self.line(&format!("{key} = {value}"), "default");
         }
     }
 }
@@ -156,6 +174,7 @@ pub(super) fn settings(config: &Config) -> Vec<(&'static str, String)> {
         ("calls.first_byte_timeout", duration(config.calls.first_byte)),
         ("calls.timeout", duration(config.calls.whole)),
         ("calls.drain_timeout", duration(config.calls.drain)),
+        ("supervisor.scripts", config.scripts.as_deref().map_or_else(|| "\"\"".to_owned(), path)),
         ("sessions.idle_timeout", duration(config.sessions.idle_timeout)),
         ("sessions.age_max", duration(config.sessions.age_max)),
         ("sessions.max", config.sessions.max.to_string()),
