@@ -28,6 +28,10 @@ const HTTP_ROUTES: &[(Method, &str)] = &[
     (Method::GET, "/api/v1/calls"),
     (Method::GET, "/api/v1/calls/0000000000000001"),
     (Method::POST, "/api/v1/plugins/watch/rollbacks"),
+    (Method::GET, "/api/v1/config"),
+    (Method::POST, "/api/v1/config/reloads"),
+    (Method::POST, "/api/v1/services"),
+    (Method::DELETE, "/api/v1/services/s"),
     (Method::GET, "/nowhere"),
     (Method::GET, "/mcp"),
     (Method::POST, "/mcp"),
@@ -65,6 +69,7 @@ fn tempting(path: &str) -> Value {
     match path {
         "/call" => json!({"target_instance": "s", "tool_name": "act", "arguments": {}}),
         "/register" => json!({"instance_name": "intruder", "port": 5000, "tools": ["act"]}),
+        "/api/v1/services" => json!({"name": "intruder", "url": "http://127.0.0.1:5000/mcp"}),
         "/heartbeat" | "/deregister" => json!({"instance_name": "s"}),
         _ => json!({"jsonrpc": "2.0", "id": 1, "method": "ping"}),
     }

@@ -12,7 +12,7 @@ use crate::mcp::era::Era;
 use crate::mesh::ids::Name;
 use crate::proxy::{CallFailure, Carry};
 use crate::registry::{Instance, Snapshot};
-use crate::upstream::{Answer, Post, SendError, Spoken, Times};
+use crate::upstream::{Answer, Hold, Post, SendError, Spoken, Times};
 
 /// How long an instance is waited for when its answer is known without it.
 const KNOWN_PATIENCE: Duration = Duration::from_secs(2);
@@ -21,6 +21,8 @@ pub(super) struct Lane {
     pub service: Name,
     pub instance: Arc<Instance>,
     pub spoken: Arc<Spoken>,
+    /// A process does not rest while a session may use it.
+    _hold: Hold,
 }
 
 impl Lane {
@@ -58,6 +60,7 @@ impl Carry for Opening<'_> {
 
     async fn carry(&self, instance: &Arc<Instance>) -> Result<Opened, SendError> {
         let peer = &instance.peer;
+        let hold = peer.hold();
         let shared = if peer.starts_one_for_each() { None } else { Some(peer.ready(&self.times).await?) };
         let bridged = shared.as_ref().filter(|spoken| spoken.era == Era::Modern || peer.is_process());
         let (spoken, initialized) = match bridged {
@@ -71,7 +74,8 @@ impl Carry for Opening<'_> {
                 }
             },
         };
-        let lane = Lane { service: self.service.clone(), instance: Arc::clone(instance), spoken };
+        let (service, instance) = (self.service.clone(), Arc::clone(instance));
+        let lane = Lane { service, instance, spoken, _hold: hold };
         Ok(Opened { lane: Arc::new(lane), initialized })
     }
 }
@@ -159,18 +163,19 @@ impl Endpoint {
 
     /// How long what is no call may take.
     pub(super) fn control_times(&self) -> Times {
-        self.times_within(self.proxy.times().first_byte)
+        self.times_within(self.proxy.times().first_byte, true)
     }
 
-    /// How long an instance is waited for; only briefly when what it says is known from before.
+    /// How long an instance is waited for; only briefly when what it says is known from before, and a process that rests
+    /// goes on resting then.
     pub(super) fn times_when(&self, known: bool) -> Times {
-        self.times_within(if known { KNOWN_PATIENCE } else { self.proxy.times().first_byte })
+        self.times_within(if known { KNOWN_PATIENCE } else { self.proxy.times().first_byte }, !known)
     }
 
-    fn times_within(&self, limit: Duration) -> Times {
+    fn times_within(&self, limit: Duration, wakes: bool) -> Times {
         let times = self.proxy.times();
         let deadline = tokio::time::Instant::now() + limit;
-        Times { connect: times.connect, first_byte: times.first_byte, deadline }
+        Times { connect: times.connect, first_byte: times.first_byte, deadline, wakes }
     }
 }
 
@@ -186,6 +191,7 @@ pub(super) fn is_lost(failure: &CallFailure) -> bool {
                 | SendError::Start { .. }
                 | SendError::Missing(_)
                 | SendError::Down(_)
+                | SendError::Resting
         ),
         _ => false,
     }

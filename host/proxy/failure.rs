@@ -209,6 +209,7 @@ fn upstream_row(error: &SendError) -> (StatusCode, &'static str, &'static str) {
         | SendError::Start { .. }
         | SendError::Missing(_)
         | SendError::Down(_)
+        | SendError::Resting
         | SendError::Handshake { .. } => {
             (StatusCode::BAD_GATEWAY, "upstream_unreachable", "nothing was sent, so calling again is safe")
         }

@@ -264,7 +264,12 @@ impl Proxy {
             limits: self.limits,
             impatient: time < self.times.whole,
             permitted,
-            times: Times { connect: self.times.connect, first_byte: self.times.first_byte, deadline },
+            times: Times {
+                connect: self.times.connect,
+                first_byte: self.times.first_byte,
+                deadline,
+                wakes: true,
+            },
         };
         Ok((run, account))
     }

@@ -10,6 +10,7 @@ mod http;
 mod introspect;
 mod peer;
 mod reply;
+mod rest;
 mod shared;
 mod stdio;
 mod unasked;
@@ -33,6 +34,7 @@ pub use child::{Exit, Log, Standing};
 pub use introspect::{ITEMS_MAX, Probe};
 pub use peer::{Peer, Post, Spoken};
 pub use reply::{Events, Media, Reply, Stream, Whole};
+pub use rest::Hold;
 pub use stdio::Process;
 pub use wire::HeadError;
 
@@ -49,6 +51,8 @@ pub struct Times {
     pub first_byte: Duration,
     /// The end of everything.
     pub deadline: tokio::time::Instant,
+    /// A process that rests is started for it, and waited for.
+    pub wakes: bool,
 }
 
 /// Why an instance gave no answer.
@@ -67,6 +71,9 @@ pub enum SendError {
     /// The process that all share does not run.
     #[error("it does not run: {0}")]
     Down(Arc<str>),
+    /// The process was put to rest just before: whoever sends waits for the next one.
+    #[error("it rests")]
+    Resting,
     #[error("the connection broke after the request was sent")]
     Broken(#[source] std::io::Error),
     #[error("the head of the answer cannot be understood")]
@@ -123,6 +130,7 @@ impl SendError {
             | Self::Start { .. }
             | Self::Missing(_)
             | Self::Down(_)
+            | Self::Resting
             | Self::Handshake { .. } => Failure::NotSent,
             Self::Broken(_)
             | Self::Head(_)
@@ -149,7 +157,7 @@ impl SendError {
             Self::Status { status, .. } if *status == StatusCode::TOO_MANY_REQUESTS => Blame::Often,
             Self::Status { status, .. } if status.is_client_error() => Blame::Caller,
             Self::TooLarge(_) | Self::Event(_) | Self::Flood => Blame::Often,
-            Self::Cancelled | Self::Down(_) => Blame::Nobody,
+            Self::Cancelled | Self::Down(_) | Self::Resting => Blame::Nobody,
             _ => Blame::Instance,
         }
     }

@@ -4,6 +4,7 @@
 //! gets what is said to that id. What nobody asked for goes to all who listen.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -24,6 +25,7 @@ use crate::mcp::envelope;
 use crate::mcp::message::{self, Shape};
 use crate::mesh::flood::Flood;
 use crate::mesh::log_ring::Stream;
+use crate::mesh::time::Mono;
 use crate::process::Session;
 
 /// Longest line that a process may write.
@@ -51,6 +53,8 @@ pub(super) struct Desk {
     is_own: bool,
     /// The process has ended, or closed its output.
     gone: CancellationToken,
+    /// When it wrote last, as [`Mono`] microseconds.
+    wrote_at: AtomicU64,
 }
 
 impl Desk {
@@ -65,6 +69,17 @@ struct Waiting {
     messages: Messages,
     /// The JSON text of the request's progress token.
     token: Option<Box<str>>,
+    since: Mono,
+    deadline: tokio::time::Instant,
+}
+
+/// Where messages to a process go.
+#[derive(Debug)]
+enum Input {
+    Open(mpsc::Sender<Bytes>),
+    /// It is to end, because nobody needs it now.
+    Rested,
+    Closed,
 }
 
 /// A running process. It is killed, and all of its session, when this is dropped.
@@ -72,7 +87,7 @@ struct Waiting {
 pub struct Process {
     desk: Arc<Desk>,
     pid: Option<u32>,
-    lines: Mutex<Option<mpsc::Sender<Bytes>>>,
+    lines: Mutex<Input>,
     life: watch::Receiver<Life>,
     /// All that it wrote to standard error was read.
     said_all: CancellationToken,
@@ -138,6 +153,7 @@ impl Process {
             unasked: broadcast::Sender::new(UNASKED),
             is_own,
             gone: CancellationToken::new(),
+            wrote_at: AtomicU64::new(0),
         });
         let (pid, said_all) = (child.id(), CancellationToken::new());
         let (lives, life) = watch::channel(Life::Running);
@@ -147,7 +163,19 @@ impl Process {
         // Held only to answer it: closing its input must not wait for its output.
         tasks.spawn(read(output, Arc::clone(&desk), lines.downgrade(), Arc::clone(log)));
         tasks.spawn(await_end(child, Arc::clone(&desk), lives));
-        Ok(Self { desk, pid, lines: Mutex::new(Some(lines)), life, said_all, _tasks: tasks })
+        Ok(Self { desk, pid, lines: Mutex::new(Input::Open(lines)), life, said_all, _tasks: tasks })
+    }
+
+    /// Whether it may be at work since `since`: on a request from before whose caller still waits. What is asked later may
+    /// have to wait behind that, probes too.
+    pub fn is_at_work(&self, since: Mono) -> bool {
+        let now = tokio::time::Instant::now();
+        self.desk.waiting().values().any(|waiting| waiting.since <= since && now < waiting.deadline)
+    }
+
+    /// When it wrote something to its standard output last.
+    pub fn wrote_at(&self) -> Mono {
+        Mono::from_micros(self.desk.wrote_at.load(Ordering::Relaxed))
     }
 
     /// Whether it has ended, or closed its output.
@@ -200,8 +228,9 @@ impl Process {
     ) -> Result<Events, SendError> {
         let (messages, queue) = mpsc::channel(OUTPUT);
         let call = Call { id: id.into(), desk: Arc::clone(&self.desk), messages: queue };
-        let before =
-            self.desk.waiting().insert(id.into(), Waiting { messages, token: token.map(Into::into) });
+        let token = token.map(Into::into);
+        let waiting = Waiting { messages, token, since: clock::mono(), deadline: times.deadline };
+        let before = self.desk.waiting().insert(id.into(), waiting);
         if before.is_some() {
             tracing::debug!(id, "a request id was used twice at once");
         }
@@ -214,9 +243,12 @@ impl Process {
 
     /// Sends what is not answered.
     pub(super) async fn send(&self, message: &[&[u8]], times: &Times) -> Result<(), SendError> {
-        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let gone = || SendError::NotSent(std::io::ErrorKind::BrokenPipe.into());
-        let lines = lines.filter(|_| !self.is_gone()).ok_or_else(gone)?;
+        let lines = match &*self.input() {
+            Input::Rested => return Err(SendError::Resting),
+            Input::Open(lines) if !self.is_gone() => lines.clone(),
+            Input::Open(_) | Input::Closed => return Err(gone()),
+        };
         let sent = tokio::time::timeout_at(times.deadline, lines.send(line(message))).await;
         sent.map_err(|_| SendError::DeadlinePassed)?.map_err(|_| gone())
     }
@@ -228,7 +260,12 @@ impl Process {
 
     /// Closes its input, then asks its session to end, then kills it; returns when nobody of it is left.
     pub async fn stop(&self) {
-        drop(self.lines.lock().unwrap_or_else(PoisonError::into_inner).take());
+        {
+            let mut input = self.input();
+            if matches!(*input, Input::Open(_)) {
+                *input = Input::Closed;
+            }
+        }
         for signal in [Signal::TERM, Signal::KILL] {
             if tokio::time::timeout(PATIENCE, self.exited()).await.is_ok() {
                 break;
@@ -236,6 +273,20 @@ impl Process {
             self.signal(signal);
         }
         tokio::time::timeout(2 * PATIENCE, self.over()).await.ok();
+    }
+
+    /// Closes its input for good, unless `is_used`, as seen while nobody can send.
+    pub(super) fn close_unless(&self, is_used: impl Fn() -> bool) -> bool {
+        let mut input = self.input();
+        let closes = !is_used();
+        if closes {
+            *input = Input::Rested;
+        }
+        closes
+    }
+
+    fn input(&self) -> std::sync::MutexGuard<'_, Input> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn signal(&self, signal: Signal) {
@@ -332,6 +383,7 @@ async fn read(
             }
             Ok(Line::End) | Err(_) => break,
         }
+        desk.wrote_at.store(clock::mono().as_micros(), Ordering::Relaxed);
         let text = line.trim_ascii();
         if text.is_empty() {
             continue;
