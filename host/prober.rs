@@ -212,6 +212,7 @@ impl Watch {
     }
 
     fn times(&self, limit: Duration) -> Times {
-        Times { connect: self.connect, first_byte: limit, deadline: tokio::time::Instant::now() + limit }
+        let deadline = tokio::time::Instant::now() + limit;
+        Times { connect: self.connect, first_byte: limit, deadline, stated: false }
     }
 }

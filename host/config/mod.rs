@@ -114,9 +114,6 @@ pub struct CallTimes {
     pub drain: Duration,
 }
 
-/// Longest time that a caller may give a call.
-pub const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(600);
-
 /// What the file says of a service, whether it starts it or the service registers itself.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ServiceConfig {

@@ -12,9 +12,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    CALL_TIMEOUT_MAX, CallTimes, Config, HTTP_ADDR, MCP_ADDR, Overrides, PluginConfig, ProbeTimes, env_dir,
-    expand_home,
+    CallTimes, Config, HTTP_ADDR, MCP_ADDR, Overrides, PluginConfig, ProbeTimes, env_dir, expand_home,
 };
+use crate::mesh::deadline::CALL_TIME_MAX;
 use crate::mesh::lease::LeaseTimes;
 
 /// The settings of a Meshwright proxy.
@@ -378,8 +378,8 @@ pub(super) fn resolve(raw: Sections, overrides: Overrides) -> Result<Config, Unr
         return Err(wrong("lease.suspect_after", "must be shorter than `lease.ttl`").into());
     }
     let whole = or(raw.calls.timeout, Duration::from_secs(60));
-    if whole > CALL_TIMEOUT_MAX {
-        return Err(wrong("calls.timeout", format!("at most {} s", CALL_TIMEOUT_MAX.as_secs())).into());
+    if whole > CALL_TIME_MAX {
+        return Err(wrong("calls.timeout", format!("at most {} s", CALL_TIME_MAX.as_secs())).into());
     }
     let sessions = services::sessions(raw.sessions)?;
     let limits = services::limits(raw.limits)?;

@@ -170,7 +170,7 @@ impl Endpoint {
     fn times_within(&self, limit: Duration) -> Times {
         let times = self.proxy.times();
         let deadline = tokio::time::Instant::now() + limit;
-        Times { connect: times.connect, first_byte: times.first_byte, deadline }
+        Times { connect: times.connect, first_byte: times.first_byte, deadline, stated: false }
     }
 }
 

@@ -8,6 +8,7 @@ pub mod balance;
 pub mod breaker;
 pub mod child;
 pub mod crashes;
+pub mod deadline;
 pub mod dependency;
 pub mod endpoint;
 pub mod exposure;

@@ -112,17 +112,14 @@ impl Run<'_> {
             tracing::debug!(call = %self.permitted.facts().id, instance = %picked.instance.name(), attempts, error = %crate::upstream::chain(&error), "attempt failed");
             last = Some(Failed { error, instance: picked.instance.name().clone() });
             let now = tokio::time::Instant::now();
-            if !retry::may_retry(failure, self.is_repeatable(), attempts)
-                || now >= self.times.deadline
-                || !service.core.budget.withdraw(clock::mono())
-            {
+            let left = self.times.deadline.saturating_duration_since(now);
+            let pause = retry::next(failure, self.is_repeatable(), attempts, left, fastrand::u64(..));
+            let Some(pause) = pause.filter(|_| service.core.budget.withdraw(clock::mono())) else {
                 return Err(self.give_up(last, attempts, unsure));
-            }
+            };
             service.core.counters.retries.fetch_add(1, Ordering::Relaxed);
-            // Nothing reached the instance that failed, so another one can be asked at once.
-            if failure != Failure::NotSent {
-                let pause = retry::pause(attempts, fastrand::u64(..));
-                tokio::time::sleep_until((now + pause).min(self.times.deadline)).await;
+            if !pause.is_zero() {
+                tokio::time::sleep_until(now + pause).await;
             }
         }
     }

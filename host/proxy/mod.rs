@@ -24,6 +24,8 @@ use tokio::sync::mpsc;
 use crate::body::ReplyBody;
 use crate::clock;
 use crate::config::CallTimes;
+use crate::mcp::deadline;
+use crate::mesh::deadline::shorter;
 use crate::mesh::ids::{CallId, Name};
 use crate::mesh::limit::Limits;
 use crate::mesh::observe::Finished;
@@ -147,29 +149,33 @@ impl Proxy {
         request: Request<Incoming>,
     ) -> Result<Response<ReplyBody>, CallFailure> {
         let (head, body) = request.into_parts();
+        let timeout = deadline::in_header(&head.headers)?;
         let body = decode::read_body(&head.headers, body, self.body_bytes_max).await?;
-        self.answer_body(id, arrived, &body, "").await
+        self.answer_body(id, arrived, &body, ("", timeout)).await
     }
 
     /// A call whose body, as `POST /call` takes it, came another way. `client` says who calls when the body does not.
     pub async fn call_with(&self, body: &Bytes, client: &str) -> Response<ReplyBody> {
         let arrived = clock::mono();
         let id = self.next_id();
-        self.answer_body(id, arrived, body, client).await.unwrap_or_else(|failure| failure.respond(id))
+        let answered = self.answer_body(id, arrived, body, (client, None)).await;
+        answered.unwrap_or_else(|failure| failure.respond(id))
     }
 
+    /// `client` and `timeout` are what the call's way here says of them.
     async fn answer_body(
         &self,
         id: CallId,
         arrived: Mono,
         body: &Bytes,
-        client: &str,
+        (client, timeout): (&str, Option<Duration>),
     ) -> Result<Response<ReplyBody>, CallFailure> {
         let _entered = self.enter()?;
         let mut call = CallBody::decode(body)?;
         if call.client.is_empty() {
             call.client = client.into();
         }
+        call.timeout = shorter(call.timeout, timeout);
         let snapshot = self.registry.snapshot();
         Ok(reply::success(id, &self.run(id, arrived, &snapshot, &call, body.len()).await?))
     }
@@ -258,13 +264,15 @@ impl Proxy {
         account.original = self.mirror(&permitted, target.service(), time);
         let spent = clock::mono().since(asked.arrived);
         let deadline = tokio::time::Instant::now() + time.saturating_sub(spent);
+        let stated = asked.timeout.or(permitted.timeout()).is_some();
+        let (connect, first_byte) = (self.times.connect, self.times.first_byte);
         let run = Run {
             snapshot,
             target,
             limits: self.limits,
             impatient: time < self.times.whole,
             permitted,
-            times: Times { connect: self.times.connect, first_byte: self.times.first_byte, deadline },
+            times: Times { connect, first_byte, deadline, stated },
         };
         Ok((run, account))
     }

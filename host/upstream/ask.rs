@@ -84,7 +84,9 @@ impl Peer {
         times: &Times,
     ) -> Result<Answer, SendError> {
         let id = self.next_id();
-        let body = envelope::request(spoken.era, id, ask.method, ask.members);
+        let told = times.stated && self.is_process();
+        let left = told.then(|| times.left(tokio::time::Instant::now()));
+        let body = envelope::request(spoken.era, id, ask.method, left, ask.members);
         let name = ask.name.map(header_name);
         let mut headers: Vec<Header<'_>> = Vec::new();
         if spoken.era == Era::Modern {

@@ -23,6 +23,7 @@ use thiserror::Error;
 
 use crate::mcp::envelope::AnswerError;
 use crate::mcp::sse::EventTooLarge;
+use crate::mesh::deadline;
 use crate::mesh::retry::Failure;
 use crate::process::Searched;
 
@@ -48,6 +49,15 @@ pub struct Times {
     pub first_byte: Duration,
     /// The end of everything.
     pub deadline: tokio::time::Instant,
+    /// The caller or a router set the deadline: whoever has no headers is told in the message.
+    pub stated: bool,
+}
+
+impl Times {
+    /// What an instance is told of the time that is left, in milliseconds.
+    pub fn left(&self, now: tokio::time::Instant) -> u64 {
+        deadline::told(self.deadline.saturating_duration_since(now))
+    }
 }
 
 /// Why an instance gave no answer.
@@ -74,6 +84,8 @@ pub enum SendError {
     FirstByteTimeout(Duration),
     #[error("the deadline passed")]
     DeadlinePassed,
+    #[error("the deadline passed before the request was sent")]
+    NoTimeLeft,
     #[error("the client cancelled the request, or ended its session")]
     Cancelled,
     #[error("the instance asked more than {0} times in a row")]
@@ -117,6 +129,7 @@ impl SendError {
             Self::Connect(_)
             | Self::ConnectTimeout(_)
             | Self::NotSent(_)
+            | Self::NoTimeLeft
             | Self::Start { .. }
             | Self::Missing(_)
             | Self::Down(_)
@@ -145,7 +158,7 @@ impl SendError {
             Self::Status { status, .. } if *status == StatusCode::TOO_MANY_REQUESTS => Blame::Load,
             Self::Status { status, .. } if status.is_client_error() => Blame::Caller,
             Self::TooLarge(_) | Self::Event(_) => Blame::Caller,
-            Self::Cancelled | Self::Down(_) => Blame::Nobody,
+            Self::Cancelled | Self::NoTimeLeft | Self::Down(_) => Blame::Nobody,
             _ => Blame::Instance,
         }
     }
@@ -156,7 +169,7 @@ impl SendError {
 
     /// Whether time ran out that the caller set, not the instance's own.
     pub fn is_deadline(&self) -> bool {
-        matches!(self, Self::DeadlinePassed | Self::ConnectTimeout(_))
+        matches!(self, Self::DeadlinePassed | Self::NoTimeLeft | Self::ConnectTimeout(_))
     }
 
     /// Whether the request may be under way still, with nobody waiting for its answer.
