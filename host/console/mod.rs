@@ -1,15 +1,17 @@
 //! Commands that ask a running proxy about its services, or have it do something: `ps`, `logs`, `start`, `stop`,
-//! `restart`, `doctor`.
+//! `restart`, `drain`, `undrain`, `doctor`.
 //!
 //! Knows the workshop's way to a running proxy. Must not know a proxy from within.
 
 mod doctor;
+mod drain;
 mod logs;
 mod processes;
 
 use std::process::ExitCode;
 
 pub use doctor::Args as DoctorArgs;
+pub use drain::{DrainArgs, UndrainArgs};
 pub use logs::Args as LogsArgs;
 pub use processes::{OrderArgs, PsArgs};
 
@@ -35,6 +37,16 @@ pub fn logs(args: &LogsArgs) -> ExitCode {
 /// `meshwright start`, `stop` or `restart`, as `word` says.
 pub fn order(args: &OrderArgs, word: &str) -> ExitCode {
     exit(processes::order(args, word))
+}
+
+/// `meshwright drain`.
+pub fn drain(args: &DrainArgs) -> ExitCode {
+    exit(drain::drain(args))
+}
+
+/// `meshwright undrain`.
+pub fn undrain(args: &UndrainArgs) -> ExitCode {
+    exit(drain::undrain(args))
 }
 
 /// `meshwright doctor`.

@@ -107,6 +107,7 @@ impl Endpoint {
             id: received.id,
             arrived: clock::mono(),
             target: call.bound.as_ref().unwrap_or(&call.service).as_str(),
+            continues: call.bound.is_some(),
             tool: &call.tool,
             method: message.method(),
             client: &client,

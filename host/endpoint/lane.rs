@@ -9,9 +9,10 @@ use super::Endpoint;
 use super::session::Session;
 use crate::mcp::envelope;
 use crate::mcp::era::Era;
+use crate::mesh::drain::Wants;
 use crate::mesh::ids::Name;
 use crate::proxy::{CallFailure, Carry};
-use crate::registry::{Instance, Snapshot};
+use crate::registry::{Berthed, Instance, Snapshot};
 use crate::upstream::{Answer, Post, SendError, Spoken, Times};
 
 /// How long an instance is waited for when its answer is known without it.
@@ -21,6 +22,7 @@ pub(super) struct Lane {
     pub service: Name,
     pub instance: Arc<Instance>,
     pub spoken: Arc<Spoken>,
+    _berthed: Berthed,
 }
 
 impl Lane {
@@ -35,9 +37,15 @@ impl Lane {
     }
 
     fn is_there(&self, snapshot: &Snapshot) -> bool {
+        !self.spoken.is_gone() && self.is_in_use(snapshot)
+    }
+
+    /// Whether its instance is a member still, and keeps sessions.
+    fn is_in_use(&self, snapshot: &Snapshot) -> bool {
         let present = snapshot.instance(self.instance.name().as_str());
-        !self.spoken.is_gone()
-            && present.is_some_and(|present| Arc::ptr_eq(&present.peer, &self.instance.peer))
+        present.is_some_and(|present| {
+            Arc::ptr_eq(&present.peer, &self.instance.peer) && present.admits(Wants::InSession)
+        })
     }
 }
 
@@ -71,7 +79,8 @@ impl Carry for Opening<'_> {
                 }
             },
         };
-        let lane = Lane { service: self.service.clone(), instance: Arc::clone(instance), spoken };
+        let _berthed = Berthed::at(instance);
+        let lane = Lane { service: self.service.clone(), instance: Arc::clone(instance), spoken, _berthed };
         Ok(Opened { lane: Arc::new(lane), initialized })
     }
 }
@@ -94,6 +103,14 @@ impl Endpoint {
         let _opening = berth.opening.lock().await;
         if let Some(lane) = there() {
             return Ok(lane);
+        }
+        // A session that a client sees as the instance's own is never moved: the client begins anew.
+        if let Some(lane) = berth.lane.load_full()
+            && session.scope.is_service()
+            && lane.is_own()
+            && !lane.is_in_use(snapshot)
+        {
+            return Err(CallFailure::of(&lane.instance, SendError::SessionGone));
         }
         let opened = self.open(session, snapshot, service, tag, times).await?;
         if opened.initialized.is_some() {

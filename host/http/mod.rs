@@ -5,6 +5,7 @@
 
 mod answer;
 mod calls;
+mod drains;
 mod own_tools;
 mod plugins;
 mod processes;
@@ -131,6 +132,8 @@ pub fn surface(pages: Pages) -> Surface {
         .route("/api/v1/plugins/{name}/grants", post(plugins::grants))
         .route("/api/v1/plugins/{name}/enabled", post(plugins::enabled))
         .route("/api/v1/plugins/{name}/rollbacks", post(rollback::roll_back))
+        .route("/api/v1/instances/{instance}/drain", post(drains::drain))
+        .route("/api/v1/instances/{instance}/undrain", post(drains::undrain))
         .route("/api/v1/processes", get(processes::list))
         .route("/api/v1/services/{name}/logs", get(processes::logs))
         .route("/api/v1/services/{name}/start", post(processes::start))

@@ -10,6 +10,7 @@ pub mod child;
 pub mod crashes;
 pub mod deadline;
 pub mod dependency;
+pub mod drain;
 pub mod endpoint;
 pub mod exposure;
 pub mod health;

@@ -28,6 +28,8 @@ pub struct Run<'a> {
     pub permitted: Permitted<Call<'a>>,
     pub times: Times,
     pub limits: Limits,
+    /// It is the rest of what was begun at its target, an instance.
+    pub continues: bool,
     /// The caller gave less time than is usual: running out of it says nothing about the instance.
     pub impatient: bool,
 }
@@ -71,6 +73,7 @@ impl Run<'_> {
         let service = self.target.service();
         let question = Question {
             counts: true,
+            continues: self.continues,
             policies: &self.snapshot.policies,
             target: self.target,
             tag: self.permitted.tag(),
@@ -223,7 +226,8 @@ pub(super) async fn bring<C: Carry>(
     affinity: u64,
     carry: &C,
 ) -> Result<C::Answer, CallFailure> {
-    let question = Question { counts: false, policies: &snapshot.policies, target, tag, affinity };
+    let question =
+        Question { counts: false, continues: false, policies: &snapshot.policies, target, tag, affinity };
     let mut tried = Excluded::default();
     let mut last = None;
     for _ in 0..retry::ATTEMPTS_MAX {

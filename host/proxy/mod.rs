@@ -197,6 +197,7 @@ impl Proxy {
             id,
             arrived,
             target: &call.target,
+            continues: false,
             tool: &call.tool,
             method: "tools/call",
             client: &call.client,
@@ -270,6 +271,7 @@ impl Proxy {
             snapshot,
             target,
             limits: self.limits,
+            continues: asked.continues,
             impatient: time < self.times.whole,
             permitted,
             times: Times { connect, first_byte, deadline, stated },
@@ -311,6 +313,8 @@ pub struct Asked<'a> {
     pub arrived: Mono,
     /// A service or an instance.
     pub target: &'a str,
+    /// Only the target, an instance, can do it: it was begun there.
+    pub continues: bool,
     /// The tool's own name; empty for methods other than `tools/call`.
     pub tool: &'a str,
     /// JSON-RPC method.

@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock;
 use crate::mesh::child::ChildState;
+use crate::mesh::drain::Order;
 use crate::mesh::exposure::Exposures;
 use crate::mesh::ids::Name;
 use crate::mesh::instance::InstanceSpec;
@@ -31,7 +32,7 @@ use crate::process::Launcher;
 use crate::store::{Kept, Store};
 use crate::upstream::Probe;
 
-pub use instance::{Guard, Instance, InstanceCore, Service, ServiceCore};
+pub use instance::{Berthed, Guard, Instance, InstanceCore, Service, ServiceCore};
 pub use line::Line;
 pub use snapshot::{Departed, Found, Snapshot};
 pub use task::Task;
@@ -79,6 +80,7 @@ pub type Token = Option<String>;
 pub(crate) enum Command {
     Register { spec: InstanceSpec, token: Token, done: oneshot::Sender<Result<Grant, RegistryError>> },
     Deregister { name: Name, token: Token, done: oneshot::Sender<Result<(), RegistryError>> },
+    Drain { name: Name, order: Option<Order>, done: oneshot::Sender<Result<(), RegistryError>> },
     Heartbeat { name: Name, token: Token, done: oneshot::Sender<Result<u64, RegistryError>> },
     Offer { name: Name, id: u64, epoch: u64, offer: Offer },
     Probed { name: Name, id: u64, epoch: u64, probe: Probe },
@@ -190,6 +192,14 @@ impl Registry {
     /// Unknown instance, wrong token, or nothing can be made durable.
     pub async fn deregister(&self, name: Name, token: Token) -> Result<(), RegistryError> {
         self.ask(|done| Command::Deregister { name, token, done }).await?
+    }
+
+    /// Takes an instance out of use, or with `None` back into it.
+    ///
+    /// # Errors
+    /// Unknown instance, or nothing can be made durable.
+    pub async fn drain(&self, name: Name, order: Option<Order>) -> Result<(), RegistryError> {
+        self.ask(|done| Command::Drain { name, order, done }).await?
     }
 
     /// Renews a lease and returns its epoch.

@@ -175,12 +175,14 @@ impl Scrape {
 
     fn instance_families(&self) -> Vec<Family> {
         type Read = fn(&crate::registry::Instance) -> f64;
-        let gauges: [(&str, &str, Read); 5] = [
+        let gauges: [(&str, &str, Read); 7] = [
             ("up", "1 when calls are routed there", |i| {
                 f64::from(u8::from(i.is_routable() && i.core.live.share_permille() > 0))
             }),
             ("health_score", "0-100", |i| f64::from(i.core.live.score())),
             ("in_flight", "Calls under way", |i| f64::from(i.core.live.in_flight())),
+            ("sessions", "Sessions of clients that are with it", |i| f64::from(i.sessions())),
+            ("draining", "1 while it is taken out of use", |i| f64::from(u8::from(i.drain.is_some()))),
             ("latency_seconds", "Moving average of latency", |i| f64::from(i.core.live.ewma_us()) / 1e6),
             ("breaker_open", "1 while the breaker is not closed", |i| {
                 f64::from(u8::from(i.core.guard.state() != BreakerState::Closed))
