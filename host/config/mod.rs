@@ -20,6 +20,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::mesh::child::Rules;
+use crate::mesh::hedge::Hedge;
 use expand::Sources;
 use load::Files;
 
@@ -121,6 +122,8 @@ pub struct ServiceConfig {
     pub endpoints: Vec<Endpoint>,
     /// Calls that each of its instances takes at once, when it says so itself.
     pub concurrency: Option<u32>,
+    /// Whether its slow calls are asked of a second instance, too.
+    pub hedge: Option<Hedge>,
     pub exposure: Exposure,
     /// Of a command.
     pub child: ChildConfig,

@@ -1,6 +1,7 @@
 //! What a configuration file may say, section by section, and how that becomes a [`Config`].
 
 mod children;
+mod hedge;
 pub(super) mod services;
 
 use std::collections::BTreeMap;
@@ -137,6 +138,8 @@ pub(super) struct RawService {
     urls: Vec<String>,
     /// Calls that each of its instances takes at once.
     concurrency: Option<u32>,
+    /// Whether slow calls are asked of a second instance, too.
+    hedge: Option<hedge::RawHedge>,
     /// Which of its tools are shown, and which of them only read.
     tools: RawTools,
     /// Which of its prompts are shown.

@@ -14,6 +14,7 @@ pub mod drain;
 pub mod endpoint;
 pub mod exposure;
 pub mod health;
+pub mod hedge;
 pub mod ids;
 pub mod instance;
 pub mod lease;

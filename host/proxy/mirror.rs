@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::Proxy;
 use super::account::Ending;
@@ -150,7 +151,7 @@ async fn send(proxy: &Proxy, call: &CallCopy, time: Duration) -> Option<Answer> 
     let service = snapshot.find(call.service().as_str());
     let tool = service.and_then(|found| found.service().offer.get(Kind::Tool, permitted.tool()).cloned());
     let declaration = tool.as_ref().map(|tool| &*tool.json);
-    let carry = Copy { permitted: &permitted, declaration, times };
+    let carry = Copy { permitted: &permitted, declaration, times, tasks: &proxy.tasks };
     let brought = proxy.bring(&snapshot, call.service().as_str(), None, permitted.facts().affinity, &carry);
     match tokio::time::timeout_at(deadline, brought).await {
         Ok(Ok(answer)) => Some(answer),
@@ -166,13 +167,14 @@ struct Copy<'a> {
     permitted: &'a Permitted<Call<'a>>,
     declaration: Option<&'a str>,
     times: Times,
+    tasks: &'a TaskTracker,
 }
 
 impl Carry for Copy<'_> {
     type Answer = Answer;
 
     async fn carry(&self, instance: &Arc<Instance>) -> Result<Answer, SendError> {
-        instance.peer.call_tool(self.permitted, self.declaration, &self.times).await
+        instance.peer.call_tool(self.permitted, self.declaration, &self.times, self.tasks).await
     }
 }
 

@@ -7,6 +7,7 @@ mod account;
 mod attempt;
 mod decode;
 mod failure;
+mod hedge;
 mod mirror;
 mod pick;
 mod reply;
@@ -20,6 +21,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
 
 use crate::body::ReplyBody;
 use crate::clock;
@@ -54,6 +56,8 @@ pub struct Proxy {
     body_bytes_max: usize,
     books: Arc<Books>,
     next_id: AtomicU64,
+    /// What goes on for a moment when a caller does not wait any more.
+    tasks: TaskTracker,
 }
 
 /// Where calls are counted, while they are under way and when they are over.
@@ -92,6 +96,7 @@ impl Proxy {
         body_bytes_max: usize,
         finished: mpsc::Sender<Finished>,
         copies: mpsc::Sender<Copied>,
+        tasks: TaskTracker,
     ) -> Self {
         // Seconds of the start in the upper half keep ids apart across restarts.
         let first = (clock::wall().as_millis().unsigned_abs() / 1000) << 32;
@@ -109,6 +114,7 @@ impl Proxy {
             body_bytes_max,
             books: Arc::new(books),
             next_id: AtomicU64::new(first),
+            tasks,
         }
     }
 
@@ -207,7 +213,7 @@ impl Proxy {
             arguments: call.arguments,
         };
         let (run, mut account) = self.permit(snapshot, &asked)?;
-        let ended = run.to_the_end(&mut account, &Whole { run: &run }).await;
+        let ended = run.to_the_end(&mut account, &Whole { run: &run, tasks: &self.tasks }).await;
         let ended = ended.map(|(attempt, answer)| {
             let instance = attempt.instance.name().clone();
             attempt.succeed(matches!(answer, crate::upstream::Answer::Error(_)));
@@ -341,6 +347,7 @@ impl Drop for Entered {
 /// Calls a tool and reads its whole answer.
 struct Whole<'r, 'a> {
     run: &'r Run<'a>,
+    tasks: &'r TaskTracker,
 }
 
 impl Carry for Whole<'_, '_> {
@@ -349,7 +356,7 @@ impl Carry for Whole<'_, '_> {
     async fn carry(&self, instance: &Arc<Instance>) -> Result<Self::Answer, SendError> {
         let tool = self.run.target.service().offer.get(Kind::Tool, self.run.permitted.tool());
         let declaration = tool.map(|tool| &*tool.json);
-        instance.peer.call_tool(&self.run.permitted, declaration, &self.run.times).await
+        instance.peer.call_tool(&self.run.permitted, declaration, &self.run.times, self.tasks).await
     }
 }
 

@@ -15,7 +15,7 @@ use crate::policy::{Ask, PolicySet};
 use crate::registry::{Found, Instance, Service};
 
 /// Slots that this call must not get: tried already, or refused by their breaker.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Excluded {
     /// Slots under 64, a bit each.
     low: u64,
@@ -69,6 +69,7 @@ impl Picked<'_> {
             figures: Figures::of(&self.instance.core.live),
             candidates: self.candidates,
             rivals: self.rivals,
+            hedges: false,
             us: 0,
             end: TriedEnd::Left,
         }

@@ -11,6 +11,7 @@ use crate::mesh::breaker::{Admission, Breaker, BreakerState, Transition};
 use crate::mesh::child::ChildState;
 use crate::mesh::drain::{self, Drain, Wants};
 use crate::mesh::health::HealthState;
+use crate::mesh::hedge::{Hedge, Hedging};
 use crate::mesh::ids::{Name, Slot};
 use crate::mesh::instance::InstanceSpec;
 use crate::mesh::lease::LeasePhase;
@@ -256,6 +257,7 @@ pub struct ServiceCore {
     pub counters: CallCounters,
     pub latency: LatencyHistogram,
     pub budget: Budget,
+    pub hedging: Hedging,
     /// Calls that wait for an instance to have room.
     pub line: Arc<Line>,
     /// An instance waits for its breaker's trial: the next call is it. Looked at each second.
@@ -274,6 +276,8 @@ pub struct Service {
     /// What its instances offer together, or offered when they were last asked.
     pub offer: Arc<Offer>,
     pub since: Wall,
+    /// Whether its slow calls are asked of a second instance, too.
+    pub hedge: Option<Hedge>,
     pub core: Arc<ServiceCore>,
 }
 

@@ -21,6 +21,7 @@ use crate::clock;
 use crate::mesh::child::ChildState;
 use crate::mesh::drain::Order;
 use crate::mesh::exposure::Exposures;
+use crate::mesh::hedge::Hedge;
 use crate::mesh::ids::Name;
 use crate::mesh::instance::InstanceSpec;
 use crate::mesh::lease::LeaseTimes;
@@ -145,6 +146,8 @@ pub struct InstanceLimits {
     pub usual: u32,
     /// Where a service's own is another.
     pub of_services: BTreeMap<Name, u32>,
+    /// Services whose slow calls are asked of a second instance, too.
+    pub hedges: BTreeMap<Name, Hedge>,
 }
 
 impl InstanceLimits {

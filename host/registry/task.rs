@@ -405,6 +405,8 @@ impl Task {
     /// Says of each pool whether so few of its instances are left that all that are not dead must do.
     fn judge_pools(&self, now: Mono) {
         for service in self.snapshot.load().services.values() {
+            let after = service.hedge.and_then(|hedge| hedge.after(&service.core.latency.snapshot()));
+            service.core.hedging.set_after(after);
             let due = service.instances.iter().any(|instance| instance.is_due(now));
             service.core.trial_due.store(due, Ordering::Relaxed);
             let alive = service.instances.iter().filter(|instance| instance.is_routable());

@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry as Scraped;
 
 use super::meters::Reading;
 use crate::mesh::breaker::BreakerState;
+use crate::mesh::hedge::Hedging;
 use crate::mesh::ids::Name;
 use crate::mesh::observe::{Labels, MetricKind};
 use crate::mesh::stats::CallCounts;
@@ -170,7 +171,18 @@ impl Scrape {
             MetricType::Counter,
             |line| line.shed() as f64,
         );
-        counts.chain([latency, waiting, shed]).collect()
+        let hedges = |name: &str, help: &str, read: fn(&Hedging) -> u64| Family {
+            name: format!("meshwright_service_{name}"),
+            help: help.to_owned(),
+            kind: MetricType::Counter,
+            series: totals
+                .iter()
+                .map(|(name, core)| (vec![label("service", name)], read(&core.hedging) as f64))
+                .collect(),
+        };
+        let hedged = hedges("hedges", "Second attempts beside slow ones", Hedging::sent);
+        let won = hedges("hedges_won", "Second attempts that were answered first", Hedging::won);
+        counts.chain([latency, waiting, shed, hedged, won]).collect()
     }
 
     fn instance_families(&self) -> Vec<Family> {

@@ -9,6 +9,7 @@ mod handshake;
 mod http;
 mod introspect;
 mod peer;
+mod recall;
 mod reply;
 mod shared;
 mod stdio;

@@ -102,6 +102,9 @@ impl Book {
         changes: &mut Vec<Change>,
     ) -> Reconfigured {
         let Terms { instances: specs, exposures, limits } = terms;
+        if self.limits.hedges != limits.hedges {
+            self.services.values_mut().for_each(|service| service.published = None);
+        }
         self.limits = limits;
         for record in self.records.values() {
             record.core.live.set_limit(self.limits.of(&record.spec.service));
