@@ -36,6 +36,7 @@ pub enum Form {
 pub enum How {
     Answer,
     AnswerAfter(Duration),
+    StatusAfter(Duration, u16),
     /// Reads the request, then closes without a byte.
     Reset,
     Hang,
@@ -520,6 +521,10 @@ async fn call(envelope: &Envelope<'_>, id: &str, state: &State) -> Option<(Vec<u
         How::NotHttp => return Some((b"\x00\x01\x02 definitely not HTTP\r\n\r\n".to_vec(), true)),
         How::NotRpc => return keep(http(200, JSON, "{\"hello\":\"world\"}")),
         How::WrongId => return keep(good("424242", &result, &[])),
+        How::StatusAfter(pause, status) => {
+            tokio::time::sleep(pause).await;
+            return keep(http(status, &[("content-type", "text/plain")], "no"));
+        }
         How::Status(status) => return keep(http(status, &[("content-type", "text/plain")], "no")),
         How::Truncated => {
             let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 5000\r\n\r\n{\"jsonrpc\"";
