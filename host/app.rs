@@ -147,7 +147,7 @@ async fn run(overrides: Overrides, config: Config) -> anyhow::Result<()> {
     let standing = Standing::new(config.clone());
     let (ask_to_read, asked) = mpsc::channel(tasks::ASKED);
     let plugins_shown = (&plugins, look.clone());
-    let configure = doors::configure(&overrides, ask_to_read);
+    let configure = doors::configure(&overrides, &standing, ask_to_read);
     let pages =
         pages(&config, &standing, configure, &registry, &proxy, plugins_shown, &journal, &store, &children);
     let reload = Reload {

@@ -1,6 +1,8 @@
 //! Keeps the proxy as its configuration says while it runs: what changed comes into force, a wrong file changes nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::doors::{self, instance_limits, plugin_config};
 use super::tasks::{AskedToLook, settle};
 use crate::clock;
-use crate::config::{Config, ConfigError, LeftOut, Overrides};
+use crate::config::{Config, ConfigError, Overrides, Reloaded};
 use crate::http::Complaint;
 use crate::mesh::observe::Event;
 use crate::plugin::Plugins;
@@ -22,6 +24,8 @@ use crate::watch::Watcher;
 
 /// The files are read this often even if nothing is said to have changed.
 const RESCAN: Duration = Duration::from_secs(30);
+/// The same while a folder cannot be watched, as when it is not there.
+const RESCAN_UNWATCHED: Duration = Duration::from_secs(2);
 /// Distance of looks at calls that are still on their way to an instance that left.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -30,12 +34,38 @@ pub(super) struct Standing(Mutex<State>);
 
 struct State {
     config: Arc<Config>,
-    refused: Option<String>,
+    /// What the process was started with: what needs a restart is as it says.
+    started: Arc<Config>,
+    refused: Vec<Refused>,
+}
+
+/// A change that is not in force, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Refused {
+    All(String),
+    /// An included file stays as it was.
+    File(String),
+}
+
+impl Refused {
+    const fn what(&self) -> &'static str {
+        match self {
+            Self::All(_) => "the changed configuration is not in force",
+            Self::File(_) => "the changed file is not in force",
+        }
+    }
+
+    fn why(&self) -> &str {
+        let (Self::All(why) | Self::File(why)) = self;
+        why
+    }
 }
 
 impl Standing {
     pub(super) fn new(config: Config) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(State { config: Arc::new(config), refused: None })))
+        let config = Arc::new(config);
+        let started = Arc::clone(&config);
+        Arc::new(Self(Mutex::new(State { config, started, refused: Vec::new() })))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -54,14 +84,17 @@ impl Standing {
             what: "left out",
             why: left.flaw.in_a_line(),
         });
-        let refused = state.refused.iter().map(|why| Complaint {
+        let refused = state.refused.iter().map(|refused| Complaint {
             service: None,
-            what: "the changed configuration is not in force",
-            why: why.clone(),
+            what: refused.what(),
+            why: refused.why().to_owned(),
         });
         left.chain(refused).collect()
     }
 }
+
+/// Is told why nothing changes, if so.
+pub(super) type AskedToRead = oneshot::Sender<Result<(), String>>;
 
 /// Who is told of what changes.
 pub(super) struct Reload {
@@ -71,71 +104,85 @@ pub(super) struct Reload {
     pub plugins: Arc<Plugins>,
     pub look: AskedToLook,
     /// Who changed a file and waits until it was read.
-    pub asked: mpsc::Receiver<oneshot::Sender<()>>,
+    pub asked: mpsc::Receiver<AskedToRead>,
     pub children: Children,
     pub events: mpsc::Sender<Event>,
     pub tracker: TaskTracker,
-}
-
-/// What to do about a file that was read again.
-enum Step {
-    Nothing,
-    Refuse(String),
-    Apply(Box<Config>),
 }
 
 impl Reload {
     /// Reads the files whenever they change.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let wake = Arc::new(Notify::new());
-        let mut watched = BTreeSet::new();
-        let mut watchers = Vec::new();
+        // What changed between the start and the first watch.
+        wake.notify_one();
+        let mut watches = BTreeMap::new();
         let mut rescans = tokio::time::interval(RESCAN);
         rescans.reset();
         loop {
-            for folder in folders(&self.standing.config()) {
-                if watched.insert(folder.clone()) {
-                    watchers.extend(watch(&folder, &wake));
-                }
-            }
+            let all = keep_watching(&mut watches, &self.standing.config(), &wake);
             let mut done = None;
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = wake.notified() => settle(&wake).await,
                 Some(asked) = self.asked.recv() => done = Some(asked),
                 _ = rescans.tick() => {}
+                () = tokio::time::sleep(RESCAN_UNWATCHED), if !all => {}
             }
-            self.look_again().await;
+            let looked = self.look_again().await;
             // Who asked may have gone away meanwhile.
-            done.map(|done| done.send(()).ok());
+            done.map(|done| done.send(looked).ok());
         }
     }
 
-    async fn look_again(&self) {
-        let overrides = self.overrides.clone();
-        let loaded = match tokio::task::spawn_blocking(move || Config::load(overrides)).await {
-            Ok(loaded) => loaded,
+    /// # Errors
+    /// Why nothing changes.
+    async fn look_again(&self) -> Result<(), String> {
+        let current = self.standing.config();
+        // A file that is gone is not another one: the next of the places to look in is no change of this one.
+        let file = current.file.clone().or_else(|| self.overrides.file.clone());
+        let overrides = Overrides { file, ..self.overrides.clone() };
+        let read = tokio::task::spawn_blocking(move || {
+            let reloaded = current.reloaded(overrides);
+            (reloaded, current)
+        });
+        let (reloaded, current) = match read.await {
+            Ok(read) => read,
             Err(error) => {
                 tracing::error!(error = %error, "reading the configuration panicked, nothing changes");
-                return;
+                return Err("reading it failed".to_owned());
             }
         };
-        match step(&self.standing.config(), loaded) {
-            Step::Nothing => self.standing.state().refused = None,
-            Step::Refuse(why) => {
-                let before = self.standing.state().refused.replace(why.clone());
-                if before.as_ref() != Some(&why) {
-                    tracing::warn!(reason = why, "changed configuration refused, nothing changes");
-                    self.tell("configuration_refused", why);
-                }
+        let Reloaded { config, held_back } = match reloaded {
+            Ok(reloaded) => reloaded,
+            Err(error) => {
+                let why = in_a_line(&error);
+                self.refuse(vec![Refused::All(why.clone())]);
+                return Err(why);
             }
-            Step::Apply(config) => self.apply(*config).await,
+        };
+        self.refuse(held_back.iter().map(|flaw| Refused::File(flaw.in_a_line())).collect());
+        if config != *current {
+            self.apply(config).await;
+        }
+        Ok(())
+    }
+
+    /// What is refused now; what is new of it is told.
+    fn refuse(&self, refused: Vec<Refused>) {
+        let before = std::mem::replace(&mut self.standing.state().refused, refused.clone());
+        for fresh in refused.iter().filter(|refused| !before.contains(refused)) {
+            tracing::warn!(reason = fresh.why(), "{}", fresh.what());
+            self.tell("configuration_refused", format!("{}: {}", fresh.what(), fresh.why()));
         }
     }
 
     async fn apply(&self, config: Config) {
-        let before = self.standing.config();
-        let waiting = before.differences(&config);
+        let (before, started) = {
+            let state = self.standing.state();
+            (Arc::clone(&state.config), Arc::clone(&state.started))
+        };
+        let waiting = started.differences(&config);
         let terms = Terms {
             instances: config.instances.clone(),
             exposures: Arc::new(config.exposures()),
@@ -161,9 +208,7 @@ impl Reload {
         }
         tracing::info!(detail, "configuration changed");
         self.tell("configuration_changed", detail);
-        let mut state = self.standing.state();
-        state.config = Arc::new(config);
-        state.refused = None;
+        self.standing.state().config = Arc::new(config);
     }
 
     fn tell(&self, kind: &'static str, detail: String) {
@@ -174,41 +219,91 @@ impl Reload {
     }
 }
 
-fn step(current: &Config, loaded: Result<Config, ConfigError>) -> Step {
-    let loaded = match loaded {
-        Ok(loaded) => loaded,
-        Err(ConfigError::Wrong(flaws)) => {
+fn in_a_line(error: &ConfigError) -> String {
+    match error {
+        ConfigError::Wrong(flaws) => {
             let flaws: Vec<String> = flaws.iter().map(|flaw| flaw.in_a_line()).collect();
-            return Step::Refuse(flaws.join("; "));
+            flaws.join("; ")
         }
-        Err(error) => return Step::Refuse(crate::upstream::chain(&error)),
-    };
-    let known = |left: &&LeftOut| {
-        let same = |other: &LeftOut| other.service == left.service && other.flaw.message == left.flaw.message;
-        current.left_out.iter().any(same)
-    };
-    if let Some(fresh) = loaded.left_out.iter().find(|left| !known(left) && !loaded.is_script(left)) {
-        return Step::Refuse(fresh.flaw.in_a_line());
+        error => crate::upstream::chain(error),
     }
-    if loaded == *current { Step::Nothing } else { Step::Apply(Box::new(loaded)) }
 }
 
-/// Where files of the configuration are, or may appear.
-fn folders(config: &Config) -> BTreeSet<PathBuf> {
-    let of_files = config.files.iter().filter_map(|file| file.parent());
+/// What is of interest in a folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Interest {
+    names: BTreeSet<OsString>,
+    /// Files that are not there yet may be read, too.
+    any: bool,
+}
+
+impl Interest {
+    fn covers(&self, name: &OsStr) -> bool {
+        // Volumes of clusters exchange a link of such a name.
+        let is_link = name.as_encoded_bytes().starts_with(b"..");
+        let is_hidden = name.as_encoded_bytes().starts_with(b".");
+        self.names.contains(name) || is_link || (self.any && !is_hidden)
+    }
+}
+
+/// Folders where files of the configuration are, or may appear.
+fn interests(config: &Config) -> BTreeMap<PathBuf, Interest> {
     let here =
         |folder: &Path| if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder.to_owned() };
-    of_files.map(here).chain(config.folders.iter().map(|folder| here(folder))).collect()
+    let mut interests = BTreeMap::<_, Interest>::new();
+    for file in &config.files {
+        if let (Some(folder), Some(name)) = (file.parent(), file.file_name()) {
+            interests.entry(here(folder)).or_default().names.insert(name.to_owned());
+        }
+    }
+    for folder in &config.folders {
+        interests.entry(here(folder)).or_default().any = true;
+    }
+    interests
 }
 
-fn watch(folder: &Path, wake: &Arc<Notify>) -> Option<Watcher> {
-    let woken = Arc::clone(wake);
-    Watcher::start(folder, move || woken.notify_one())
-        .inspect_err(|error| {
-            let folder = folder.display();
-            tracing::warn!(error = %error, folder = %folder, "cannot watch the configuration, reading it every 30 s");
-        })
-        .ok()
+/// A watch of a folder that was there, and is while its device and number stay.
+struct Watch {
+    folder: (u64, u64),
+    interest: Interest,
+    _watcher: Watcher,
+}
+
+/// Watches what is of interest now, and nothing else; says whether all of it could be watched.
+fn keep_watching(watches: &mut BTreeMap<PathBuf, Watch>, config: &Config, wake: &Arc<Notify>) -> bool {
+    let mut interests = interests(config);
+    watches.retain(|path, watch| {
+        let stays = interests.get(path) == Some(&watch.interest) && number_of(path) == Some(watch.folder);
+        if stays {
+            interests.remove(path);
+        }
+        stays
+    });
+    let mut all = true;
+    for (path, interest) in interests {
+        let Some(folder) = number_of(&path) else {
+            all = false;
+            continue;
+        };
+        let (woken, wanted) = (Arc::clone(wake), interest.clone());
+        let watcher = Watcher::start_for(&path, move |name| wanted.covers(name), move || woken.notify_one());
+        match watcher {
+            Ok(watcher) => {
+                watches.insert(path, Watch { folder, interest, _watcher: watcher });
+            }
+            Err(error) => {
+                tracing::debug!(error = %error, folder = %path.display(), "configuration is not watched, but read every 2 s");
+                all = false;
+            }
+        }
+    }
+    all
+}
+
+/// Device and number of a folder that is there.
+fn number_of(folder: &Path) -> Option<(u64, u64)> {
+    let about = std::fs::metadata(folder).ok()?;
+    Some((about.dev(), about.ino()))
 }
 
 /// Ends what an instance that left has running, once the calls that are on their way to it are over.

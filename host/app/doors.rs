@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::Context;
 use tokio::sync::{mpsc, oneshot};
 
-use super::configuration::Standing;
+use super::configuration::{AskedToRead, Standing};
 use super::tasks::AskedToLook;
 use crate::clock;
 use crate::config::{self, ChildConfig, Config, EditError, Overrides};
@@ -106,10 +106,15 @@ fn roll_back(plugins: &Arc<Plugins>, look: AskedToLook) -> RollBack {
 }
 
 /// Changes the configuration file, and has it read before it answers.
-pub(super) fn configure(overrides: &Overrides, ask: AskedToLook) -> Configure {
-    let overrides = overrides.clone();
+pub(super) fn configure(
+    overrides: &Overrides,
+    standing: &Arc<Standing>,
+    ask: mpsc::Sender<AskedToRead>,
+) -> Configure {
+    let (overrides, standing) = (overrides.clone(), Arc::clone(standing));
     Arc::new(move |edit| {
-        let (overrides, ask) = (overrides.clone(), ask.clone());
+        let (file, ask) = (standing.config().file.clone(), ask.clone());
+        let overrides = Overrides { file: file.or_else(|| overrides.file.clone()), ..overrides.clone() };
         Box::pin(async move {
             let edited = tokio::task::spawn_blocking(move || match edit {
                 Edit::Add { name, settings } => config::add_service(&overrides, &name, &settings).map(drop),
@@ -131,10 +136,10 @@ pub(super) fn configure(overrides: &Overrides, ask: AskedToLook) -> Configure {
             })?;
             let (done, looked) = oneshot::channel();
             // Neither fails but at the end of the process, and what was written holds at the next start.
-            if ask.send(done).await.is_ok() {
-                looked.await.ok();
+            match ask.send(done).await {
+                Ok(()) => looked.await.unwrap_or(Ok(())).map_err(NotEdited::NotInForce),
+                Err(_) => Ok(()),
             }
-            Ok(())
         })
     })
 }

@@ -129,11 +129,7 @@ impl Main {
             ConfigError::Wrong(flaws) => EditError::Wrong(super::list(&flaws)),
             other => EditError::Config(other),
         })?;
-        let is_new = |left: &&LeftOut| {
-            let same =
-                |other: &LeftOut| other.service == left.service && other.flaw.message == left.flaw.message;
-            !self.left_out.iter().any(same)
-        };
+        let is_new = |left: &&LeftOut| !self.left_out.iter().any(|known| known.is_same(left));
         if let Some(left) = after.left_out.iter().find(is_new) {
             let Flaw { key, message, .. } = &left.flaw;
             return Err(EditError::Wrong(format!("`{key}`: {message}")));

@@ -18,7 +18,7 @@ pub(super) type Value<'f> = Spanned<DeValue<'f>>;
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// A file's name and text, to say where something is wrong.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct File {
     pub path: PathBuf,
     pub text: String,
@@ -35,7 +35,10 @@ impl File {
             let why = format!("it has more than {} MiB", FILE_BYTES_MAX >> 20);
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
         }
-        Ok(Self { path: path.to_owned(), text: std::fs::read_to_string(path)? })
+        let text = std::fs::read_to_string(path)?;
+        // Some editors begin a file with it; it says nothing.
+        let text = text.strip_prefix('\u{feff}').map_or_else(|| text.clone(), str::to_owned);
+        Ok(Self { path: path.to_owned(), text })
     }
 
     pub(super) fn is_json(&self) -> bool {
@@ -50,6 +53,13 @@ impl File {
             return Ok(table.into_inner());
         }
         Err(errors.iter().map(|error| self.flaw("", error.span(), error.message())).collect())
+    }
+
+    /// Services in a file that cannot be understood as a whole, as far as they can be made out.
+    pub(super) fn names_of_services(&self) -> Vec<String> {
+        let (table, _) = DeTable::parse_recoverable(&self.text);
+        let services = table.get_ref().get("services").and_then(|services| services.get_ref().as_table());
+        services.into_iter().flatten().map(|(name, _)| name.get_ref().to_string()).collect()
     }
 
     pub(super) fn flaw(&self, key: &str, span: Option<Range<usize>>, message: impl Into<String>) -> Flaw {

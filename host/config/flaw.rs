@@ -23,8 +23,10 @@ pub struct Place {
     pub line: usize,
     /// From 1, in characters.
     pub column: usize,
-    /// The line, and how many of its characters from `column` on are meant.
+    /// The line, or of a long one what is around the place.
     pub excerpt: String,
+    /// Where the place begins in the excerpt, in characters, and how many of them are meant.
+    pub offset: usize,
     pub length: usize,
 }
 
@@ -37,11 +39,15 @@ impl Place {
         let excerpt = text[line_start..line_end].trim_end_matches('\r');
         let column = text[line_start..start].chars().count() + 1;
         let length = text[start..end.min(line_end)].chars().count().max(1);
+        // So that the place is in it, with what stands before.
+        let left = if column > EXCERPT_MAX / 2 { column - 1 - EXCERPT_MAX / 4 } else { 0 };
+        let offset = column - 1 - left;
         Self {
             line: text[..start].matches('\n').count() + 1,
             column,
-            excerpt: excerpt.chars().take(EXCERPT_MAX).collect(),
-            length: length.min(EXCERPT_MAX.saturating_sub(column) + 1),
+            excerpt: excerpt.chars().skip(left).take(EXCERPT_MAX).collect(),
+            offset,
+            length: length.min((EXCERPT_MAX - offset).max(1)),
         }
     }
 }
@@ -59,7 +65,7 @@ impl fmt::Display for Flaw {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.in_a_line())?;
         let Some(place) = &self.place else { return Ok(()) };
-        let (number, indent) = (place.line, place.column - 1);
+        let (number, indent) = (place.line, place.offset);
         write!(f, "\n{number:>6} | {}\n       | {:indent$}{}", place.excerpt, "", "^".repeat(place.length))
     }
 }
@@ -70,6 +76,14 @@ pub struct LeftOut {
     /// `None` for a whole file.
     pub service: Option<String>,
     pub flaw: Flaw,
+}
+
+impl LeftOut {
+    /// Whether it is the same thing that is wrong, wherever it stands in its file by now.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let what = |left: &Self| (left.service.clone(), left.flaw.key.clone(), left.flaw.message.clone());
+        self.flaw.path == other.flaw.path && what(self) == what(other)
+    }
 }
 
 #[cfg(test)]
@@ -91,6 +105,23 @@ mod tests {
         let expected = "m.toml:2:1: `services.a`: no\n     2 | comänd = \"x\" # no\n       | ^^^^^^";
         assert_eq!(flaw.to_string(), expected);
         assert_eq!(flaw.in_a_line(), "m.toml:2:1: `services.a`: no");
+    }
+
+    #[test]
+    fn of_a_long_line_the_place_is_quoted() {
+        let text = format!("{{{}\"sse\": 1}}", "\"a\": 2, ".repeat(20_000));
+        let at = text.find("sse").expect("it is there");
+        let flaw = Flaw {
+            path: "m.json".into(),
+            place: Some(Place::of(&text, &(at..at + 3))),
+            key: String::new(),
+            message: "no".into(),
+        };
+        let shown = flaw.to_string();
+        let [_, quoted, carets] = shown.lines().collect::<Vec<_>>()[..] else { panic!("{shown}") };
+        let caret = carets.find('^').expect("a caret");
+        assert_eq!((&quoted[caret..caret + 3], carets[caret..].len()), ("sse", 3), "{shown}");
+        assert!(quoted.len() < 120, "{shown}");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::expand::Sources;
 use super::file::{File, Value, places};
 use super::flaw::{Flaw, LeftOut};
 use super::raw::{self, RawPlugin, RawProfile, RawService, Sections, Unresolved, Wrong, services};
+use super::reload::Written;
 use super::{Config, ConfigError, Overrides, clients, expand_home, scripts};
 use crate::mesh::exposure::Exposure;
 use crate::mesh::ids::Name;
@@ -50,11 +51,14 @@ pub(super) struct Contents<'f> {
 }
 
 /// The files that were read, the main one first.
+#[derive(Default)]
 pub(super) struct Files {
     pub files: Vec<File>,
     /// In which files may appear that would be read.
     pub folders: Vec<PathBuf>,
-    left_out: Vec<LeftOut>,
+    pub left_out: Vec<LeftOut>,
+    /// Files that could not be read, and what is said of each.
+    pub unread: Vec<(PathBuf, Flaw)>,
 }
 
 impl Files {
@@ -62,7 +66,7 @@ impl Files {
     /// The main file cannot be read or understood.
     pub(super) fn read(path: Option<&Path>) -> Result<Self, ConfigError> {
         let Some(path) = path else {
-            return Ok(Self { files: vec![File::default()], folders: Vec::new(), left_out: Vec::new() });
+            return Ok(Self { files: vec![File::default()], ..Self::default() });
         };
         let main = File::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         Self::around(main)
@@ -73,17 +77,20 @@ impl Files {
     /// # Errors
     /// It cannot be understood.
     pub(super) fn around(main: File) -> Result<Self, ConfigError> {
-        let mut read = Self { files: Vec::new(), folders: Vec::new(), left_out: Vec::new() };
+        let mut read = Self::default();
         let patterns: Vec<Spanned<String>> = match main.toml().map_err(ConfigError::Wrong)?.remove("include")
         {
-            Some(include) => {
+            Some(mut include) => {
+                let filled = Sources::usual().fill_in(&mut include, &main.path);
+                let flaw = |(span, why)| ConfigError::Wrong(vec![main.flaw("include", Some(span), why)]);
+                filled.map_err(flaw)?;
                 main.understand("include", include).map_err(|flaw| ConfigError::Wrong(vec![flaw]))?
             }
             None => Vec::new(),
         };
         let mut more = Vec::new();
         for pattern in patterns {
-            if let Err(why) = read.include(&main, pattern.get_ref(), &mut more) {
+            if let Err(why) = read.include(&main, &pattern, &mut more) {
                 let flaw = main.flaw("include", Some(pattern.span()), why);
                 read.left_out.push(LeftOut { service: None, flaw });
             }
@@ -93,7 +100,13 @@ impl Files {
         Ok(read)
     }
 
-    fn include(&mut self, main: &File, pattern: &str, into: &mut Vec<File>) -> Result<(), String> {
+    fn include(
+        &mut self,
+        main: &File,
+        pattern: &Spanned<String>,
+        into: &mut Vec<File>,
+    ) -> Result<(), String> {
+        let (span, pattern) = (pattern.span(), pattern.get_ref());
         let beside = main.path.parent().unwrap_or(Path::new(""));
         let path = beside.join(expand_home(Path::new(pattern)));
         let (folder, name) = match (path.parent(), path.file_name().and_then(|name| name.to_str())) {
@@ -120,9 +133,15 @@ impl Files {
             if path == main.path || into.iter().any(|file| file.path == path) {
                 continue;
             }
-            into.push(
-                File::read(&path).map_err(|error| format!("`{}` cannot be read: {error}", path.display()))?,
-            );
+            match File::read(&path) {
+                Ok(file) => into.push(file),
+                Err(error) => {
+                    let why = format!("`{}` cannot be read: {error}", path.display());
+                    let flaw = main.flaw("include", Some(span.clone()), why);
+                    self.left_out.push(LeftOut { service: None, flaw: flaw.clone() });
+                    self.unread.push((path, flaw));
+                }
+            }
         }
         Ok(())
     }
@@ -143,8 +162,12 @@ impl Files {
                 (Ok(table), _) => contents.add(file, table, index == 0),
                 (Err(flaws), 0) => return Err(ConfigError::Wrong(flaws)),
                 (Err(flaws), _) => {
+                    let first = flaws.first().cloned();
                     let whole = |flaw| LeftOut { service: None, flaw };
                     contents.left_out.extend(flaws.into_iter().map(whole));
+                    // What it was to hide is not known.
+                    let part = |name| Some(LeftOut { service: Some(name), flaw: first.clone()? });
+                    contents.left_out.extend(file.names_of_services().into_iter().filter_map(part));
                 }
             }
         }
@@ -162,9 +185,9 @@ impl<'f> Contents<'f> {
                         let servers = clients::of_table(file, servers);
                         self.add_servers(file, servers);
                     }
-                    None => self.flaws.push(file.flaw(&key, Some(span), "it must be a table")),
+                    None => self.wrong(file.flaw(&key, Some(span), "it must be a table"), is_main),
                 },
-                key if SHARED.contains(&key) => self.add_entries(file, key, value),
+                key if SHARED.contains(&key) => self.add_entries(file, key, value, is_main),
                 key if is_main && OWN.contains(&key) => {
                     self.own.insert(key.to_owned(), value);
                 }
@@ -175,22 +198,25 @@ impl<'f> Contents<'f> {
                     } else {
                         no_such("section", key, &known)
                     };
-                    let flaw = file.flaw("", Some(span), message);
-                    if is_main {
-                        self.flaws.push(flaw);
-                    } else {
-                        self.left_out.push(LeftOut { service: None, flaw });
-                    }
+                    self.wrong(file.flaw("", Some(span), message), is_main);
                 }
             }
         }
     }
 
-    fn add_entries(&mut self, file: &'f File, section: &str, value: Value<'f>) {
+    /// A flaw of the main file is one of all; what is wrong in another one is left out.
+    fn wrong(&mut self, flaw: Flaw, is_main: bool) {
+        if is_main {
+            self.flaws.push(flaw);
+        } else {
+            self.left_out.push(LeftOut { service: None, flaw });
+        }
+    }
+
+    fn add_entries(&mut self, file: &'f File, section: &str, value: Value<'f>, is_main: bool) {
         let span = value.span();
         let toml::de::DeValue::Table(table) = value.into_inner() else {
-            self.flaws.push(file.flaw(section, Some(span), "it must be a table"));
-            return;
+            return self.wrong(file.flaw(section, Some(span), "it must be a table"), is_main);
         };
         let entries = match section {
             "services" => &mut self.services,
@@ -209,7 +235,7 @@ impl<'f> Contents<'f> {
         self.left_out.extend(servers.left_out);
     }
 
-    /// Keeps the first of each name; the others are left out, or wrong.
+    /// Keeps the first of each name; the others are left out. Of a plugin's settings none may be lost: two are wrong.
     fn settle(&mut self) {
         let mut left_out = Vec::new();
         keep_first("services", &mut self.services, |name, flaw| {
@@ -217,8 +243,8 @@ impl<'f> Contents<'f> {
         });
         // Without its service: the first one of that name is served.
         self.left_out.extend(left_out.into_iter().map(|left| LeftOut { service: None, ..left }));
-        let flaws = &mut self.flaws;
-        keep_first("profiles", &mut self.profiles, |_, flaw| flaws.push(flaw));
+        let (left_out, flaws) = (&mut self.left_out, &mut self.flaws);
+        keep_first("profiles", &mut self.profiles, |_, flaw| left_out.push(LeftOut { service: None, flaw }));
         keep_first("plugins", &mut self.plugins, |_, flaw| flaws.push(flaw));
     }
 }
@@ -303,7 +329,11 @@ pub(super) fn load(files: &Files, overrides: Overrides, sources: &Sources) -> Re
                 services::profile(raw).map_err(|wrong| flaw_of("profiles", profile, &places, wrong))?;
             Ok((name, profile))
         });
-        read.map_or_else(|flaw| flaws.push(flaw), |(name, profile)| drop(shown.insert(name, profile)));
+        match read {
+            Ok((name, profile)) => drop(shown.insert(name, profile)),
+            Err(flaw) if flaw.path == main.path => flaws.push(flaw),
+            Err(flaw) => left_out.push(LeftOut { service: None, flaw }),
+        }
     }
     let mut asked = BTreeMap::new();
     for plugin in &plugins {
@@ -329,6 +359,7 @@ pub(super) fn load(files: &Files, overrides: Overrides, sources: &Sources) -> Re
         .collect();
     config.file = config.files.first().cloned();
     config.folders.clone_from(&files.folders);
+    config.written = Written::of(files);
     config.left_out = left_out;
     discover(&mut config, main, own_places.get("supervisor.scripts").cloned());
     Ok(config)

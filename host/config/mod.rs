@@ -11,6 +11,7 @@ mod flaw;
 mod import;
 mod load;
 mod raw;
+mod reload;
 mod scripts;
 mod show;
 
@@ -100,6 +101,8 @@ pub struct Config {
     pub plugins: BTreeMap<Name, PluginConfig>,
     /// How long a plugin's build that takes another's place is on probation.
     pub plugin_probation: Duration,
+    /// What it was read from.
+    pub written: Written,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -148,6 +151,7 @@ pub use crate::mesh::exposure::Profile as ProfileConfig;
 pub use edit::{EditError, add_service, remove_service, user_file};
 pub use flaw::{Flaw, LeftOut, Place};
 pub use import::{Imported, client_files, import};
+pub use reload::{Reloaded, Written};
 pub use show::{schema, show};
 
 /// How long client sessions live, and how many there may be.
@@ -192,7 +196,7 @@ impl Config {
     /// Settings that `other` has otherwise and that need a restart.
     pub fn differences(&self, other: &Self) -> Vec<&'static str> {
         let both = show::settings(self).into_iter().zip(show::settings(other));
-        let waits = |key: &&str| !key.starts_with("supervisor.");
+        let waits = |key: &&str| !key.starts_with("supervisor.") && *key != "limits.per_instance";
         both.filter(|(own, others)| own != others).map(|((key, _), _)| key).filter(waits).collect()
     }
 

@@ -14,7 +14,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    CallTimes, Config, HTTP_ADDR, MCP_ADDR, Overrides, PluginConfig, ProbeTimes, env_dir, expand_home,
+    CallTimes, Config, HTTP_ADDR, MCP_ADDR, Overrides, PluginConfig, ProbeTimes, Written, env_dir,
+    expand_home,
 };
 use crate::mesh::deadline::CALL_TIME_MAX;
 use crate::mesh::lease::LeaseTimes;
@@ -386,6 +387,7 @@ pub(super) fn resolve(raw: Sections, overrides: Overrides) -> Result<Config, Unr
         file: None,
         files: Vec::new(),
         folders: Vec::new(),
+        written: Written::default(),
         left_out: Vec::new(),
         scripts: raw.supervisor.scripts.map(|folder| expand_home(&folder)),
         data_dir,

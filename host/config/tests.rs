@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::mesh::child::{RestartPolicy, Start};
+use crate::mesh::exposure::Exposure;
 use crate::mesh::hedge::{After, Hedge};
 use crate::mesh::offer::Kind;
 
@@ -131,7 +132,8 @@ fn hedging_is_off_unless_it_is_said_when_and_how_often() {
         r#"{ after = "0s" }"#,
         r#"{ after = "p95", budget_percent = 51 }"#,
     ] {
-        assert_eq!(hedge(bad), None, "{bad}: the service is left out");
+        let text = format!("[services.s]\nurl = \"http://127.0.0.1:5000\"\nhedge = {bad}\n");
+        assert_eq!(load(&text).expect("a configuration").left_out.len(), 1, "{bad}: the service is left out");
     }
     assert_eq!(load("[services.s]").expect("a configuration").services[&name("s")].hedge, None);
 }
@@ -317,4 +319,28 @@ fn what_is_filled_into_a_plugins_settings_is_known_as_it_was_written() {
     assert_eq!(a.written_json.as_deref(), Some(r#"{"path":"${HOME}"}"#));
     assert!(!a.config_json.contains("${"), "{}", a.config_json);
     assert_eq!(config.plugins["b"].written_json, None);
+}
+
+#[test]
+fn what_is_wrong_in_an_included_file_is_left_out_and_hidden() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("write");
+    write("main.toml", "include = [\"inc-*.toml\"]\n[services.good]\nurl = \"http://127.0.0.1:1\"\n");
+    write("inc-1.toml", "[services.broken]\ntools = { deny = [\"delete_*\"] }\n[services.later\n");
+    write("inc-2.toml", "services = 5\n");
+    write("inc-3.toml", "[profiles.p]\nserch = 1\n");
+    write("inc-4.toml", "\u{feff}[services.mark]\nurl = \"http://127.0.0.1:1\"\n");
+    write("inc-5.json", "\u{feff}{\"mcpServers\": {}}");
+    let file = Some(folder.path().join("main.toml"));
+    let overrides = Overrides { file, data_dir: Some("/nowhere".into()), ..Overrides::default() };
+    let config = Config::load(overrides).expect("what is good is served");
+    let served: Vec<&str> = config.instances.iter().map(|one| one.service.as_str()).collect();
+    assert_eq!(served, ["good", "mark"]);
+    let broken = config.services.get(&name("broken")).expect("it is known");
+    assert_eq!(broken.exposure, Exposure::nothing(), "its filters are not known");
+    let left: Vec<String> = config.left_out.iter().map(|left| left.flaw.in_a_line()).collect();
+    for part in ["inc-1.toml:3:", "inc-2.toml:1:", "did you mean `search`?"] {
+        assert!(left.iter().any(|flaw| flaw.contains(part)), "no {part} in {left:#?}");
+    }
+    assert!(config.profiles.is_empty());
 }

@@ -49,6 +49,8 @@ pub enum NotEdited {
     Wrong(String),
     #[error("{0}")]
     ByHand(String),
+    #[error("the file was written, but the changed configuration is not in force: {0}")]
+    NotInForce(String),
     #[error("{0}")]
     Failed(String),
 }
@@ -96,8 +98,11 @@ pub(super) async fn reload(
     body: Bytes,
 ) -> Result<Response, Refusal> {
     read::<IgnoredAny>(&headers, &body, "invalid_reload", "send {}")?;
-    (pages.configure)(Edit::Nothing).await?;
-    Ok(view(&pages))
+    match (pages.configure)(Edit::Nothing).await {
+        // The answer says what is not.
+        Ok(()) | Err(NotEdited::NotInForce(_)) => Ok(view(&pages)),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn view(pages: &Pages) -> Response {
@@ -170,6 +175,9 @@ impl From<NotEdited> for Refusal {
             }
             NotEdited::ByHand(_) => (StatusCode::CONFLICT, "not_editable", "change that file by hand"),
             NotEdited::Wrong(_) => (StatusCode::BAD_REQUEST, "invalid_service", EXAMPLE),
+            NotEdited::NotInForce(_) => {
+                (StatusCode::CONFLICT, "not_in_force", "mend what it says; the file is read again at once")
+            }
             NotEdited::Failed(_) => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "not_written",
