@@ -107,7 +107,7 @@ impl Kept {
     }
 
     pub(super) fn is_among(&self, sessions: &[Session]) -> bool {
-        let own = self.process.as_ref().and_then(|process| process.session());
+        let own = self.process.as_ref().map(|process| process.session());
         own.is_some_and(|own| sessions.contains(&own))
     }
 
