@@ -121,14 +121,21 @@ async fn run(overrides: Overrides, config: Config) -> anyhow::Result<()> {
     });
     let (finished, finished_queue) = mpsc::channel(FINISHED);
     let (copies, copies_queue) = mpsc::channel(proxy::COPIES_WAITING_MAX);
-    let proxy =
-        Proxy::new(registry.clone(), config.calls, config.limits, config.body_bytes_max, finished, copies);
+    let tracker = TaskTracker::new();
+    let proxy = Proxy::new(
+        registry.clone(),
+        config.calls,
+        config.limits,
+        config.body_bytes_max,
+        finished,
+        copies,
+        tracker.clone(),
+    );
     let proxy = Arc::new(proxy);
     let journal: Arc<Journal> = Arc::default();
     let recorder = recorder(&journal, &registry);
     let plugins = Arc::new(open_plugins(&config, memories, rulings, events.clone(), recorder)?);
 
-    let tracker = TaskTracker::new();
     let stop = CancellationToken::new();
     tracker.spawn(registry_task.run(stop.clone()));
     tracker.spawn(supervisor.run(stop.clone()));

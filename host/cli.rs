@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Overrides;
-use crate::console::{AddArgs, DoctorArgs, LogsArgs, OrderArgs, PsArgs, RmArgs};
+use crate::console::{AddArgs, DoctorArgs, DrainArgs, LogsArgs, OrderArgs, PsArgs, RmArgs, UndrainArgs};
 use crate::plugin::Limits;
 use crate::workshop::{Tool, WhyArgs};
 
@@ -51,6 +51,10 @@ pub enum Command {
     Stop(OrderArgs),
     /// Stops a service's processes and starts them again
     Restart(OrderArgs),
+    /// Takes an instance out of use: nothing new goes there, what is under way ends
+    Drain(DrainArgs),
+    /// Takes a drained instance into use again
+    Undrain(UndrainArgs),
     /// Says what is wrong and what to do about it
     Doctor(DoctorArgs),
     /// Explains one call: what was asked, which plugin decided, why, and which instance was picked by whom.

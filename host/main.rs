@@ -33,6 +33,8 @@ fn main() -> ExitCode {
         Command::Start(args) => console::order(&args, "start"),
         Command::Stop(args) => console::order(&args, "stop"),
         Command::Restart(args) => console::order(&args, "restart"),
+        Command::Drain(args) => console::drain(&args),
+        Command::Undrain(args) => console::undrain(&args),
         Command::Doctor(args) => console::doctor(&args),
         Command::Why(args) => {
             app::log_to_stderr(QUIET);

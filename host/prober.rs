@@ -219,6 +219,6 @@ impl Watch {
 
     fn times(&self, limit: Duration) -> Times {
         let deadline = tokio::time::Instant::now() + limit;
-        Times { connect: self.connect, first_byte: limit, deadline, wakes: false }
+        Times { connect: self.connect, first_byte: limit, deadline, wakes: false, stated: false }
     }
 }

@@ -436,7 +436,7 @@ async fn requests_that_are_no_calls_are_400_invalid_call() {
         r#"{"target_instance":"s","tool_name":"act","arguments":{"a":}}"#,
         r#"{"target_instance":"s","tool_name":"act","timeout_ms":0}"#,
         r#"{"target_instance":"s","tool_name":"act","timeout_ms":-1}"#,
-        r#"{"target_instance":"s","tool_name":"act","timeout_ms":600001}"#,
+        r#"{"target_instance":"s","tool_name":"act","timeout_ms":1.5}"#,
         r#"{"target_instance":"s","target_instance":"t","tool_name":"act"}"#,
         r#"{"target_instance":"s","tool_name":"act","arguments":{}} trailing"#,
     ] {

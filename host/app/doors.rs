@@ -39,7 +39,8 @@ pub(super) fn unsaved(plugins: &Arc<Plugins>) -> Unsaved {
 
 pub(super) fn instance_limits(config: &Config) -> InstanceLimits {
     let own = config.services.iter().filter_map(|(name, service)| Some((name.clone(), service.concurrency?)));
-    InstanceLimits { usual: config.limits.per_instance, of_services: own.collect() }
+    let hedges = config.services.iter().filter_map(|(name, service)| Some((name.clone(), service.hedge?)));
+    InstanceLimits { usual: config.limits.per_instance, of_services: own.collect(), hedges: hedges.collect() }
 }
 
 /// The plugins' settings as that room has them.

@@ -22,6 +22,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::mesh::child::Rules;
+use crate::mesh::hedge::Hedge;
 use expand::Sources;
 use load::Files;
 
@@ -118,9 +119,6 @@ pub struct CallTimes {
     pub drain: Duration,
 }
 
-/// Longest time that a caller may give a call.
-pub const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(600);
-
 /// What the file says of a service, whether it starts it or the service registers itself.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ServiceConfig {
@@ -128,6 +126,8 @@ pub struct ServiceConfig {
     pub endpoints: Vec<Endpoint>,
     /// Calls that each of its instances takes at once, when it says so itself.
     pub concurrency: Option<u32>,
+    /// Whether its slow calls are asked of a second instance, too.
+    pub hedge: Option<Hedge>,
     pub exposure: Exposure,
     /// Of a command.
     pub child: ChildConfig,

@@ -2,6 +2,7 @@
 
 mod children;
 mod duration;
+mod hedge;
 pub(super) mod services;
 
 use std::collections::BTreeMap;
@@ -13,9 +14,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    CALL_TIMEOUT_MAX, CallTimes, Config, HTTP_ADDR, MCP_ADDR, Overrides, PluginConfig, ProbeTimes, env_dir,
-    expand_home,
+    CallTimes, Config, HTTP_ADDR, MCP_ADDR, Overrides, PluginConfig, ProbeTimes, env_dir, expand_home,
 };
+use crate::mesh::deadline::CALL_TIME_MAX;
 use crate::mesh::lease::LeaseTimes;
 use duration::{RawDuration, or};
 
@@ -152,6 +153,8 @@ pub(super) struct RawService {
     urls: Vec<String>,
     /// Calls that each of its instances takes at once.
     concurrency: Option<u32>,
+    /// Whether slow calls are asked of a second instance, too.
+    hedge: Option<hedge::RawHedge>,
     /// Which of its tools are shown, and which of them only read.
     tools: RawTools,
     /// Which of its prompts are shown.
@@ -366,8 +369,8 @@ pub(super) fn resolve(raw: Sections, overrides: Overrides) -> Result<Config, Unr
         return Err(wrong("lease.suspect_after", "must be shorter than `lease.ttl`").into());
     }
     let whole = or(raw.calls.timeout, Duration::from_secs(60));
-    if whole > CALL_TIMEOUT_MAX {
-        return Err(wrong("calls.timeout", format!("at most {} s", CALL_TIMEOUT_MAX.as_secs())).into());
+    if whole > CALL_TIME_MAX {
+        return Err(wrong("calls.timeout", format!("at most {} s", CALL_TIME_MAX.as_secs())).into());
     }
     let sessions = services::sessions(raw.sessions)?;
     let limits = services::limits(raw.limits)?;

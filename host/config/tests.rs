@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::mesh::child::{RestartPolicy, Start};
+use crate::mesh::hedge::{After, Hedge};
 use crate::mesh::offer::Kind;
 
 fn load(text: &str) -> Result<Config, ConfigError> {
@@ -109,6 +110,30 @@ fn services_profiles_and_sessions_are_read() {
     assert!(!all.search && all.own_tools && all.includes(&name("search")));
     assert_eq!((config.sessions.idle_timeout, config.sessions.max), (Duration::from_secs(300), 7));
     assert_eq!(config.sessions.age_max, Duration::from_secs(24 * 3600));
+}
+
+#[test]
+fn hedging_is_off_unless_it_is_said_when_and_how_often() {
+    let hedge = |text: &str| {
+        let text = format!("[services.s]\nurl = \"http://127.0.0.1:5000\"\nhedge = {text}\n");
+        load(&text).expect("a configuration").services.get(&name("s")).map(|service| service.hedge)
+    };
+    let (time, quantile) = (After::Time(Duration::from_millis(200)), After::Quantile(950));
+    assert_eq!(hedge(r#"{ after = "200ms" }"#), Some(Some(Hedge { after: time, budget_permille: 50 })));
+    assert_eq!(
+        hedge(r#"{ after = "p95", budget_percent = 10 }"#),
+        Some(Some(Hedge { after: quantile, budget_permille: 100 }))
+    );
+    for bad in [
+        "{}",
+        r#"{ after = "p49" }"#,
+        r#"{ after = "soon" }"#,
+        r#"{ after = "0s" }"#,
+        r#"{ after = "p95", budget_percent = 51 }"#,
+    ] {
+        assert_eq!(hedge(bad), None, "{bad}: the service is left out");
+    }
+    assert_eq!(load("[services.s]").expect("a configuration").services[&name("s")].hedge, None);
 }
 
 #[test]

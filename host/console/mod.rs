@@ -1,10 +1,11 @@
 //! Commands that ask a running proxy about its services, or have it do something: `ps`, `logs`, `start`, `stop`,
-//! `restart`, `doctor`; and those that write services into its configuration: `add`, `rm`.
+//! `restart`, `drain`, `undrain`, `doctor`; and those that write services into its configuration: `add`, `rm`.
 //!
 //! Knows the workshop's way to a running proxy, and how configuration files are changed. Must not know a proxy from
 //! within.
 
 mod doctor;
+mod drain;
 mod logs;
 mod processes;
 mod services;
@@ -12,6 +13,7 @@ mod services;
 use std::process::ExitCode;
 
 pub use doctor::Args as DoctorArgs;
+pub use drain::{DrainArgs, UndrainArgs};
 pub use logs::Args as LogsArgs;
 pub use processes::{OrderArgs, PsArgs};
 pub use services::{AddArgs, RmArgs};
@@ -59,6 +61,16 @@ pub fn logs(args: &LogsArgs) -> ExitCode {
 /// `meshwright start`, `stop` or `restart`, as `word` says.
 pub fn order(args: &OrderArgs, word: &str) -> ExitCode {
     exit(processes::order(args, word))
+}
+
+/// `meshwright drain`.
+pub fn drain(args: &DrainArgs) -> ExitCode {
+    exit(drain::drain(args))
+}
+
+/// `meshwright undrain`.
+pub fn undrain(args: &UndrainArgs) -> ExitCode {
+    exit(drain::undrain(args))
 }
 
 /// `meshwright doctor`.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -17,11 +18,13 @@ use super::{Endpoint, Received, failed, json, refuse};
 use crate::body::Body;
 use crate::clock;
 use crate::mcp::answer;
+use crate::mcp::deadline::{self, BadTime};
 use crate::mcp::era::Era;
 use crate::mcp::hints::Hints;
 use crate::mcp::message::{Message, Text};
 use crate::mcp::own::{OwnCall, OwnTool};
 use crate::mcp::turn;
+use crate::mesh::deadline::shorter;
 use crate::proxy::{self, Account, Asked, Attempt, CallFailure, Ending, Run};
 use crate::upstream::{Reply, SendError};
 
@@ -41,6 +44,10 @@ impl Endpoint {
         let Some(view) = received.scope.view(received.snapshot) else {
             return super::problem(&received.scope.missing());
         };
+        let timeout = match time_of(received, message) {
+            Ok(timeout) => timeout,
+            Err(error) => return refuse(era, message.id(), answer::INVALID_REQUEST, &error.to_string()),
+        };
         let wanted = match Wanted::read(received.scope, view, received.snapshot, message) {
             Ok(Wanted::Call(call)) => call,
             Ok(Wanted::Own(tool)) => return Box::pin(self.own(received, message, session, era, tool)).await,
@@ -53,7 +60,7 @@ impl Endpoint {
             Ok(entered) => entered,
             Err(failure) => return failure.respond(received.id).map(Body::Ready),
         };
-        let response = match self.begin(received, message, session, &wanted).await {
+        let response = match self.begin(received, message, session, (&wanted, timeout)).await {
             Ok(begun) => match begun.at_once() {
                 Ok(response) => response,
                 Err(begun) => {
@@ -89,7 +96,7 @@ impl Endpoint {
         received: &Received<'a>,
         message: &Message<'a>,
         session: Option<&Arc<Session>>,
-        call: &wanted::Call<'_>,
+        (call, timeout): (&wanted::Call<'_>, Option<Duration>),
     ) -> Result<Begun, CallFailure> {
         let client = match session {
             Some(session) => Cow::Borrowed(&*session.client),
@@ -100,12 +107,13 @@ impl Endpoint {
             id: received.id,
             arrived: clock::mono(),
             target: call.bound.as_ref().unwrap_or(&call.service).as_str(),
+            continues: call.bound.is_some(),
             tool: &call.tool,
             method: message.method(),
             client: &client,
             affinity: session.map(|session| session.affinity()),
             size: received.body.len(),
-            timeout: None,
+            timeout,
             arguments: arguments.map_or(NO_ARGUMENTS, |arguments| arguments.get().as_bytes()),
         };
         let (run, mut account) = self.proxy.permit(received.snapshot, &asked)?;
@@ -311,6 +319,12 @@ pub(super) fn capabilities<'a>(message: &Message<'a>) -> &'a str {
 pub(super) fn modern_client<'a>(message: &Message<'a>) -> Client<'a> {
     let log_level = message.meta().and_then(|meta| meta.log_level).map(|level| level.get());
     Client::Modern { capabilities: capabilities(message), log_level }
+}
+
+/// How long the client waits, by its header or its message.
+fn time_of(received: &Received<'_>, message: &Message<'_>) -> Result<Option<Duration>, BadTime> {
+    let by_message = deadline::in_message(message.meta().and_then(|meta| meta.timeout))?;
+    Ok(shorter(deadline::in_header(received.headers)?, by_message))
 }
 
 /// Who a modern request says it is from.

@@ -10,6 +10,7 @@ use super::lane::Lane;
 use super::session::Session;
 use super::wanted;
 use crate::mcp::answer::VERSIONS;
+use crate::mcp::deadline;
 use crate::mcp::envelope::{self, CLIENT_INFO};
 use crate::mcp::era::{Era, METHOD, NAME, header_name};
 use crate::mcp::message::{Message, Splice, string};
@@ -167,7 +168,8 @@ impl Courier<'_, '_> {
         if let (Some(token), Some(own)) = (&names.token, self.message.progress_token()) {
             splice.replace(self.message.span(own.get()), token.as_str());
         }
-        let rebuilt = self.rebuilt(&splice, bridged.then_some(spoken.era));
+        let left = self.put_left(&mut splice, peer);
+        let rebuilt = self.rebuilt(&splice, bridged.then_some(spoken.era), left);
         let pieces = match &rebuilt {
             Some(text) => vec![text.as_bytes()],
             None => splice.pieces(),
@@ -218,12 +220,30 @@ impl Courier<'_, '_> {
         }
     }
 
-    /// The message written anew, where members have to be put in.
-    fn rebuilt(&self, splice: &Splice<'_>, other_era: Option<Era>) -> Option<String> {
-        if self.more.is_empty() && other_era.is_none() {
+    /// Puts how much time is left in the place of what the client's message says; answers what has to be put in
+    /// where it says nothing, and a process cannot be told in a header.
+    fn put_left(&self, splice: &mut Splice<'_>, peer: &Peer) -> Option<u64> {
+        if !self.times.stated {
             return None;
         }
-        let text = String::from_utf8(splice.to_vec()).ok()?;
+        let left = self.times.left(tokio::time::Instant::now());
+        match self.message.meta().and_then(|meta| meta.timeout) {
+            Some(own) => splice.replace(self.message.span(own.get()), left.to_string()),
+            None => return peer.is_process().then_some(left),
+        }
+        None
+    }
+
+    /// The message written anew, where members have to be put in.
+    fn rebuilt(&self, splice: &Splice<'_>, other_era: Option<Era>, left: Option<u64>) -> Option<String> {
+        if self.more.is_empty() && other_era.is_none() && left.is_none() {
+            return None;
+        }
+        let mut text = String::from_utf8(splice.to_vec()).ok()?;
+        if let Some(left) = left {
+            let meta = turn::meta_with(&text, &[(deadline::MEMBER, &left.to_string())]);
+            text = turn::with_params(&text, &[("_meta", &meta)])?;
+        }
         let meta = match (&self.client, other_era) {
             (Client::Legacy { session, .. }, Some(Era::Modern)) => Some(session.modern_meta(&text)),
             (Client::Modern { .. }, Some(Era::Legacy)) => Some(turn::legacy_meta(&text)),

@@ -9,9 +9,10 @@ use super::Endpoint;
 use super::session::Session;
 use crate::mcp::envelope;
 use crate::mcp::era::Era;
+use crate::mesh::drain::Wants;
 use crate::mesh::ids::Name;
 use crate::proxy::{CallFailure, Carry};
-use crate::registry::{Instance, Snapshot};
+use crate::registry::{Berthed, Instance, Snapshot};
 use crate::upstream::{Answer, Hold, Post, SendError, Spoken, Times};
 
 /// How long an instance is waited for when its answer is known without it.
@@ -23,6 +24,7 @@ pub(super) struct Lane {
     pub spoken: Arc<Spoken>,
     /// A process does not rest while a session may use it.
     _hold: Hold,
+    _berthed: Berthed,
 }
 
 impl Lane {
@@ -37,9 +39,15 @@ impl Lane {
     }
 
     fn is_there(&self, snapshot: &Snapshot) -> bool {
+        !self.spoken.is_gone() && self.is_in_use(snapshot)
+    }
+
+    /// Whether its instance is a member still, and keeps sessions.
+    fn is_in_use(&self, snapshot: &Snapshot) -> bool {
         let present = snapshot.instance(self.instance.name().as_str());
-        !self.spoken.is_gone()
-            && present.is_some_and(|present| Arc::ptr_eq(&present.peer, &self.instance.peer))
+        present.is_some_and(|present| {
+            Arc::ptr_eq(&present.peer, &self.instance.peer) && present.admits(Wants::InSession)
+        })
     }
 }
 
@@ -75,7 +83,8 @@ impl Carry for Opening<'_> {
             },
         };
         let (service, instance) = (self.service.clone(), Arc::clone(instance));
-        let lane = Lane { service, instance, spoken, _hold: hold };
+        let _berthed = Berthed::at(&instance);
+        let lane = Lane { service, instance, spoken, _hold: hold, _berthed };
         Ok(Opened { lane: Arc::new(lane), initialized })
     }
 }
@@ -98,6 +107,14 @@ impl Endpoint {
         let _opening = berth.opening.lock().await;
         if let Some(lane) = there() {
             return Ok(lane);
+        }
+        // A session that a client sees as the instance's own is never moved: the client begins anew.
+        if let Some(lane) = berth.lane.load_full()
+            && session.scope.is_service()
+            && lane.is_own()
+            && !lane.is_in_use(snapshot)
+        {
+            return Err(CallFailure::of(&lane.instance, SendError::SessionGone));
         }
         let opened = self.open(session, snapshot, service, tag, times).await?;
         if opened.initialized.is_some() {
@@ -175,7 +192,7 @@ impl Endpoint {
     fn times_within(&self, limit: Duration, wakes: bool) -> Times {
         let times = self.proxy.times();
         let deadline = tokio::time::Instant::now() + limit;
-        Times { connect: times.connect, first_byte: times.first_byte, deadline, wakes }
+        Times { connect: times.connect, first_byte: times.first_byte, deadline, wakes, stated: false }
     }
 }
 

@@ -15,7 +15,7 @@ use super::{Endpoint, Received, Scope, failed, json};
 use crate::body::Body;
 use crate::mcp::message::Message;
 use crate::proxy::{CallFailure, Carry};
-use crate::upstream::Times;
+use crate::upstream::{SendError, Times};
 
 impl Endpoint {
     /// Passes a request on and its answer back. `None` when there is nobody to ask and `known` says that the answer
@@ -40,6 +40,9 @@ impl Endpoint {
                         return Some(self.gone(Some(session)));
                     }
                     passed
+                }
+                Err(CallFailure::Upstream { error: SendError::SessionGone, .. }) => {
+                    return Some(self.gone(Some(session)));
                 }
                 Err(failure) => Err(failure),
             },

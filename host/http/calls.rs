@@ -103,8 +103,10 @@ struct AttemptView {
     figures: FiguresView,
     /// Some of the others that could be picked.
     alternatives: Vec<AlternativeView>,
+    /// Begun beside the one before, which was slow.
+    hedges: bool,
     us: u32,
-    /// `answered`, `not sent`, `unanswered`, `error` or `caller left`.
+    /// `answered`, `not sent`, `unanswered`, `error`, `outrun` or `caller left`.
     outcome: &'static str,
 }
 
@@ -257,10 +259,12 @@ impl From<&Attempt> for AttemptView {
             candidates: attempt.candidates,
             figures: attempt.figures.into(),
             alternatives: alternatives.collect(),
+            hedges: attempt.hedges,
             us: attempt.us,
             outcome: match attempt.end {
                 TriedEnd::Answered => "answered",
                 TriedEnd::Left => "caller left",
+                TriedEnd::Outrun => "outrun",
                 TriedEnd::Failed(Failure::NotSent) => "not sent",
                 TriedEnd::Failed(Failure::Unanswered) => "unanswered",
                 TriedEnd::Failed(Failure::Answered) => "error",

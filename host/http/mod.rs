@@ -6,6 +6,7 @@
 mod answer;
 mod calls;
 mod configuration;
+mod drains;
 mod own_tools;
 mod plugins;
 mod processes;
@@ -152,6 +153,8 @@ pub fn surface(pages: Pages) -> Surface {
         .route("/api/v1/plugins/{name}/grants", post(plugins::grants))
         .route("/api/v1/plugins/{name}/enabled", post(plugins::enabled))
         .route("/api/v1/plugins/{name}/rollbacks", post(rollback::roll_back))
+        .route("/api/v1/instances/{instance}/drain", post(drains::drain))
+        .route("/api/v1/instances/{instance}/undrain", post(drains::undrain))
         .route("/api/v1/processes", get(processes::list))
         .route("/api/v1/config", get(configuration::show))
         .route("/api/v1/config/reloads", post(configuration::reload))

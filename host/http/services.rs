@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 use super::Pages;
 use super::answer::{Document, Refusal, document};
+use super::drains::DrainView;
 use crate::clock;
 use crate::mesh::breaker::BreakerState;
 use crate::mesh::health::HealthState;
@@ -28,12 +29,16 @@ pub(super) struct Filter {
 
 /// `healthy`, `degraded` or `unavailable`, with the reason.
 pub(super) fn condition(service: &Service) -> (&'static str, String) {
-    let total = service.instances.len();
+    let draining = service.instances.iter().filter(|i| i.drain.is_some()).count();
+    // Those that somebody took out of use are not missed.
+    let total = service.instances.len() - draining;
     let healthy =
         service.instances.iter().filter(|i| i.is_routable() && i.health == HealthState::Healthy).count();
     let open = service.instances.iter().filter(|i| i.core.guard.state() == BreakerState::Open).count();
     let available = service.available();
-    if available == 0 {
+    if total == 0 {
+        ("unavailable", format!("all of its {draining} instances are taken out of use"))
+    } else if available == 0 {
         ("unavailable", format!("none of {total} instances is available{}", of_children(service)))
     } else if service.core.panics.load(Ordering::Relaxed) {
         (
@@ -44,6 +49,8 @@ pub(super) fn condition(service: &Service) -> (&'static str, String) {
         ("degraded", format!("{healthy} of {total} instances are healthy{}", of_children(service)))
     } else if open > 0 {
         ("degraded", format!("{open} of {total} instances are behind an open breaker"))
+    } else if draining > 0 {
+        ("healthy", format!("{draining} of {} instances are taken out of use", total + draining))
     } else {
         ("healthy", String::new())
     }
@@ -180,11 +187,11 @@ struct Detail<'a> {
 }
 
 #[derive(Serialize)]
-struct InstanceView<'a> {
+pub(super) struct InstanceView<'a> {
     instance_name: &'a str,
     instance_id: String,
     url: String,
-    /// `healthy`, `degraded`, `unhealthy`, `dead`; of a supervised process that is not ready, what it is; `restored` until a probe proved it after a restart, `starting` until
+    /// `healthy`, `degraded`, `unhealthy`, `dead`; `draining` while it is taken out of use; of a supervised process that is not ready, what it is; `restored` until a probe proved it after a restart, `starting` until
     /// one proved an instance of the configuration.
     state: &'static str,
     reason: String,
@@ -200,6 +207,9 @@ struct InstanceView<'a> {
     breaker_trips: u64,
     probe_failures: u32,
     in_flight: u32,
+    /// Of clients, that are with it.
+    sessions: u32,
+    draining: Option<DrainView<'a>>,
     ewma_us: u32,
     counts: Counts,
     latency: Latency,
@@ -236,6 +246,8 @@ impl<'a> From<&'a Instance> for InstanceView<'a> {
             breaker_trips: core.guard.trips(),
             probe_failures: core.probe_failures.load(Ordering::Relaxed),
             in_flight: core.live.in_flight(),
+            sessions: instance.sessions(),
+            draining: DrainView::of(instance),
             ewma_us: core.live.ewma_us(),
             counts: core.counters.snapshot().into(),
             latency: (&core.latency).into(),

@@ -41,6 +41,8 @@ pub(super) async fn index() -> Response {
         "GET /health",
         "GET /stats",
         "GET /plugins",
+        "POST /api/v1/instances/{instance}/drain",
+        "POST /api/v1/instances/{instance}/undrain",
         "GET /api/v1/processes",
         "GET /api/v1/services/{name}/logs",
         "POST /api/v1/services/{name}/start",

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
+use super::deadline;
 use super::era::{Era, MODERN_VERSION};
 use super::hints::says_false;
 
@@ -16,8 +17,9 @@ pub const CLIENT_INFO: &str =
     concat!(r#"{"name":"meshwright","version":""#, env!("CARGO_PKG_VERSION"), r#""}"#);
 
 /// Writes `{"jsonrpc":"2.0","id":ID,"method":METHOD,"params":{…}}`. `members` are the members of `params` as JSON
-/// text, without braces; the modern era's `_meta` is put before them.
-pub fn request(era: Era, id: u64, method: &str, members: &[&[u8]]) -> Bytes {
+/// text, without braces; `_meta` is put before them: the modern era's, and how much time is left, in milliseconds, for
+/// those who are told so in the message.
+pub fn request(era: Era, id: u64, method: &str, left: Option<u64>, members: &[&[u8]]) -> Bytes {
     let size: usize = members.iter().map(|m| m.len()).sum();
     let mut out = BytesMut::with_capacity(size + 384);
     out.put_slice(br#"{"jsonrpc":"2.0","id":"#);
@@ -30,10 +32,16 @@ pub fn request(era: Era, id: u64, method: &str, members: &[&[u8]]) -> Bytes {
         out.put_slice(MODERN_VERSION.as_bytes());
         out.put_slice(br#"","io.modelcontextprotocol/clientInfo":"#);
         out.put_slice(CLIENT_INFO.as_bytes());
-        out.put_slice(br#","io.modelcontextprotocol/clientCapabilities":{}}"#);
-        if size > 0 {
-            out.put_u8(b',');
-        }
+        out.put_slice(br#","io.modelcontextprotocol/clientCapabilities":{}"#);
+    }
+    if let Some(left) = left {
+        out.put_slice(if era == Era::Modern { b",\"" } else { b"\"_meta\":{\"" });
+        out.put_slice(deadline::MEMBER.as_bytes());
+        out.put_slice(b"\":");
+        put_number(&mut out, left);
+    }
+    if era == Era::Modern || left.is_some() {
+        out.put_slice(if size > 0 { b"}," } else { b"}" });
     }
     for member in members {
         out.put_slice(member);
@@ -271,9 +279,9 @@ mod tests {
 
     #[test]
     fn requests_carry_the_context_of_their_era() {
-        let legacy = request(Era::Legacy, 12, "tools/call", &[br#""name":"#, br#""x""#]);
+        let legacy = request(Era::Legacy, 12, "tools/call", None, &[br#""name":"#, br#""x""#]);
         assert_eq!(&legacy[..], br#"{"jsonrpc":"2.0","id":12,"method":"tools/call","params":{"name":"x"}}"#);
-        let modern = request(Era::Modern, 1, "tools/list", &[]);
+        let modern = request(Era::Modern, 1, "tools/list", None, &[]);
         let text = std::str::from_utf8(&modern).expect("text");
         assert!(
             text.contains(r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28""#),

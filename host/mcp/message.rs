@@ -80,6 +80,8 @@ object! {
         log_level: "io.modelcontextprotocol/logLevel" => &'a RawValue,
         subscription_id: "io.modelcontextprotocol/subscriptionId" => &'a RawValue,
         progress_token: "progressToken" => &'a RawValue,
+        /// See [`super::deadline::MEMBER`].
+        timeout: "meshwright/timeoutMs" => &'a RawValue,
     }
 }
 

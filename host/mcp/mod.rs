@@ -5,6 +5,7 @@
 
 pub mod answer;
 pub mod catalogue;
+pub mod deadline;
 pub mod declared;
 pub mod envelope;
 pub mod era;

@@ -28,8 +28,6 @@ pub enum LeasePhase {
     /// No heartbeat for [`LeaseTimes::suspect_after`].
     Suspect,
     Expired,
-    /// Takes no new calls; the lease runs on.
-    Draining,
     /// Read from the store after a restart: not routed to before one good probe.
     Restored,
 }
@@ -40,7 +38,6 @@ impl LeasePhase {
             Self::Active => "active",
             Self::Suspect => "suspect",
             Self::Expired => "expired",
-            Self::Draining => "draining",
             Self::Restored => "restored",
         }
     }
@@ -93,7 +90,7 @@ impl Lease {
         self.held_at.is_some() && self.phase != LeasePhase::Expired
     }
 
-    /// Answers the new phase when the heartbeat changed it. Draining and Restored leases stay what they are.
+    /// Answers the new phase when the heartbeat changed it. A Restored lease stays what it is.
     ///
     /// # Errors
     /// The lease has expired: only a new registration brings the instance back.
@@ -120,12 +117,6 @@ impl Lease {
         self.renew(now);
         self.epoch = self.epoch.saturating_add(1);
         self.phase = LeasePhase::Active;
-    }
-
-    pub fn drain(&mut self) {
-        if self.phase != LeasePhase::Expired {
-            self.phase = LeasePhase::Draining;
-        }
     }
 
     /// The phase that time alone demands now; `None` when the present one stands.

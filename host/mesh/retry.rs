@@ -42,6 +42,20 @@ pub fn pause(attempt: u32, random: u64) -> Duration {
     PAUSE_MIN + (most - PAUSE_MIN).mul_f64(random as f64 / u64::MAX as f64)
 }
 
+/// The pause before the next attempt at a call, and `None` when there is to be none: it may not be repeated, or its
+/// caller would not be there any more. `left` is what its caller has left to wait; the others are as above.
+pub fn next(
+    failure: Failure,
+    read_only: bool,
+    attempt: u32,
+    left: Duration,
+    random: u64,
+) -> Option<Duration> {
+    // Nothing reached the instance that failed, so another one can be asked at once.
+    let pause = if failure == Failure::NotSent { Duration::ZERO } else { pause(attempt, random) };
+    (may_retry(failure, read_only, attempt) && pause < left).then_some(pause)
+}
+
 /// Millionths of a token, so that 3 tokens a second are exactly 3 of these a microsecond.
 const TOKEN: u64 = 1_000_000;
 const PER_CALL: u64 = TOKEN / 5;

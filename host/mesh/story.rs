@@ -55,8 +55,10 @@ impl Story {
         }
     }
 
-    pub fn last(&mut self) -> Option<&mut Tried> {
-        self.again.last_mut().or(self.first.as_mut())
+    /// The last attempt at that instance.
+    pub fn at(&mut self, instance: &Name) -> Option<&mut Tried> {
+        let again = self.again.iter_mut().rev();
+        again.chain(self.first.as_mut()).find(|tried| tried.instance == *instance)
     }
 
     pub fn attempts(&self) -> impl Iterator<Item = &Tried> {
@@ -144,6 +146,8 @@ pub struct Tried {
     /// How many could be picked, this one among them.
     pub candidates: u32,
     pub rivals: [Option<Rival>; RIVALS_MAX],
+    /// It was begun because the one before was slow, beside it.
+    pub hedges: bool,
     pub us: u32,
     pub end: TriedEnd,
 }
@@ -173,6 +177,8 @@ pub enum TriedEnd {
     Left,
     Answered,
     Failed(Failure),
+    /// Another attempt, beside it, was answered first.
+    Outrun,
 }
 
 /// What balancers know of an instance.

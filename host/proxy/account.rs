@@ -105,11 +105,24 @@ impl Account {
         self.story.try_again(tried);
     }
 
-    pub(super) fn end_attempt(&mut self, us: u32, error: Option<&SendError>) {
+    /// The attempt at `instance` is over: the call is with it, unless another attempt goes on.
+    pub(super) fn end_attempt(&mut self, instance: &Name, us: u32, error: Option<&SendError>) {
         self.attempt_us = us;
-        if let Some(tried) = self.story.last() {
+        if self.instance.as_ref() != Some(instance) {
+            self.instance = Some(instance.clone());
+        }
+        self.end_at(
+            instance,
+            us,
+            error.map_or(TriedEnd::Answered, |error| TriedEnd::Failed(error.failure())),
+        );
+    }
+
+    /// Of two attempts at once, this one does not decide how the call ends.
+    pub(super) fn end_at(&mut self, instance: &Name, us: u32, end: TriedEnd) {
+        if let Some(tried) = self.story.at(instance) {
             tried.us = us;
-            tried.end = error.map_or(TriedEnd::Answered, |error| TriedEnd::Failed(error.failure()));
+            tried.end = end;
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::account::Account;
 use super::failure::CallFailure;
+use super::hedge::Race;
 use super::pick::{Excluded, Question};
 use crate::clock;
 use crate::mesh::balance::failure_charge;
@@ -28,6 +29,8 @@ pub struct Run<'a> {
     pub permitted: Permitted<Call<'a>>,
     pub times: Times,
     pub limits: Limits,
+    /// It is the rest of what was begun at its target, an instance.
+    pub continues: bool,
     /// The caller gave less time than is usual: running out of it says nothing about the instance.
     pub impatient: bool,
 }
@@ -51,7 +54,7 @@ struct Failed {
 
 impl Run<'_> {
     /// Whether the call may be sent again when it may have been done.
-    fn is_repeatable(&self) -> bool {
+    pub(super) fn is_repeatable(&self) -> bool {
         match self.permitted.facts().method {
             "tools/call" => {
                 let tool = self.target.service().offer.get(Kind::Tool, self.permitted.tool());
@@ -71,6 +74,7 @@ impl Run<'_> {
         let service = self.target.service();
         let question = Question {
             counts: true,
+            continues: self.continues,
             policies: &self.snapshot.policies,
             target: self.target,
             tag: self.permitted.tag(),
@@ -96,33 +100,41 @@ impl Run<'_> {
             };
             let told = picked.told();
             // Another call may have taken the last place meanwhile.
-            let Some(attempt) = Attempt::try_begin(picked.instance, picked.trial) else { continue };
+            let Some(mut attempt) = Attempt::try_begin(picked.instance, picked.trial) else { continue };
             attempts += 1;
             account.begin_attempt(told);
-            let ended = carry.carry(picked.instance).await;
-            account.end_attempt(attempt.micros(), ended.as_ref().err());
+            let ended = match self.hedged_after().filter(|_| attempts == 1) {
+                None => carry.carry(picked.instance).await,
+                Some(after) => {
+                    let race = Race { run: self, question: &question, carry, after };
+                    let over = Box::pin(race.run(attempt, &mut tried, account)).await;
+                    attempts = over.attempts;
+                    unsure |= over.unsure;
+                    attempt = over.attempt;
+                    over.ended
+                }
+            };
+            account.end_attempt(attempt.instance.name(), attempt.micros(), ended.as_ref().err());
             let error = match ended {
                 Ok(answer) => return Ok((attempt, answer)),
                 Err(error) => error,
             };
-            attempt.fail(&error, self.impatient);
-            tried.add(picked.instance.slot);
             let failure = error.failure();
             unsure |= failure == Failure::Unanswered;
-            tracing::debug!(call = %self.permitted.facts().id, instance = %picked.instance.name(), attempts, error = %crate::upstream::chain(&error), "attempt failed");
-            last = Some(Failed { error, instance: picked.instance.name().clone() });
+            let instance = attempt.instance.name().clone();
+            tracing::debug!(call = %self.permitted.facts().id, instance = %instance, attempts, error = %crate::upstream::chain(&error), "attempt failed");
+            tried.add(attempt.instance.slot);
+            attempt.fail(&error, self.impatient);
+            last = Some(Failed { error, instance });
             let now = tokio::time::Instant::now();
-            if !retry::may_retry(failure, self.is_repeatable(), attempts)
-                || now >= self.times.deadline
-                || !service.core.budget.withdraw(clock::mono())
-            {
+            let left = self.times.deadline.saturating_duration_since(now);
+            let pause = retry::next(failure, self.is_repeatable(), attempts, left, fastrand::u64(..));
+            let Some(pause) = pause.filter(|_| service.core.budget.withdraw(clock::mono())) else {
                 return Err(self.give_up(last, attempts, unsure));
-            }
+            };
             service.core.counters.retries.fetch_add(1, Ordering::Relaxed);
-            // Nothing reached the instance that failed, so another one can be asked at once.
-            if failure != Failure::NotSent {
-                let pause = retry::pause(attempts, fastrand::u64(..));
-                tokio::time::sleep_until((now + pause).min(self.times.deadline)).await;
+            if !pause.is_zero() {
+                tokio::time::sleep_until(now + pause).await;
             }
         }
     }
@@ -141,11 +153,12 @@ impl Run<'_> {
             figures: Figures::of(&instance.core.live),
             candidates: 1,
             rivals: [None; RIVALS_MAX],
+            hedges: false,
             us: 0,
             end: TriedEnd::Left,
         });
         let ended = carry.carry(instance).await;
-        account.end_attempt(attempt.micros(), ended.as_ref().err());
+        account.end_attempt(instance.name(), attempt.micros(), ended.as_ref().err());
         match ended {
             Ok(answer) => Ok((attempt, answer)),
             Err(error) => {
@@ -226,7 +239,8 @@ pub(super) async fn bring<C: Carry>(
     affinity: u64,
     carry: &C,
 ) -> Result<C::Answer, CallFailure> {
-    let question = Question { counts: false, policies: &snapshot.policies, target, tag, affinity };
+    let question =
+        Question { counts: false, continues: false, policies: &snapshot.policies, target, tag, affinity };
     let mut tried = Excluded::default();
     let mut last = None;
     for _ in 0..retry::ATTEMPTS_MAX {
@@ -270,7 +284,7 @@ impl Attempt {
     }
 
     /// `None` when the instance is full.
-    fn try_begin(instance: &Arc<Instance>, trial: bool) -> Option<Self> {
+    pub(super) fn try_begin(instance: &Arc<Instance>, trial: bool) -> Option<Self> {
         let Some(in_flight) = instance.core.live.try_enter() else {
             if trial {
                 instance.core.guard.on_abandoned();
@@ -286,7 +300,7 @@ impl Attempt {
     }
 
     /// Microseconds since it began.
-    fn micros(&self) -> u32 {
+    pub(super) fn micros(&self) -> u32 {
         u32::try_from(clock::mono().since(self.started).as_micros()).unwrap_or(u32::MAX)
     }
 
@@ -309,6 +323,16 @@ impl Attempt {
             core.refused.store(false, Ordering::Relaxed);
         }
         count(&core.counters, if is_error { &core.counters.tool_errors } else { &core.counters.ok });
+    }
+
+    /// Another instance answered first: that it takes so long at least is all that is known.
+    pub(super) fn outrun(mut self) {
+        self.ended = true;
+        let ended = clock::mono();
+        let core = &self.instance.core;
+        core.live.observe(ended, ended.since(self.started));
+        core.guard.on_abandoned();
+        count(&core.counters, &core.counters.refused);
     }
 
     /// What is no call was answered: it teaches the breaker, and is not counted.
@@ -345,7 +369,7 @@ impl Attempt {
                 core.live.observe(ended, failure_charge(ended.since(self.started)));
                 core.guard.on_failure(ended, random)
             }
-            Blame::Load => core.guard.on_ratio_failure(ended, random),
+            Blame::Often => core.guard.on_ratio_failure(ended, random),
             Blame::Caller => core.guard.on_success(ended),
             Blame::Nobody => {
                 core.guard.on_abandoned();
@@ -355,6 +379,10 @@ impl Attempt {
         if error.is_refused() {
             core.refused.store(true, Ordering::Relaxed);
         }
+        // Whoever watches it tells so soon; calls must not crowd where they fail fastest until then.
+        if matches!(error, SendError::Down(_)) {
+            core.live.pass_over();
+        }
         if let Some(transition) = transition {
             tracing::info!(instance = %self.instance.name(), ?transition, "breaker changed");
         }
@@ -362,7 +390,7 @@ impl Attempt {
         count(
             counters,
             match blame {
-                Blame::Instance | Blame::Load => &counters.failed,
+                Blame::Instance | Blame::Often => &counters.failed,
                 Blame::Caller | Blame::Nobody => &counters.refused,
             },
         );

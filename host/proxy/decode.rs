@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::failure::CallFailure;
-use crate::config::CALL_TIMEOUT_MAX;
+use crate::mesh::deadline::CALL_TIME_MAX;
 
 /// How long a body may take.
 const BODY_TIME_MAX: Duration = Duration::from_secs(30);
@@ -77,15 +77,15 @@ impl<'a> CallBody<'a> {
             Some(_) => return wrong("`arguments` must be an object"),
         };
         let timeout = raw.timeout_ms.map(Duration::from_millis);
-        if timeout.is_some_and(|timeout| timeout.is_zero() || timeout > CALL_TIMEOUT_MAX) {
-            return wrong("`timeout_ms` must be between 1 and 600000");
+        if timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return wrong("`timeout_ms` must be 1 or more");
         }
         Ok(Self {
             target: raw.target_instance,
             tool: raw.tool_name,
             client: raw.client,
             arguments: arguments.as_bytes(),
-            timeout,
+            timeout: timeout.map(|timeout| timeout.min(CALL_TIME_MAX)),
         })
     }
 }
@@ -198,6 +198,12 @@ mod tests {
     }
 
     #[test]
+    fn more_time_than_there_is_is_as_much_as_there_is() {
+        let body = br#"{"target_instance":"a","tool_name":"t","timeout_ms":18446744073709551615}"#;
+        assert_eq!(CallBody::decode(body).expect("a call").timeout, Some(CALL_TIME_MAX));
+    }
+
+    #[test]
     fn what_is_not_a_call_is_refused() {
         for body in [
             "",
@@ -208,7 +214,8 @@ mod tests {
             r#"{"target_instance":"a","tool_name":"t","arguments":[1]}"#,
             r#"{"target_instance":"a","tool_name":"t","tool_name":"u"}"#,
             r#"{"target_instance":"a","tool_name":"t","Tool_name":"u"}"#,
-            r#"{"target_instance":"a","tool_name":"t","timeout_ms":600001}"#,
+            r#"{"target_instance":"a","tool_name":"t","timeout_ms":0}"#,
+            r#"{"target_instance":"a","tool_name":"t","timeout_ms":-1}"#,
         ] {
             assert!(matches!(CallBody::decode(body.as_bytes()), Err(CallFailure::Invalid(_))), "{body}");
         }

@@ -11,6 +11,7 @@ use super::account::Ending;
 use super::reply;
 use super::{RETRY_AFTER, RETRY_AFTER_MAX};
 use crate::body::ReplyBody;
+use crate::mcp::deadline::BadTime;
 use crate::mcp::envelope;
 use crate::mesh::ids::CallId;
 use crate::mesh::limit::Shed;
@@ -24,6 +25,8 @@ use crate::upstream::{self, SendError};
 pub enum CallFailure {
     #[error("the request is not a call: {0}")]
     Invalid(String),
+    #[error(transparent)]
+    BadTime(#[from] BadTime),
     #[error("the body is not `application/json`")]
     MediaType,
     #[error("the body is larger than {0} bytes")]
@@ -70,6 +73,10 @@ impl CallFailure {
                 "invalid_call",
                 r#"send {"target_instance": "…", "tool_name": "…", "arguments": {…}}"#,
             ),
+            Self::BadTime(_) => {
+                let hint = "give it as milliseconds, or leave it out for the configured `calls.timeout`";
+                make(StatusCode::BAD_REQUEST, "invalid_call", hint)
+            }
             Self::MediaType => make(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "unsupported_media_type",
@@ -213,6 +220,9 @@ fn upstream_row(error: &SendError) -> (StatusCode, &'static str, &'static str) {
         | SendError::Handshake { .. } => {
             (StatusCode::BAD_GATEWAY, "upstream_unreachable", "nothing was sent, so calling again is safe")
         }
+        SendError::NoTimeLeft => {
+            (StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", "nothing was sent, so calling again is safe")
+        }
         SendError::FirstByteTimeout(_) | SendError::DeadlinePassed => {
             (StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", UNSURE)
         }
@@ -227,6 +237,7 @@ fn upstream_row(error: &SendError) -> (StatusCode, &'static str, &'static str) {
         SendError::TooLarge(_)
         | SendError::TooManyRounds(_)
         | SendError::Event(_)
+        | SendError::Flood
         | SendError::ContentType(_)
         | SendError::Malformed(_) => {
             (StatusCode::BAD_GATEWAY, "upstream_invalid", "the instance does not answer as the protocol says")

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::Proxy;
 use super::account::Ending;
@@ -145,12 +146,12 @@ async fn send(proxy: &Proxy, call: &CallCopy, time: Duration) -> Option<Answer> 
     let snapshot = proxy.registry.snapshot();
     let permitted = call.permitted();
     let deadline = tokio::time::Instant::now() + time;
-    let times =
-        Times { connect: proxy.times.connect, first_byte: proxy.times.first_byte, deadline, wakes: true };
+    let (connect, first_byte) = (proxy.times.connect, proxy.times.first_byte);
+    let times = Times { connect, first_byte, deadline, wakes: true, stated: false };
     let service = snapshot.find(call.service().as_str());
     let tool = service.and_then(|found| found.service().offer.get(Kind::Tool, permitted.tool()).cloned());
     let declaration = tool.as_ref().map(|tool| &*tool.json);
-    let carry = Copy { permitted: &permitted, declaration, times };
+    let carry = Copy { permitted: &permitted, declaration, times, tasks: &proxy.tasks };
     let brought = proxy.bring(&snapshot, call.service().as_str(), None, permitted.facts().affinity, &carry);
     match tokio::time::timeout_at(deadline, brought).await {
         Ok(Ok(answer)) => Some(answer),
@@ -166,13 +167,14 @@ struct Copy<'a> {
     permitted: &'a Permitted<Call<'a>>,
     declaration: Option<&'a str>,
     times: Times,
+    tasks: &'a TaskTracker,
 }
 
 impl Carry for Copy<'_> {
     type Answer = Answer;
 
     async fn carry(&self, instance: &Arc<Instance>) -> Result<Answer, SendError> {
-        instance.peer.call_tool(self.permitted, self.declaration, &self.times).await
+        instance.peer.call_tool(self.permitted, self.declaration, &self.times, self.tasks).await
     }
 }
 

@@ -7,6 +7,7 @@ mod account;
 mod attempt;
 mod decode;
 mod failure;
+mod hedge;
 mod mirror;
 mod pick;
 mod reply;
@@ -20,10 +21,13 @@ use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
 
 use crate::body::ReplyBody;
 use crate::clock;
 use crate::config::CallTimes;
+use crate::mcp::deadline;
+use crate::mesh::deadline::shorter;
 use crate::mesh::ids::{CallId, Name};
 use crate::mesh::limit::Limits;
 use crate::mesh::observe::Finished;
@@ -52,6 +56,8 @@ pub struct Proxy {
     body_bytes_max: usize,
     books: Arc<Books>,
     next_id: AtomicU64,
+    /// What goes on for a moment when a caller does not wait any more.
+    tasks: TaskTracker,
 }
 
 /// Where calls are counted, while they are under way and when they are over.
@@ -90,6 +96,7 @@ impl Proxy {
         body_bytes_max: usize,
         finished: mpsc::Sender<Finished>,
         copies: mpsc::Sender<Copied>,
+        tasks: TaskTracker,
     ) -> Self {
         // Seconds of the start in the upper half keep ids apart across restarts.
         let first = (clock::wall().as_millis().unsigned_abs() / 1000) << 32;
@@ -107,6 +114,7 @@ impl Proxy {
             body_bytes_max,
             books: Arc::new(books),
             next_id: AtomicU64::new(first),
+            tasks,
         }
     }
 
@@ -147,29 +155,33 @@ impl Proxy {
         request: Request<Incoming>,
     ) -> Result<Response<ReplyBody>, CallFailure> {
         let (head, body) = request.into_parts();
+        let timeout = deadline::in_header(&head.headers)?;
         let body = decode::read_body(&head.headers, body, self.body_bytes_max).await?;
-        self.answer_body(id, arrived, &body, "").await
+        self.answer_body(id, arrived, &body, ("", timeout)).await
     }
 
     /// A call whose body, as `POST /call` takes it, came another way. `client` says who calls when the body does not.
     pub async fn call_with(&self, body: &Bytes, client: &str) -> Response<ReplyBody> {
         let arrived = clock::mono();
         let id = self.next_id();
-        self.answer_body(id, arrived, body, client).await.unwrap_or_else(|failure| failure.respond(id))
+        let answered = self.answer_body(id, arrived, body, (client, None)).await;
+        answered.unwrap_or_else(|failure| failure.respond(id))
     }
 
+    /// `client` and `timeout` are what the call's way here says of them.
     async fn answer_body(
         &self,
         id: CallId,
         arrived: Mono,
         body: &Bytes,
-        client: &str,
+        (client, timeout): (&str, Option<Duration>),
     ) -> Result<Response<ReplyBody>, CallFailure> {
         let _entered = self.enter()?;
         let mut call = CallBody::decode(body)?;
         if call.client.is_empty() {
             call.client = client.into();
         }
+        call.timeout = shorter(call.timeout, timeout);
         let snapshot = self.registry.snapshot();
         Ok(reply::success(id, &self.run(id, arrived, &snapshot, &call, body.len()).await?))
     }
@@ -191,6 +203,7 @@ impl Proxy {
             id,
             arrived,
             target: &call.target,
+            continues: false,
             tool: &call.tool,
             method: "tools/call",
             client: &call.client,
@@ -200,7 +213,7 @@ impl Proxy {
             arguments: call.arguments,
         };
         let (run, mut account) = self.permit(snapshot, &asked)?;
-        let ended = run.to_the_end(&mut account, &Whole { run: &run }).await;
+        let ended = run.to_the_end(&mut account, &Whole { run: &run, tasks: &self.tasks }).await;
         let ended = ended.map(|(attempt, answer)| {
             let instance = attempt.instance.name().clone();
             attempt.succeed(matches!(answer, crate::upstream::Answer::Error(_)));
@@ -258,18 +271,16 @@ impl Proxy {
         account.original = self.mirror(&permitted, target.service(), time);
         let spent = clock::mono().since(asked.arrived);
         let deadline = tokio::time::Instant::now() + time.saturating_sub(spent);
+        let stated = asked.timeout.or(permitted.timeout()).is_some();
+        let (connect, first_byte) = (self.times.connect, self.times.first_byte);
         let run = Run {
             snapshot,
             target,
             limits: self.limits,
+            continues: asked.continues,
             impatient: time < self.times.whole,
             permitted,
-            times: Times {
-                connect: self.times.connect,
-                first_byte: self.times.first_byte,
-                deadline,
-                wakes: true,
-            },
+            times: Times { connect, first_byte, deadline, wakes: true, stated },
         };
         Ok((run, account))
     }
@@ -308,6 +319,8 @@ pub struct Asked<'a> {
     pub arrived: Mono,
     /// A service or an instance.
     pub target: &'a str,
+    /// Only the target, an instance, can do it: it was begun there.
+    pub continues: bool,
     /// The tool's own name; empty for methods other than `tools/call`.
     pub tool: &'a str,
     /// JSON-RPC method.
@@ -334,6 +347,7 @@ impl Drop for Entered {
 /// Calls a tool and reads its whole answer.
 struct Whole<'r, 'a> {
     run: &'r Run<'a>,
+    tasks: &'r TaskTracker,
 }
 
 impl Carry for Whole<'_, '_> {
@@ -342,7 +356,7 @@ impl Carry for Whole<'_, '_> {
     async fn carry(&self, instance: &Arc<Instance>) -> Result<Self::Answer, SendError> {
         let tool = self.run.target.service().offer.get(Kind::Tool, self.run.permitted.tool());
         let declaration = tool.map(|tool| &*tool.json);
-        instance.peer.call_tool(&self.run.permitted, declaration, &self.run.times).await
+        instance.peer.call_tool(&self.run.permitted, declaration, &self.run.times, self.tasks).await
     }
 }
 

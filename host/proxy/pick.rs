@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use crate::mesh::balance;
 use crate::mesh::breaker::Admission;
+use crate::mesh::drain::Wants;
 use crate::mesh::ids::{Name, Slot};
 use crate::mesh::pool::Member;
 use crate::mesh::story::{Figures, Picker, RIVALS_MAX, Rival, Tried, TriedEnd};
@@ -14,7 +15,7 @@ use crate::policy::{Ask, PolicySet};
 use crate::registry::{Found, Instance, Service};
 
 /// Slots that this call must not get: tried already, or refused by their breaker.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Excluded {
     /// Slots under 64, a bit each.
     low: u64,
@@ -41,6 +42,8 @@ impl Excluded {
 pub(super) struct Question<'a> {
     /// Instances that are full are passed over.
     pub counts: bool,
+    /// It is the rest of what was begun at that instance.
+    pub continues: bool,
     pub policies: &'a PolicySet,
     pub target: Found<'a>,
     pub tag: Option<&'a Name>,
@@ -66,6 +69,7 @@ impl Picked<'_> {
             figures: Figures::of(&self.instance.core.live),
             candidates: self.candidates,
             rivals: self.rivals,
+            hedges: false,
             us: 0,
             end: TriedEnd::Left,
         }
@@ -136,9 +140,14 @@ impl<'a> Question<'a> {
     }
 
     fn may_take(&self, instance: &Instance, excluded: &Excluded) -> bool {
-        instance.is_routable()
+        self.is_there(instance)
             && !excluded.has(instance.slot)
             && self.tag.is_none_or(|tag| instance.spec.tags.contains(tag))
+    }
+
+    fn is_there(&self, instance: &Instance) -> bool {
+        let wants = if self.continues { Wants::Rest } else { Wants::New };
+        instance.is_alive() && instance.admits(wants)
     }
 
     fn is_full(&self, instance: &Instance) -> bool {
@@ -171,7 +180,7 @@ impl<'a> Question<'a> {
             Found::Service(service) => service,
             Found::Instance(_, instance) => {
                 let usable =
-                    instance.is_routable() && !excluded.has(instance.slot) && !self.is_full(instance);
+                    self.is_there(instance) && !excluded.has(instance.slot) && !self.is_full(instance);
                 return usable.then_some((instance, Picker::Caller));
             }
         };

@@ -1,5 +1,6 @@
 //! The registry's own state, and how it becomes a snapshot.
 
+mod drains;
 mod offers;
 mod publish;
 mod restore;
@@ -14,6 +15,7 @@ use subtle::ConstantTimeEq;
 
 use super::instance::{Instance, InstanceCore, Service, ServiceCore};
 use super::{ChildSight, Grant, INSTANCES_MAX, InstanceLimits, RegistryError, Token};
+use crate::mesh::drain::Drain;
 use crate::mesh::exposure::Exposures;
 use crate::mesh::health::{Health, HealthState};
 use crate::mesh::ids::{Name, PoolId, Slot};
@@ -52,6 +54,7 @@ pub(super) struct Record {
     pub health: Health,
     pub reason: String,
     pub since: Wall,
+    pub drain: Option<Drain>,
     /// What it declared, or what it answered when it was asked; `None` before either.
     pub offer: Option<Arc<Offer>>,
     pub peer: Arc<Peer>,
@@ -100,6 +103,7 @@ impl Record {
             reason: lacks.filter(|_| self.reason.is_empty()).unwrap_or(&self.reason).clone(),
             child: self.child.as_ref().map(|child| (child.state, child.next_try)),
             since: self.since,
+            drain: self.drain.clone(),
             peer: Arc::clone(&self.peer),
             core: Arc::clone(&self.core),
         });
@@ -326,6 +330,7 @@ impl Book {
                 health: Health::new(now),
                 reason: String::new(),
                 since: wall,
+                drain: None,
                 offer: Record::declared(spec),
                 peer,
                 core,
@@ -348,6 +353,7 @@ impl Book {
                 lease.reregister(now);
                 let offer = Record::declared(spec).or_else(|| old.offer.clone());
                 let mut record = fresh(Arc::new(core), old.id, lease);
+                record.drain = old.drain.clone();
                 record.offer = offer;
                 record.registered_at = if old.is_present() { old.registered_at } else { wall };
                 record

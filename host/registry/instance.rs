@@ -9,7 +9,9 @@ use tokio::sync::Notify;
 use crate::clock;
 use crate::mesh::breaker::{Admission, Breaker, BreakerState, Transition};
 use crate::mesh::child::ChildState;
+use crate::mesh::drain::{self, Drain, Wants};
 use crate::mesh::health::HealthState;
+use crate::mesh::hedge::{Hedge, Hedging};
 use crate::mesh::ids::{Name, Slot};
 use crate::mesh::instance::InstanceSpec;
 use crate::mesh::lease::LeasePhase;
@@ -40,6 +42,8 @@ pub struct Instance {
     pub child: Option<(ChildState, Option<Mono>)>,
     /// Since when the health is what it is.
     pub since: Wall,
+    /// It is being taken out of use.
+    pub drain: Option<Drain>,
     pub peer: Arc<Peer>,
     pub core: Arc<InstanceCore>,
 }
@@ -53,6 +57,9 @@ impl Instance {
     pub fn state(&self) -> &'static str {
         if let Some((state, _)) = self.child.filter(|(state, _)| *state != ChildState::Ready) {
             return state.as_str();
+        }
+        if self.drain.is_some() && self.is_alive() {
+            return "draining";
         }
         match (self.phase == LeasePhase::Restored, self.configured) {
             (true, true) => "starting",
@@ -68,6 +75,12 @@ impl Instance {
 
     /// Why the state is what it is, and when that may change by itself.
     pub fn why(&self) -> String {
+        if let Some(drain) = self.drain.as_ref().filter(|_| self.is_alive()) {
+            let colon = if drain.order.reason.is_empty() { "" } else { ": " };
+            let (calls, sessions) = (self.core.live.in_flight(), self.sessions());
+            let left = format!("{calls} calls and {sessions} sessions are left");
+            return format!("taken out of use{colon}{}; {left}", drain.order.reason);
+        }
         match self.child {
             Some((_, Some(next))) => {
                 let left = next.since(clock::mono()).as_secs_f64().ceil();
@@ -77,9 +90,24 @@ impl Instance {
         }
     }
 
-    /// Whether calls may be sent there at all: it has proved to be there, and is not known to be gone.
-    pub fn is_routable(&self) -> bool {
+    /// Sessions of clients that are with it.
+    pub fn sessions(&self) -> u32 {
+        self.core.sessions.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has proved to be there, and is not known to be gone.
+    pub fn is_alive(&self) -> bool {
         matches!(self.phase, LeasePhase::Active | LeasePhase::Suspect) && self.health != HealthState::Dead
+    }
+
+    /// Whether calls may be sent there at all.
+    pub fn is_routable(&self) -> bool {
+        self.is_alive() && self.drain.is_none()
+    }
+
+    /// Whether it is there for what is wanted of it.
+    pub fn admits(&self, wants: Wants) -> bool {
+        self.drain.is_none() || drain::admits(self.drain.as_ref(), wants, clock::mono())
     }
 }
 
@@ -102,6 +130,8 @@ pub struct InstanceCore {
     pub proven: AtomicBool,
     /// Told when something is amiss, or well again, so that a probe finds out.
     pub doubt: Notify,
+    /// Sessions of clients that are with it.
+    pub sessions: AtomicU32,
     /// Its service's, where calls wait for one that ends here.
     pub line: Arc<Line>,
 }
@@ -118,6 +148,23 @@ impl InstanceCore {
             latency_permille: AtomicU32::new(1000),
             ..Self::default()
         }
+    }
+}
+
+/// A client's session that is with an instance; dropping it counts it out.
+#[derive(Debug)]
+pub struct Berthed(Arc<InstanceCore>);
+
+impl Berthed {
+    pub fn at(instance: &Instance) -> Self {
+        instance.core.sessions.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(&instance.core))
+    }
+}
+
+impl Drop for Berthed {
+    fn drop(&mut self) {
+        self.0.sessions.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -210,6 +257,7 @@ pub struct ServiceCore {
     pub counters: CallCounters,
     pub latency: LatencyHistogram,
     pub budget: Budget,
+    pub hedging: Hedging,
     /// Calls that wait for an instance to have room.
     pub line: Arc<Line>,
     /// An instance waits for its breaker's trial: the next call is it. Looked at each second.
@@ -228,6 +276,8 @@ pub struct Service {
     /// What its instances offer together, or offered when they were last asked.
     pub offer: Arc<Offer>,
     pub since: Wall,
+    /// Whether its slow calls are asked of a second instance, too.
+    pub hedge: Option<Hedge>,
     pub core: Arc<ServiceCore>,
 }
 

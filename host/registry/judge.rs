@@ -116,11 +116,8 @@ pub(super) fn judge(record: &mut Record, now: Mono, times: &LeaseTimes) -> bool 
         record.reason = down.unwrap_or_else(|| std::mem::take(&mut record.reason));
         return false;
     }
-    record.core.live.set_health(
-        assessment.routed_score(),
-        assessment.share_permille,
-        assessment.success_permille,
-    );
+    let share_permille = if record.drain.is_some() { 0 } else { assessment.share_permille };
+    record.core.live.set_health(assessment.routed_score(), share_permille, assessment.success_permille);
     record.reason = down.unwrap_or(assessment.reason);
     assessment.changed
 }

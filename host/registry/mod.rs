@@ -19,7 +19,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock;
 use crate::mesh::child::ChildState;
+use crate::mesh::drain::Order;
 use crate::mesh::exposure::Exposures;
+use crate::mesh::hedge::Hedge;
 use crate::mesh::ids::Name;
 use crate::mesh::instance::InstanceSpec;
 use crate::mesh::lease::LeaseTimes;
@@ -31,7 +33,7 @@ use crate::process::Launcher;
 use crate::store::{Kept, Store};
 use crate::upstream::Probe;
 
-pub use instance::{Guard, Instance, InstanceCore, Service, ServiceCore};
+pub use instance::{Berthed, Guard, Instance, InstanceCore, Service, ServiceCore};
 pub use line::Line;
 pub use snapshot::{Departed, Found, Snapshot};
 pub use task::Task;
@@ -79,6 +81,7 @@ pub type Token = Option<String>;
 pub(crate) enum Command {
     Register { spec: InstanceSpec, token: Token, done: oneshot::Sender<Result<Grant, RegistryError>> },
     Deregister { name: Name, token: Token, done: oneshot::Sender<Result<(), RegistryError>> },
+    Drain { name: Name, order: Option<Order>, done: oneshot::Sender<Result<(), RegistryError>> },
     Heartbeat { name: Name, token: Token, done: oneshot::Sender<Result<u64, RegistryError>> },
     Offer { name: Name, id: u64, epoch: u64, offer: Offer },
     Probed { name: Name, id: u64, epoch: u64, probe: Probe },
@@ -152,6 +155,8 @@ pub struct InstanceLimits {
     pub usual: u32,
     /// Where a service's own is another.
     pub of_services: BTreeMap<Name, u32>,
+    /// Services whose slow calls are asked of a second instance, too.
+    pub hedges: BTreeMap<Name, Hedge>,
 }
 
 impl InstanceLimits {
@@ -199,6 +204,14 @@ impl Registry {
     /// Unknown instance, wrong token, or nothing can be made durable.
     pub async fn deregister(&self, name: Name, token: Token) -> Result<(), RegistryError> {
         self.ask(|done| Command::Deregister { name, token, done }).await?
+    }
+
+    /// Takes an instance out of use, or with `None` back into it.
+    ///
+    /// # Errors
+    /// Unknown instance, or nothing can be made durable.
+    pub async fn drain(&self, name: Name, order: Option<Order>) -> Result<(), RegistryError> {
+        self.ask(|done| Command::Drain { name, order, done }).await?
     }
 
     /// Renews a lease and returns its epoch.

@@ -15,6 +15,7 @@ use super::{Command, Grant, Reconfigured, RegistryError};
 use crate::clock;
 use crate::mesh::balance;
 use crate::mesh::breaker::BreakerState;
+use crate::mesh::drain::{Order, Told};
 use crate::mesh::ids::Name;
 use crate::mesh::lease::{LeasePhase, sweep};
 use crate::mesh::observe::Event;
@@ -43,6 +44,7 @@ pub struct Task {
 enum Reply {
     Granted(oneshot::Sender<Result<Grant, RegistryError>>, Grant),
     Gone(oneshot::Sender<Result<(), RegistryError>>, Name, Name),
+    Drained(oneshot::Sender<Result<(), RegistryError>>, Option<(&'static str, String)>, Name, Name),
     Configured(oneshot::Sender<Reconfigured>, Reconfigured),
 }
 
@@ -169,6 +171,7 @@ impl Task {
                 Ok(None) => drop(done.send(Err(RegistryError::UnknownInstance(name)))),
                 Err(error) => drop(done.send(Err(error))),
             },
+            Command::Drain { name, order, done } => self.drain(name, order, done, batch, now),
             Command::Heartbeat { name, token, done } => {
                 let answer = self.heartbeat(&name, &token, now, &mut batch.publish);
                 drop(done.send(answer));
@@ -217,6 +220,31 @@ impl Task {
         }
     }
 
+    fn drain(
+        &mut self,
+        name: Name,
+        order: Option<Order>,
+        done: oneshot::Sender<Result<(), RegistryError>>,
+        batch: &mut Batch,
+        now: Mono,
+    ) {
+        let reason = order.as_ref().map(|order| order.reason.clone()).unwrap_or_default();
+        match self.book.drain(&name, order, now, &mut batch.changes) {
+            Ok((before, told)) => {
+                let (service, calls) = (before.spec.service.clone(), before.core.live.in_flight());
+                let said = match told {
+                    Some(Told::Revoked) => Some(("instance_undrained", String::new())),
+                    Some(_) => Some(("instance_draining", format!("{reason}; {calls} calls are left"))),
+                    None => None,
+                };
+                batch.publish |= said.is_some();
+                batch.before.push((name.clone(), Some(before)));
+                batch.replies.push(Reply::Drained(done, said, name, service));
+            }
+            Err(error) => drop(done.send(Err(error))),
+        }
+    }
+
     fn record_of(&mut self, name: &Name, id: u64, epoch: u64) -> Option<&mut Record> {
         self.book.records.get_mut(name).filter(|record| record.id == id && record.lease.epoch() == epoch)
     }
@@ -258,6 +286,13 @@ impl Task {
                 }
                 drop(done.send(failure().map_or(Ok(()), Err)));
             }
+            Reply::Drained(done, said, instance, service) => {
+                if let Some((kind, detail)) = said.filter(|_| failed.is_none()) {
+                    tracing::info!(instance = %instance, service = %service, detail, "{kind}");
+                    self.emit(kind, wall, &service, &instance, detail);
+                }
+                drop(done.send(failure().map_or(Ok(()), Err)));
+            }
             // The file says it again at the next start, whatever was written down.
             Reply::Configured(done, changed) => drop(done.send(changed)),
         }
@@ -270,6 +305,10 @@ impl Task {
         let swept = self.sweep_leases(now, wall, &mut changes);
         let judged = self.judge_health(now, wall);
         let purged = self.purge(wall, &mut changes);
+        for (service, name) in self.book.look_at_drains(now) {
+            tracing::info!(instance = %name, service = %service, "no call and no session is left");
+            self.emit("instance_drained", wall, &service, &name, "nothing is left there".to_owned());
+        }
         if let Err(error) = self.commit(changes).await {
             // The registry in memory is right; the next start judges the leases anew.
             tracing::warn!(error = %error, "expiry not written down");
@@ -366,13 +405,17 @@ impl Task {
     /// Says of each pool whether so few of its instances are left that all that are not dead must do.
     fn judge_pools(&self, now: Mono) {
         for service in self.snapshot.load().services.values() {
+            let after = service.hedge.and_then(|hedge| hedge.after(&service.core.latency.snapshot()));
+            service.core.hedging.set_after(after);
             let due = service.instances.iter().any(|instance| instance.is_due(now));
             service.core.trial_due.store(due, Ordering::Relaxed);
             let alive = service.instances.iter().filter(|instance| instance.is_routable());
             let free = alive.filter(|instance| {
                 instance.core.live.share_permille() > 0 && instance.core.guard.state() != BreakerState::Open
             });
-            let panics = balance::panics(free.count(), service.instances.len());
+            // Those that somebody took out of use are not missed.
+            let wanted = service.instances.iter().filter(|instance| instance.drain.is_none());
+            let panics = balance::panics(free.count(), wanted.count());
             let before = service.core.panics.swap(panics, Ordering::Relaxed);
             if panics != before {
                 let state = if panics {

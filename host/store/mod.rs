@@ -2,6 +2,7 @@
 //!
 //! The only room that names `rusqlite`. Must not know what the rows mean to calls or people.
 
+mod drains;
 mod index;
 mod memos;
 mod offers;
@@ -19,6 +20,7 @@ use arc_swap::ArcSwapOption;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::mesh::drain::Order;
 use crate::mesh::ids::Name;
 use crate::mesh::instance::InstanceSpec;
 use crate::mesh::memo::{MemoChange, Memories};
@@ -71,6 +73,8 @@ pub enum Change {
     OfferGone(Name),
     /// What an operator decided about a plugin.
     Ruling(Ruling),
+    /// An instance is taken out of use, or (`None`) back into it.
+    Drain(Name, Option<Order>),
 }
 
 /// A tool that a search found, by the names under which its service offers it.
@@ -107,6 +111,8 @@ pub struct Kept {
     pub services: Vec<(ServiceTotals, Option<Wall>)>,
     pub instances: Vec<(InstanceRow, Option<InstanceFigures>)>,
     pub offers: Vec<(Name, Offer)>,
+    /// Instances that were taken out of use.
+    pub drains: Vec<(Name, Order)>,
     pub memories: Memories,
     pub rulings: Vec<Ruling>,
     /// What had to be repaired at opening, for people.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, Row, Transaction, params};
 
-use super::{Change, InstanceFigures, InstanceRow, Kept, ServiceTotals, memos, offers, rulings};
+use super::{Change, InstanceFigures, InstanceRow, Kept, ServiceTotals, drains, memos, offers, rulings};
 use crate::mcp::declared::Page;
 use crate::mesh::ids::Name;
 use crate::mesh::instance::{Endpoint, HttpEndpoint, InstanceSpec};
@@ -21,7 +21,9 @@ pub(super) fn commit(connection: &mut Connection, changes: &[Change]) -> rusqlit
             Change::InstanceGone(name) => {
                 step.prepare_cached("DELETE FROM instances WHERE name = ?1")?.execute([name.as_str()])?;
                 step.prepare_cached("DELETE FROM figures WHERE instance = ?1")?.execute([name.as_str()])?;
+                drains::put(&step, name, None)?;
             }
+            Change::Drain(name, order) => drains::put(&step, name, order.as_ref())?,
             Change::ServiceSince(name, since) => {
                 step.prepare_cached(
                     "INSERT INTO services (name, registered_at) VALUES (?1, ?2)
@@ -194,6 +196,7 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Kept> {
     kept.offers = offers::load(connection)?;
     kept.memories = memos::load(connection)?;
     kept.rulings = rulings::load(connection)?;
+    kept.drains = drains::load(connection)?;
     Ok(kept)
 }
 

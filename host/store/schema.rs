@@ -116,6 +116,14 @@ const MIGRATIONS: &[&str] = &[
         at INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
 ",
+    "
+    CREATE TABLE drains (
+        instance TEXT PRIMARY KEY,
+        reason TEXT NOT NULL,
+        since INTEGER NOT NULL,
+        sessions_kept_s INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+",
 ];
 /// Migrations, by their place, after which the index of tools is filled from what services offer.
 const INDEXED: &[usize] = &[2];

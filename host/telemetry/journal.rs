@@ -42,6 +42,7 @@ pub struct Attempt {
     pub candidates: u32,
     /// Some of those that could have been picked as well.
     pub rivals: Vec<(Name, Figures)>,
+    pub hedges: bool,
     pub us: u32,
     pub end: TriedEnd,
 }
@@ -109,6 +110,7 @@ impl Attempt {
             figures: tried.figures,
             candidates: tried.candidates,
             rivals: rivals.collect(),
+            hedges: tried.hedges,
             us: tried.us,
             end: tried.end,
         }

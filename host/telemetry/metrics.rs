@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry as Scraped;
 
 use super::meters::Reading;
 use crate::mesh::breaker::BreakerState;
+use crate::mesh::hedge::Hedging;
 use crate::mesh::ids::Name;
 use crate::mesh::observe::{Labels, MetricKind};
 use crate::mesh::stats::CallCounts;
@@ -170,17 +171,30 @@ impl Scrape {
             MetricType::Counter,
             |line| line.shed() as f64,
         );
-        counts.chain([latency, waiting, shed]).collect()
+        let hedges = |name: &str, help: &str, read: fn(&Hedging) -> u64| Family {
+            name: format!("meshwright_service_{name}"),
+            help: help.to_owned(),
+            kind: MetricType::Counter,
+            series: totals
+                .iter()
+                .map(|(name, core)| (vec![label("service", name)], read(&core.hedging) as f64))
+                .collect(),
+        };
+        let hedged = hedges("hedges", "Second attempts beside slow ones", Hedging::sent);
+        let won = hedges("hedges_won", "Second attempts that were answered first", Hedging::won);
+        counts.chain([latency, waiting, shed, hedged, won]).collect()
     }
 
     fn instance_families(&self) -> Vec<Family> {
         type Read = fn(&crate::registry::Instance) -> f64;
-        let gauges: [(&str, &str, Read); 5] = [
+        let gauges: [(&str, &str, Read); 7] = [
             ("up", "1 when calls are routed there", |i| {
                 f64::from(u8::from(i.is_routable() && i.core.live.share_permille() > 0))
             }),
             ("health_score", "0-100", |i| f64::from(i.core.live.score())),
             ("in_flight", "Calls under way", |i| f64::from(i.core.live.in_flight())),
+            ("sessions", "Sessions of clients that are with it", |i| f64::from(i.sessions())),
+            ("draining", "1 while it is taken out of use", |i| f64::from(u8::from(i.drain.is_some()))),
             ("latency_seconds", "Moving average of latency", |i| f64::from(i.core.live.ewma_us()) / 1e6),
             ("breaker_open", "1 while the breaker is not closed", |i| {
                 f64::from(u8::from(i.core.guard.state() != BreakerState::Closed))

@@ -1,10 +1,14 @@
 //! Requests of the proxy's own making, and reading an answer to its end.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::StatusCode;
+use tokio_util::task::TaskTracker;
 
 use super::http::Header;
 use super::peer::{Peer, Post, Spoken};
+use super::recall::{Recalls, Unheard};
 use super::reply::{Media, Reply, Whole};
 use super::{SendError, Times};
 use crate::mcp::envelope::{self, AnswerError, Message};
@@ -29,19 +33,23 @@ pub(super) struct Ask<'a> {
     pub members: &'a [&'a [u8]],
     /// Headers that repeat arguments.
     pub mirrored: &'a [(String, String)],
+    /// Who tells the instance when the answer is not waited for any more.
+    pub recalls: Option<Recalls<'a>>,
 }
 
 impl Peer {
     /// Calls a tool and reads the answer. Arguments are those of the call; `declaration` is the tool's, JSON text, when
-    /// it is known: it may say that arguments are repeated in headers.
+    /// it is known: it may say that arguments are repeated in headers. When nobody waits any more, one of `tasks` tells
+    /// the instance so.
     ///
     /// # Errors
     /// See [`SendError::failure`] for how far the call had come.
     pub async fn call_tool(
-        &self,
+        self: &Arc<Self>,
         call: &Permitted<Call<'_>>,
         declaration: Option<&str>,
         times: &Times,
+        tasks: &TaskTracker,
     ) -> Result<Answer, SendError> {
         let mut quoted = bytes::BytesMut::with_capacity(call.tool().len() + 16);
         quoted.extend_from_slice(b"\"name\":");
@@ -50,8 +58,13 @@ impl Peer {
         let arguments = std::str::from_utf8(call.arguments()).unwrap_or("{}");
         let mirrored = declaration.map(|declaration| mirrored::headers(declaration, arguments));
         let mirrored = mirrored.unwrap_or_default();
-        let ask =
-            Ask { method: "tools/call", name: Some(call.tool()), members: &members, mirrored: &mirrored };
+        let ask = Ask {
+            method: "tools/call",
+            name: Some(call.tool()),
+            members: &members,
+            mirrored: &mirrored,
+            recalls: Some(Recalls { peer: self, tasks }),
+        };
         self.ask(&ask, times).await
     }
 
@@ -84,7 +97,9 @@ impl Peer {
         times: &Times,
     ) -> Result<Answer, SendError> {
         let id = self.next_id();
-        let body = envelope::request(spoken.era, id, ask.method, ask.members);
+        let told = times.stated && self.is_process();
+        let left = told.then(|| times.left(tokio::time::Instant::now()));
+        let body = envelope::request(spoken.era, id, ask.method, left, ask.members);
         let name = ask.name.map(header_name);
         let mut headers: Vec<Header<'_>> = Vec::new();
         if spoken.era == Era::Modern {
@@ -94,8 +109,16 @@ impl Peer {
         }
         let text = id.to_string();
         let post = Post { id: Some(&text), token: None, headers: &headers, body: &[&body] };
-        let reply = self.post(spoken, &post, times).await?;
-        self.answer(reply, spoken, id, times).await
+        let unheard = ask.recalls.map(|recalls| Unheard::new(recalls, spoken, id));
+        let answered = async {
+            let reply = self.post(spoken, &post, times).await?;
+            self.answer(reply, spoken, id, times).await
+        };
+        let answered = answered.await;
+        if let Some(unheard) = unheard {
+            unheard.heard(&answered);
+        }
+        answered
     }
 
     /// Reads what answers request `id`, out of one message or a stream of them.

@@ -112,8 +112,13 @@ impl Peer {
         let (spoken, _) = self.initialize(capabilities, None, times).await.map_err(before_the_call)?;
         if let Some(level) = log_level {
             let level = format!("\"level\":{level}");
-            let ask =
-                Ask { method: "logging/setLevel", name: None, members: &[level.as_bytes()], mirrored: &[] };
+            let ask = Ask {
+                method: "logging/setLevel",
+                name: None,
+                members: &[level.as_bytes()],
+                mirrored: &[],
+                recalls: None,
+            };
             // A server without a log says that it does not know the method; the client does without, too.
             self.ask_as(&spoken, &ask, times).await.map_err(before_the_call)?;
         }
@@ -168,7 +173,7 @@ impl Peer {
             server: String::new(),
             about: Arc::new(About::new(Era::Modern)),
         };
-        let ask = Ask { method: "server/discover", name: None, members: &[], mirrored: &[] };
+        let ask = Ask { method: "server/discover", name: None, members: &[], mirrored: &[], recalls: None };
         let result = match self.ask_as(&modern, &ask, times).await {
             Ok(Answer::Result(result)) => result,
             Ok(Answer::Error(_)) => return Ok(None),

@@ -8,6 +8,7 @@ use super::peer::Spoken;
 use super::reply::{Events, Media, Reply, Stream, Whole};
 use super::wire::{self, Connection, Pool, Target};
 use super::{ANSWER_BYTES_MAX, SendError, Times};
+use crate::mcp::deadline;
 use crate::mcp::envelope::put_number;
 use crate::mcp::era::Era;
 
@@ -50,8 +51,16 @@ impl Http {
             Some(connection) => connection,
             None => Connection::open(&self.target, times).await?,
         };
-        self.put_head(&mut connection.write, verb, spoken, headers, body);
         let now = tokio::time::Instant::now();
+        if now >= times.deadline {
+            return Err(SendError::NoTimeLeft);
+        }
+        self.put_head(&mut connection.write, verb, spoken, headers, body);
+        if verb == Verb::Post {
+            end_head(&mut connection.write, times.left(now), body);
+        } else {
+            connection.write.put_slice(b"\r\n");
+        }
         let first_byte = times.deadline.min(now + times.first_byte);
         let sent = async {
             connection.send(body).await?;
@@ -113,13 +122,17 @@ impl Http {
         for (name, value) in headers {
             put_header(out, name, value);
         }
-        if verb == Verb::Post {
-            out.put_slice(b"content-length: ");
-            put_number(out, size as u64);
-            out.put_slice(b"\r\n");
-        }
-        out.put_slice(b"\r\n");
     }
+}
+
+/// What only messages have: how long their answer is waited for, and their length.
+fn end_head(out: &mut BytesMut, left: u64, body: &[&[u8]]) {
+    out.put_slice(deadline::HEADER.as_str().as_bytes());
+    out.put_slice(b": ");
+    put_number(out, left);
+    out.put_slice(b"\r\ncontent-length: ");
+    put_number(out, body.iter().map(|piece| piece.len() as u64).sum());
+    out.put_slice(b"\r\n\r\n");
 }
 
 /// A value that no header can carry is left out: it cannot be what the other side would accept in its place.

@@ -54,7 +54,9 @@ impl Peer {
             Era::Modern => "server/discover",
         };
         // Any answer in the protocol is a sign of life, an error too: some servers do not know `ping`.
-        self.ask(&Ask { method, name: None, members: &[], mirrored: &[] }, times).await.map(drop)
+        self.ask(&Ask { method, name: None, members: &[], mirrored: &[], recalls: None }, times)
+            .await
+            .map(drop)
     }
 
     /// Opens a stream of what the instance says unasked. A modern one is told what is listened for: the
@@ -127,7 +129,7 @@ impl Peer {
                 Some(quoted) => &[quoted],
                 None => &[],
             };
-            let ask = Ask { method: kind.list_method(), name: None, members, mirrored: &[] };
+            let ask = Ask { method: kind.list_method(), name: None, members, mirrored: &[], recalls: None };
             let result = match self.ask(&ask, times).await? {
                 Answer::Result(result) => result,
                 // A server that announces resources may have no templates, and so not know the method. One that

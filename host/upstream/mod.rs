@@ -9,6 +9,7 @@ mod handshake;
 mod http;
 mod introspect;
 mod peer;
+mod recall;
 mod reply;
 mod rest;
 mod shared;
@@ -24,6 +25,8 @@ use thiserror::Error;
 
 use crate::mcp::envelope::AnswerError;
 use crate::mcp::sse::EventTooLarge;
+use crate::mesh::deadline;
+use crate::mesh::flood::{BURST_MAX, PER_S_MAX};
 use crate::mesh::retry::Failure;
 use crate::process::Searched;
 
@@ -52,6 +55,15 @@ pub struct Times {
     pub deadline: tokio::time::Instant,
     /// A process that rests is started for it, and waited for.
     pub wakes: bool,
+    /// The caller or a router set the deadline: whoever has no headers is told in the message.
+    pub stated: bool,
+}
+
+impl Times {
+    /// What an instance is told of the time that is left, in milliseconds.
+    pub fn left(&self, now: tokio::time::Instant) -> u64 {
+        deadline::told(self.deadline.saturating_duration_since(now))
+    }
 }
 
 /// Why an instance gave no answer.
@@ -81,6 +93,8 @@ pub enum SendError {
     FirstByteTimeout(Duration),
     #[error("the deadline passed")]
     DeadlinePassed,
+    #[error("the deadline passed before the request was sent")]
+    NoTimeLeft,
     #[error("the client cancelled the request, or ended its session")]
     Cancelled,
     #[error("the instance asked more than {0} times in a row")]
@@ -93,6 +107,8 @@ pub enum SendError {
     TooLarge(usize),
     #[error("an event of the answer is too large")]
     Event(#[from] EventTooLarge),
+    #[error("more than {BURST_MAX} messages at once, or {PER_S_MAX} a second, came with the answer")]
+    Flood,
     #[error("the event stream ended without an answer")]
     StreamEnded,
     #[error("the answer is `{0}`, neither JSON nor an event stream")]
@@ -109,8 +125,8 @@ pub enum SendError {
 pub enum Blame {
     /// The instance is at fault.
     Instance,
-    /// The instance asks for less: counts in the ratio only.
-    Load,
+    /// Nobody, or the instance if it does so most of the time: counts in the ratio only.
+    Often,
     /// The request was at fault.
     Caller,
     /// Nothing can be said.
@@ -124,6 +140,7 @@ impl SendError {
             Self::Connect(_)
             | Self::ConnectTimeout(_)
             | Self::NotSent(_)
+            | Self::NoTimeLeft
             | Self::Start { .. }
             | Self::Missing(_)
             | Self::Down(_)
@@ -143,6 +160,7 @@ impl SendError {
             | Self::TooManyRounds(_)
             | Self::TooLarge(_)
             | Self::Event(_)
+            | Self::Flood
             | Self::ContentType(_)
             | Self::Malformed(_) => Failure::Answered,
         }
@@ -150,10 +168,10 @@ impl SendError {
 
     pub fn blame(&self) -> Blame {
         match self {
-            Self::Status { status, .. } if *status == StatusCode::TOO_MANY_REQUESTS => Blame::Load,
+            Self::Status { status, .. } if *status == StatusCode::TOO_MANY_REQUESTS => Blame::Often,
             Self::Status { status, .. } if status.is_client_error() => Blame::Caller,
-            Self::TooLarge(_) | Self::Event(_) => Blame::Caller,
-            Self::Cancelled | Self::Down(_) | Self::Resting => Blame::Nobody,
+            Self::TooLarge(_) | Self::Event(_) | Self::Flood => Blame::Often,
+            Self::Cancelled | Self::NoTimeLeft | Self::Down(_) | Self::Resting => Blame::Nobody,
             _ => Blame::Instance,
         }
     }
@@ -164,7 +182,7 @@ impl SendError {
 
     /// Whether time ran out that the caller set, not the instance's own.
     pub fn is_deadline(&self) -> bool {
-        matches!(self, Self::DeadlinePassed | Self::ConnectTimeout(_))
+        matches!(self, Self::DeadlinePassed | Self::NoTimeLeft | Self::ConnectTimeout(_))
     }
 
     /// Whether the request may be under way still, with nobody waiting for its answer.

@@ -23,6 +23,7 @@ use super::{SendError, Times};
 use crate::clock;
 use crate::mcp::envelope;
 use crate::mcp::message::{self, Shape};
+use crate::mesh::flood::Flood;
 use crate::mesh::log_ring::Stream;
 use crate::mesh::time::Mono;
 use crate::process::Session;
@@ -35,6 +36,8 @@ const INPUT: usize = 256;
 const OUTPUT: usize = 256;
 /// Notifications that may wait for the slowest listener.
 const UNASKED: usize = 256;
+/// What nobody asked for counts as one more message for each so many bytes.
+const UNASKED_BYTES: usize = 4 << 10;
 /// How long a process has to end when its input is closed, and again when it was asked to end.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// How long its last words may take to arrive.
@@ -336,7 +339,11 @@ enum Line {
 }
 
 /// Reads a line; of one that is too long nothing is kept.
-async fn next_line(output: &mut (impl AsyncBufRead + Unpin), line: &mut Vec<u8>) -> std::io::Result<Line> {
+async fn next_line(
+    output: &mut (impl AsyncBufRead + Unpin),
+    line: &mut Vec<u8>,
+    flood: &mut Flood,
+) -> std::io::Result<Line> {
     line.clear();
     let mut too_long = false;
     loop {
@@ -354,6 +361,9 @@ async fn next_line(output: &mut (impl AsyncBufRead + Unpin), line: &mut Vec<u8>)
             line.extend_from_slice(&available[..used]);
         }
         output.consume(used);
+        if too_long {
+            hold_up(flood, used).await;
+        }
         if end.is_some() {
             return Ok(if too_long { Line::TooLong } else { Line::Whole });
         }
@@ -367,9 +377,9 @@ async fn read(
     log: Arc<Log>,
 ) {
     let mut output = BufReader::with_capacity(64 << 10, output);
-    let mut line = Vec::new();
+    let (mut line, mut flood) = (Vec::new(), Flood::default());
     loop {
-        match next_line(&mut output, &mut line).await {
+        match next_line(&mut output, &mut line, &mut flood).await {
             Ok(Line::Whole) => {}
             Ok(Line::TooLong) => {
                 log.push(Stream::Out, "a line of more than 4 MiB, passed over");
@@ -384,10 +394,15 @@ async fn read(
         }
         let Some(shape) = message::shape(text) else {
             log.push(Stream::Out, &String::from_utf8_lossy(text));
+            hold_up(&mut flood, text.len()).await;
             continue;
         };
         let message = Bytes::copy_from_slice(text);
-        match (desk.owner(&shape), &shape) {
+        let owner = desk.owner(&shape);
+        if owner.is_none() {
+            hold_up(&mut flood, text.len()).await;
+        }
+        match (owner, &shape) {
             // Whoever went away meanwhile needs it no more.
             (Some(owner), _) => drop(owner.send(message).await),
             (None, Shape::Answer { .. }) => {}
@@ -402,6 +417,15 @@ async fn read(
         }
     }
     end(&desk);
+}
+
+/// What nobody waits for is read no faster than it may come: the process waits.
+async fn hold_up(flood: &mut Flood, bytes: usize) {
+    let messages = 1 + u32::try_from(bytes / UNASKED_BYTES).unwrap_or(u32::MAX);
+    let wait = flood.add(messages, clock::mono);
+    if !wait.is_zero() {
+        tokio::time::sleep(wait).await;
+    }
 }
 
 /// All who wait see the end.
@@ -421,7 +445,8 @@ mod tests {
         let mut output = BufReader::with_capacity(1000, text.as_bytes());
         let (mut line, mut seen) = (Vec::new(), Vec::new());
         loop {
-            match next_line(&mut output, &mut line).await.expect("memory can be read") {
+            match next_line(&mut output, &mut line, &mut Flood::default()).await.expect("memory can be read")
+            {
                 Line::Whole => seen.push(String::from_utf8_lossy(&line).trim_end().to_owned()),
                 Line::TooLong => seen.push("too long".to_owned()),
                 Line::End => break,

@@ -78,6 +78,8 @@ struct Attempt {
     why: Option<String>,
     candidates: u32,
     alternatives: Vec<Seen>,
+    #[serde(default)]
+    hedges: bool,
     us: u64,
     outcome: String,
 }
@@ -181,11 +183,16 @@ impl Attempt {
         };
         let why = self.why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
         let took = text::duration(Duration::from_micros(self.us));
+        let beside = if self.hedges { "beside the one before, which was slow: " } else { "" };
         let others = match self.candidates {
             0 | 1 => "the only one".to_owned(),
             many => format!("one of {many}"),
         };
-        format!("{}, {others}, picked by {by}{why}; {} after {took}", self.picked.text(), self.outcome)
+        format!(
+            "{beside}{}, {others}, picked by {by}{why}; {} after {took}",
+            self.picked.text(),
+            self.outcome
+        )
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::children::{self, RawChild};
+use super::hedge::hedge;
 use super::{
     RawLimits, RawPatterns, RawProfile, RawService, RawSessionUse, RawSessions, RawTools, Wrong, or, wrong,
 };
@@ -20,7 +21,8 @@ const SESSIONS_MAX: usize = 1_000_000;
 pub fn service(raw: RawService) -> Result<ServiceConfig, Wrong> {
     let RawService { command, args, env, cwd, sessions, url, urls, tools, prompts, resources, .. } = raw;
     let RawService { instances, required, depends_on, restart, start, idle_stop, .. } = raw;
-    let RawService { startup_timeout, concurrency, .. } = raw;
+    let RawService { startup_timeout, .. } = raw;
+    let (concurrency, hedge) = (raw.concurrency, hedge(raw.hedge)?);
     let child = RawChild { instances, required, depends_on, restart, start, idle_stop, startup_timeout };
     if concurrency == Some(0) {
         return Err(wrong("concurrency", "must be at least 1"));
@@ -53,7 +55,8 @@ pub fn service(raw: RawService) -> Result<ServiceConfig, Wrong> {
             HttpEndpoint::parse(url).map(Endpoint::Http).map_err(|error| wrong(key, error.to_string()))
         });
         let endpoints = endpoints.collect::<Result<_, _>>()?;
-        return Ok(ServiceConfig { endpoints, concurrency, exposure, child: ChildConfig::default() });
+        let child = ChildConfig::default();
+        return Ok(ServiceConfig { endpoints, concurrency, hedge, exposure, child });
     };
     if url.is_some() || !urls.is_empty() {
         return Err(wrong("command", "a service has either a `command` or a `url`"));
@@ -82,6 +85,7 @@ pub fn service(raw: RawService) -> Result<ServiceConfig, Wrong> {
     Ok(ServiceConfig {
         endpoints: vec![Endpoint::Stdio(Arc::new(command)); child.instances],
         concurrency,
+        hedge,
         exposure,
         child,
     })

@@ -43,7 +43,6 @@ fn expired_lease_takes_no_heartbeat_but_a_registration() {
     sweep_all(&mut lease, at(120));
     assert_eq!(lease[0].heartbeat(at(121)), Err(LeaseGone));
     assert_eq!(lease[0].renewed_at(), at(0));
-    lease[0].drain();
     assert_eq!(lease[0].phase(), LeasePhase::Expired);
     lease[0].reregister(at(122));
     assert_eq!((lease[0].phase(), lease[0].epoch(), lease[0].renewed_at()), (LeasePhase::Active, 2, at(122)));
@@ -68,16 +67,6 @@ fn restored_lease_waits_for_a_probe_and_expires_like_others() {
     assert_eq!(lease.due(at(199), &TIMES), None);
     assert_eq!(lease.proved(at(200)), None);
     assert_eq!(lease.renewed_at(), at(140), "only the first probe renews");
-}
-
-#[test]
-fn draining_lease_stays_draining_through_heartbeats_and_expires() {
-    let mut lease = [Lease::granted(at(0))];
-    lease[0].drain();
-    assert_eq!(lease[0].heartbeat(at(30)), Ok(None));
-    assert_eq!(lease[0].phase(), LeasePhase::Draining);
-    assert_eq!(sweep_all(&mut lease, at(149)).transitions, []);
-    assert_eq!(sweep_all(&mut lease, at(150)).transitions, [(0, LeasePhase::Expired)]);
 }
 
 #[test]
@@ -135,7 +124,6 @@ enum Step {
     Wait(u64),
     Heartbeat(usize),
     Reregister(usize),
-    Drain(usize),
     Proved(usize),
 }
 
@@ -144,7 +132,6 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (1u64..200).prop_map(Step::Wait),
         6 => (0usize..8).prop_map(Step::Heartbeat),
         1 => (0usize..8).prop_map(Step::Reregister),
-        1 => (0usize..8).prop_map(Step::Drain),
         1 => (0usize..8).prop_map(Step::Proved),
     ]
 }
@@ -193,7 +180,6 @@ proptest! {
                     leases[i].reregister(now);
                     held_since_renewal[i] = false;
                 }
-                Step::Drain(i) => leases[i].drain(),
                 Step::Proved(i) => {
                     if leases[i].proved(now).is_some() {
                         held_since_renewal[i] = false;

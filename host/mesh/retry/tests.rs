@@ -98,6 +98,27 @@ proptest! {
     }
 
     #[test]
+    fn attempts_and_pauses_fit_within_the_time_of_the_caller(
+        attempts in prop::collection::vec((0_u64..40_000, 0_u8..3, any::<u64>()), 1..20),
+        read_only: bool,
+        time_ms in 1_u64..1000,
+    ) {
+        let (time, mut spent, mut made) = (Duration::from_millis(time_ms), Duration::ZERO, 0);
+        for (us, failure, random) in attempts {
+            let failure = [Failure::NotSent, Failure::Unanswered, Failure::Answered][usize::from(failure)];
+            made += 1;
+            spent += Duration::from_micros(us);
+            let left = time.saturating_sub(spent);
+            let Some(pause) = next(failure, read_only, made, left, random) else { break };
+            prop_assert!(may_retry(failure, read_only, made));
+            prop_assert_eq!(pause.is_zero(), failure == Failure::NotSent);
+            spent += pause;
+            prop_assert!(spent < time, "an attempt begins {spent:?} after the call, which has {time:?}");
+        }
+        prop_assert!(made <= ATTEMPTS_MAX);
+    }
+
+    #[test]
     fn withdrawals_never_exceed_a_fifth_of_calls_and_three_a_second(
         steps in prop::collection::vec((0u32..30, 0u32..30, 0u64..2_000_000), 1..200),
     ) {

@@ -73,6 +73,7 @@ impl Book {
         if let Some(service) = self.services.get(name).and_then(|record| record.published.as_ref()) {
             return Arc::clone(service);
         }
+        let hedge = self.limits.hedges.get(name).copied();
         let record = self.service(name);
         let local = Name::new(LOCAL_NODE).expect("a good name");
         let members = instances.iter().map(|instance| Member {
@@ -97,6 +98,7 @@ impl Book {
             instances,
             offer: record.marked.clone().unwrap_or_default(),
             since: record.since.unwrap_or_default(),
+            hedge,
             core: Arc::clone(&record.core),
         });
         record.published = Some(Arc::clone(&service));

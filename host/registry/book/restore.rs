@@ -73,6 +73,7 @@ impl Book {
                 health: Health::new(now),
                 reason: "restored, not probed yet".to_owned(),
                 since: row.registered_at,
+                drain: None,
                 offer: Record::declared(&row.spec),
                 peer: Arc::new(Peer::new(&row.spec.endpoint, workers, &book.launcher)),
                 core: Arc::new(core),
@@ -83,6 +84,9 @@ impl Book {
         }
         for spec in &settings.instances {
             book.configure(spec, now, wall);
+        }
+        for (name, order) in kept.drains {
+            book.resume_drain(&name, order, now);
         }
         book.settle_all_offers();
         book
@@ -98,6 +102,9 @@ impl Book {
         changes: &mut Vec<Change>,
     ) -> Reconfigured {
         let Terms { instances: specs, exposures, limits } = terms;
+        if self.limits.hedges != limits.hedges {
+            self.services.values_mut().for_each(|service| service.published = None);
+        }
         self.limits = limits;
         for record in self.records.values() {
             record.core.live.set_limit(self.limits.of(&record.spec.service));
@@ -112,6 +119,7 @@ impl Book {
         let mut left = Vec::new();
         for name in leaving {
             left.extend(self.records.get_mut(&name).map(Record::publish));
+            changes.push(Change::Drain(name.clone(), None));
             self.leave_service(&name, now, wall, changes);
             self.records.remove(&name);
         }
@@ -159,6 +167,7 @@ impl Book {
             health: Health::new(now),
             reason: "from the configuration, not probed yet".to_owned(),
             since: wall,
+            drain: None,
             offer: None,
             peer: Arc::new(Peer::new(&spec.endpoint, self.workers, &self.launcher)),
             core: Arc::new(core),

@@ -1,0 +1,115 @@
+//! Asking a second instance when the first is slow to answer: after how long, and how often that can be afforded
+//! (Dean and Barroso, "The Tail at Scale"; "hedging" in gRPC and Envoy).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::stats::HistogramSnapshot;
+
+/// Calls that a quantile is taken of at least: fewer say nothing about the slowest.
+pub const SAMPLES_MIN: u64 = 100;
+/// Nobody is given less time to answer.
+pub const AFTER_MIN: Duration = Duration::from_millis(1);
+
+/// How a service's calls are hedged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hedge {
+    pub after: After,
+    /// Share of the service's calls that may be asked twice.
+    pub budget_permille: u32,
+}
+
+/// How long the first instance has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    Time(Duration),
+    /// As long as so many of a thousand calls took at most, since the start.
+    Quantile(u32),
+}
+
+impl Hedge {
+    /// `None` while too little is known to say.
+    pub fn after(&self, seen: &HistogramSnapshot) -> Option<Duration> {
+        let after = match self.after {
+            After::Time(time) => time,
+            After::Quantile(_) if seen.count() < SAMPLES_MIN => return None,
+            After::Quantile(permille) => {
+                Duration::from_micros(seen.quantile(f64::from(permille) / 1000.0).into())
+            }
+        };
+        Some(after.max(AFTER_MIN))
+    }
+}
+
+/// Thousandths of a second attempt.
+const ATTEMPT: u64 = 1000;
+/// Most that is saved: good times must not pay for twice the calls in bad ones.
+const SAVED_MAX: u64 = 10 * ATTEMPT;
+
+/// Second attempts that a service can afford, and what became of them. Lock-free. They are never more than their
+/// share of the calls since the start.
+#[derive(Debug, Default)]
+pub struct Hedging {
+    /// Microseconds; 0 while calls are not hedged.
+    after_us: AtomicU64,
+    saved: AtomicU64,
+    sent: AtomicU64,
+    won: AtomicU64,
+}
+
+impl Hedging {
+    /// How long the first instance has now.
+    pub fn after(&self) -> Option<Duration> {
+        let us = self.after_us.load(Ordering::Relaxed);
+        (us > 0).then(|| Duration::from_micros(us))
+    }
+
+    pub fn set_after(&self, after: Option<Duration>) {
+        let us = after.map_or(0, |after| u64::try_from(after.as_micros()).unwrap_or(u64::MAX));
+        self.after_us.store(us, Ordering::Relaxed);
+    }
+
+    /// One call came in.
+    pub fn deposit(&self, budget_permille: u32) {
+        self.add(budget_permille.into());
+    }
+
+    /// Whether a second attempt can be afforded; takes it if so.
+    pub fn withdraw(&self) -> bool {
+        let less = |saved: u64| saved.checked_sub(ATTEMPT);
+        let taken = self.saved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok();
+        self.sent.fetch_add(taken.into(), Ordering::Relaxed);
+        taken
+    }
+
+    /// What was withdrawn is not needed: nobody can be asked.
+    pub fn give_back(&self) {
+        self.sent.fetch_sub(1, Ordering::Relaxed);
+        self.add(ATTEMPT);
+    }
+
+    /// The second instance answered first.
+    pub fn note_won(&self) {
+        self.won.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    pub fn won(&self) -> u64 {
+        self.won.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, amount: u64) {
+        let more = |saved: u64| {
+            let next = (saved + amount).min(SAVED_MAX);
+            (next != saved).then_some(next)
+        };
+        // Refused only when nothing more can be saved; then nothing is lost.
+        let _ = self.saved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+    }
+}
+
+#[cfg(test)]
+mod tests;
