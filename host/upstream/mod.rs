@@ -8,6 +8,7 @@ mod child;
 mod handshake;
 mod http;
 mod introspect;
+mod lines;
 mod peer;
 mod recall;
 mod reply;

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use rustix::process::Signal;
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::child::{Exit, Life, Log, await_end, log_errors};
 use super::reply::{Events, Messages};
-use super::{SendError, Times};
+use super::{SendError, Times, lines};
 use crate::clock;
 use crate::mcp::envelope;
 use crate::mcp::message::{self, Shape};
@@ -28,16 +28,12 @@ use crate::mesh::log_ring::Stream;
 use crate::mesh::time::Mono;
 use crate::process::Session;
 
-/// Longest line that a process may write.
-const LINE_BYTES_MAX: usize = 4 << 20;
 /// Messages that may wait to be written.
 const INPUT: usize = 256;
 /// Messages of one request that may wait to be read; a reader that is slower holds the process up.
 const OUTPUT: usize = 256;
 /// Notifications that may wait for the slowest listener.
 const UNASKED: usize = 256;
-/// What nobody asked for counts as one more message for each so many bytes.
-const UNASKED_BYTES: usize = 4 << 10;
 /// How long a process has to end when its input is closed, and again when it was asked to end.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// How long its last words may take to arrive.
@@ -255,7 +251,7 @@ impl Process {
             Input::Open(lines) if !self.is_gone() => lines.clone(),
             Input::Open(_) | Input::Closed => return Err(gone()),
         };
-        let sent = tokio::time::timeout_at(times.deadline, lines.send(line(message))).await;
+        let sent = tokio::time::timeout_at(times.deadline, lines.send(lines::line(message))).await;
         sent.map_err(|_| SendError::DeadlinePassed)?.map_err(|_| gone())
     }
 
@@ -308,64 +304,11 @@ impl Drop for Process {
     }
 }
 
-/// One message as one line: line ends between its tokens become blanks; inside strings JSON has none.
-fn line(message: &[&[u8]]) -> Bytes {
-    let size: usize = message.iter().map(|piece| piece.len()).sum();
-    let mut line = BytesMut::with_capacity(size + 1);
-    message.iter().for_each(|piece| line.put_slice(piece));
-    for byte in line.iter_mut() {
-        if matches!(*byte, b'\n' | b'\r') {
-            *byte = b' ';
-        }
-    }
-    line.put_u8(b'\n');
-    line.freeze()
-}
-
 async fn write(mut input: ChildStdin, mut queue: mpsc::Receiver<Bytes>) {
     while let Some(line) = queue.recv().await {
         if let Err(error) = input.write_all(&line).await {
             tracing::debug!(error = %error, "process takes no more input");
             return;
-        }
-    }
-}
-
-/// What was read of a process's output.
-enum Line {
-    Whole,
-    TooLong,
-    End,
-}
-
-/// Reads a line; of one that is too long nothing is kept.
-async fn next_line(
-    output: &mut (impl AsyncBufRead + Unpin),
-    line: &mut Vec<u8>,
-    flood: &mut Flood,
-) -> std::io::Result<Line> {
-    line.clear();
-    let mut too_long = false;
-    loop {
-        let available = output.fill_buf().await?;
-        if available.is_empty() {
-            return Ok(if line.is_empty() || too_long { Line::End } else { Line::Whole });
-        }
-        let end = memchr::memchr(b'\n', available);
-        let used = end.map_or(available.len(), |at| at + 1);
-        if line.len() + used > LINE_BYTES_MAX {
-            too_long = true;
-            line.clear();
-        }
-        if !too_long {
-            line.extend_from_slice(&available[..used]);
-        }
-        output.consume(used);
-        if too_long {
-            hold_up(flood, used).await;
-        }
-        if end.is_some() {
-            return Ok(if too_long { Line::TooLong } else { Line::Whole });
         }
     }
 }
@@ -379,13 +322,13 @@ async fn read(
     let mut output = BufReader::with_capacity(64 << 10, output);
     let (mut line, mut flood) = (Vec::new(), Flood::default());
     loop {
-        match next_line(&mut output, &mut line, &mut flood).await {
-            Ok(Line::Whole) => {}
-            Ok(Line::TooLong) => {
+        match lines::next_line(&mut output, &mut line, &mut flood).await {
+            Ok(lines::Line::Whole) => {}
+            Ok(lines::Line::TooLong) => {
                 log.push(Stream::Out, "a line of more than 4 MiB, passed over");
                 continue;
             }
-            Ok(Line::End) | Err(_) => break,
+            Ok(lines::Line::End) | Err(_) => break,
         }
         desk.wrote_at.store(clock::mono().as_micros(), Ordering::Relaxed);
         let text = line.trim_ascii();
@@ -394,13 +337,13 @@ async fn read(
         }
         let Some(shape) = message::shape(text) else {
             log.push(Stream::Out, &String::from_utf8_lossy(text));
-            hold_up(&mut flood, text.len()).await;
+            lines::hold_up(&mut flood, text.len()).await;
             continue;
         };
         let message = Bytes::copy_from_slice(text);
         let owner = desk.owner(&shape);
         if owner.is_none() {
-            hold_up(&mut flood, text.len()).await;
+            lines::hold_up(&mut flood, text.len()).await;
         }
         match (owner, &shape) {
             // Whoever went away meanwhile needs it no more.
@@ -409,7 +352,7 @@ async fn read(
             (None, Shape::Request { id, method }) if !desk.has_listener() || *method == "ping" => {
                 let answer = if *method == "ping" { envelope::pong_to(id) } else { envelope::refusal_to(id) };
                 if let Some(lines) = lines.upgrade() {
-                    drop(lines.send(self::line(&[&answer])).await);
+                    drop(lines.send(lines::line(&[&answer])).await);
                 }
             }
             // Nobody listens: nobody is told.
@@ -419,45 +362,8 @@ async fn read(
     end(&desk);
 }
 
-/// What nobody waits for is read no faster than it may come: the process waits.
-async fn hold_up(flood: &mut Flood, bytes: usize) {
-    let messages = 1 + u32::try_from(bytes / UNASKED_BYTES).unwrap_or(u32::MAX);
-    let wait = flood.add(messages, clock::mono);
-    if !wait.is_zero() {
-        tokio::time::sleep(wait).await;
-    }
-}
-
 /// All who wait see the end.
 pub(super) fn end(desk: &Desk) {
     desk.gone.cancel();
     desk.waiting().clear();
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_line_that_is_too_long_costs_itself_alone() {
-        let long = "x".repeat(LINE_BYTES_MAX + 1);
-        let text = format!("first\n{long}\nlast");
-        let mut output = BufReader::with_capacity(1000, text.as_bytes());
-        let (mut line, mut seen) = (Vec::new(), Vec::new());
-        loop {
-            match next_line(&mut output, &mut line, &mut Flood::default()).await.expect("memory can be read")
-            {
-                Line::Whole => seen.push(String::from_utf8_lossy(&line).trim_end().to_owned()),
-                Line::TooLong => seen.push("too long".to_owned()),
-                Line::End => break,
-            }
-        }
-        assert_eq!(seen, ["first", "too long", "last"]);
-    }
-
-    #[test]
-    fn messages_become_lines() {
-        let message: [&[u8]; 2] = [b"{\"a\":\r\n", b"1}"];
-        assert_eq!(line(&message), &b"{\"a\":  1}\n"[..]);
-    }
 }
