@@ -115,7 +115,13 @@ async fn what_nobody_uses_is_stopped_and_no_call_is_lost_to_that() {
 async fn calls_and_sessions_keep_it_running() {
     let book = Book::new();
     let mesh = mesh(book.service("held", &["naps"], "idle_stop = \"500ms\"")).await;
-    until_called(&mesh, "held").await;
+    eventually("what it offers is known", SOON, || async {
+        mesh.api.service("held").await["tools"]
+            .as_array()
+            .is_some_and(|tools| !tools.is_empty())
+            .then_some(())
+    })
+    .await;
     let client = Client::legacy(&mesh.mcp).await;
     let pid = client.tool_text("held__pid", json!({})).await;
     tokio::time::sleep(Duration::from_secs(4)).await;

@@ -159,6 +159,29 @@ async fn a_child_that_heeds_nothing_is_killed_when_it_is_stopped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_the_session_of_a_child_ends_with_it() {
+    let book = Book::new();
+    let mut mesh = mesh(book.service("flees", &["flees"], "")).await;
+    let old = until_called(&mesh, "flees").await;
+    let before = book.pids("flees");
+    assert_eq!(running(&before).len(), 2, "{before:?}");
+    kill(&old);
+    eventually("another one answers, and nothing is left of the first", 2 * SOON, || async {
+        let answer = mesh.api.call("flees", "pid", json!({})).await;
+        (answer.status == 200 && running(&before).is_empty()).then_some(())
+    })
+    .await;
+    let before = book.pids("flees");
+    mesh.kill();
+    assert!(!running(&before).is_empty(), "it outlives the proxy, else this shows nothing");
+    mesh.restart_elsewhere().await;
+    eventually("it is gone", 2 * SOON, || async { running(&before).is_empty().then_some(()) }).await;
+    until_called(&mesh, "flees").await;
+    assert!(mesh.terminate().await.success());
+    assert_eq!(running(&book.pids("flees")), [0; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn noise_on_standard_output_is_kept_counted_and_harmless() {
     let book = Book::new();
     let mesh = mesh(book.service("loud", &["noise"], "")).await;

@@ -20,7 +20,7 @@ use crate::mesh::ids::Name;
 pub enum EditError {
     #[error("there is no home folder to write a configuration file in; name one with --config")]
     NoHome,
-    #[error("`{}` is wrong already, so nothing is written into it: {}", .0.path.display(), .0.in_a_line())]
+    #[error("nothing is written into a file that is wrong already: {}", .0.in_a_line())]
     Broken(Flaw),
     #[error("the file would be wrong then: {0}")]
     Wrong(String),

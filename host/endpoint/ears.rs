@@ -41,8 +41,8 @@ impl Ears {
     /// Opens a stream of what an instance says unasked, and listens to it.
     pub fn open(&self, instance: &Arc<Instance>, spoken: &Arc<Spoken>, interest: &Interest, times: Times) {
         let (instance, spoken, interest) = (Arc::clone(instance), Arc::clone(spoken), interest.clone());
+        let hold = instance.peer.hold();
         self.0.push(Box::pin(async move {
-            let hold = instance.peer.hold();
             match instance.peer.listen_for(&spoken, &interest.notifications, &times).await {
                 Ok(Reply::Stream(stream)) => (instance, Heard::Opened, Some((stream.events, hold))),
                 // Servers need not offer one.

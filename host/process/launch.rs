@@ -10,6 +10,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::ledger::Ledger;
+use super::mark::{Mark, VARIABLE};
+use super::session::Session;
 
 /// Programs that may wait to be started.
 const QUEUE: usize = 256;
@@ -17,7 +19,7 @@ const QUEUE: usize = 256;
 struct Request {
     command: Command,
     runtime: Handle,
-    done: oneshot::Sender<io::Result<Child>>,
+    done: oneshot::Sender<io::Result<(Child, Session)>>,
 }
 
 /// The way to the thread that starts programs. Cheap to clone.
@@ -42,7 +44,7 @@ impl Launcher {
     ///
     /// # Errors
     /// The operating system's.
-    pub async fn launch(&self, command: Command) -> io::Result<Child> {
+    pub async fn launch(&self, command: Command) -> io::Result<(Child, Session)> {
         let (done, answer) = oneshot::channel();
         let request = Request { command, runtime: Handle::current(), done };
         let stopping = || io::Error::other("the proxy is stopping");
@@ -68,10 +70,16 @@ impl LaunchLoop {
                 continue;
             }
             self.ledger.tidy();
-            lead_a_session(&mut command, self.ledger.file());
+            let mark = Mark::fresh();
+            command.env(VARIABLE, mark.text());
+            lead_a_session(&mut command, self.ledger.file(), mark);
             let _runtime = runtime.enter();
+            let started = command.spawn().map(|child| {
+                let session = Session::of(child.id(), Some(mark));
+                (child, session)
+            });
             // A child that nobody waits for any more is killed when it is dropped.
-            drop(done.send(command.spawn()));
+            drop(done.send(started));
         }
     }
 
@@ -96,7 +104,7 @@ impl LaunchLoop {
     unsafe_code,
     reason = "a child can be told to die with its parent only by itself, before its program runs"
 )]
-fn lead_a_session(command: &mut Command, ledger: Arc<File>) {
+fn lead_a_session(command: &mut Command, ledger: Arc<File>, mark: Mark) {
     let parent = rustix::process::getpid();
     // SAFETY: between fork and exec the closure only makes system calls. It takes no lock and allocates nothing; what
     // it uses was made before.
@@ -104,7 +112,7 @@ fn lead_a_session(command: &mut Command, ledger: Arc<File>) {
         command.pre_exec(move || {
             rustix::process::setsid()?;
             die_with_parent(parent)?;
-            write_down(&ledger);
+            write_down(&ledger, &mark);
             Ok(())
         });
     }
@@ -126,17 +134,20 @@ fn die_with_parent(_: rustix::process::Pid) -> io::Result<()> {
 /// The child writes itself down, so that there is no moment in which it runs and is not known. A full disk is no
 /// reason not to start.
 #[cfg(target_os = "linux")]
-fn write_down(ledger: &File) {
+fn write_down(ledger: &File, mark: &Mark) {
     use rustix::fs::{Mode, OFlags};
     let Ok(stat) = rustix::fs::open(c"/proc/self/stat", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
     else {
         return;
     };
-    let mut line = [0; 1024];
-    if let Ok(length) = rustix::io::read(&stat, &mut line) {
-        rustix::io::write(ledger, &line[..length]).ok();
+    let mut line = [b' '; 1024];
+    let digits = mark.bytes();
+    let (head, rest) = line.split_at_mut(digits.len() + 1);
+    head[..digits.len()].copy_from_slice(digits);
+    if let Ok(length) = rustix::io::read(&stat, rest) {
+        rustix::io::write(ledger, &line[..digits.len() + 1 + length]).ok();
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn write_down(_: &File) {}
+fn write_down(_: &File, _: &Mark) {}

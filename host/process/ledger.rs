@@ -1,6 +1,7 @@
 //! Which children were started, in a file that outlives the proxy: what of them is still there at the next start is
 //! ended before anything else is started.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use super::mark::Mark;
 use super::session::{Seen, Session, all};
 
 /// How long survivors have to end when they are asked to.
@@ -16,8 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Size from which on the file is written anew, with those alone that are still there.
 const LARGE_BYTES: u64 = 256 << 10;
 
-/// The file `children` in the data folder: the system's boot id, then a line of `/proc/PID/stat` for each child, as
-/// that child wrote it down before its program ran.
+/// The file `children` in the data folder: the system's boot id, then a mark and a line of `/proc/PID/stat` for each child,
+/// as that child wrote it down before its program ran.
 #[derive(Debug)]
 pub struct Ledger {
     path: PathBuf,
@@ -62,12 +64,10 @@ impl Ledger {
         if self.file.metadata().is_ok_and(|about| about.len() < LARGE_BYTES) {
             return;
         }
-        let living: Vec<Session> = self.living().into_iter().map(|(session, _)| session).collect();
         let text = std::fs::read_to_string(&self.path).unwrap_or_default();
-        let stays = |line: &&str| {
-            let session = Seen::parse(line).and_then(|seen| Session::of(u32::try_from(seen.pid).ok()?));
-            session.is_some_and(|session| living.contains(&session))
-        };
+        let now = all();
+        let marks = Mark::of_all(&now);
+        let stays = |line: &&str| entry(line).is_some_and(|entry| left_of(&entry, &now, &marks).is_some());
         let lines: Vec<&str> = text.lines().skip(1).filter(stays).collect();
         self.begin_page(&lines);
     }
@@ -81,15 +81,8 @@ impl Ledger {
             return Vec::new();
         }
         let now = all();
-        let mut found: Vec<(Session, Vec<Seen>)> = Vec::new();
-        for child in lines.filter_map(Seen::parse) {
-            let Some(session) = u32::try_from(child.pid).ok().and_then(Session::of) else { continue };
-            let members = survivors(&child, &now);
-            if !members.is_empty() && !found.iter().any(|(one, _)| *one == session) {
-                found.push((session, members));
-            }
-        }
-        found
+        let marks = Mark::of_all(&now);
+        lines.filter_map(entry).filter_map(|entry| left_of(&entry, &now, &marks)).collect()
     }
 
     fn begin_page(&mut self, lines: &[&str]) {
@@ -109,6 +102,27 @@ impl Ledger {
         self.file = Arc::new(File::options().append(true).open(&self.path)?);
         Ok(())
     }
+}
+
+/// A child as it wrote itself down.
+type Entry = (Option<Mark>, Seen);
+
+fn entry(line: &str) -> Option<Entry> {
+    let marked = line.split_once(' ').and_then(|(mark, rest)| Some((Mark::parse(mark.as_bytes())?, rest)));
+    match marked {
+        Some((mark, stat)) => Some((Some(mark), Seen::parse(stat)?)),
+        None => Some((None, Seen::parse(line)?)),
+    }
+}
+
+/// What is left of a child, if anything is: of its session, or with its mark.
+fn left_of((mark, child): &Entry, now: &[Seen], marks: &HashMap<i32, Mark>) -> Option<(Session, Vec<Seen>)> {
+    let mut members = survivors(child, now);
+    let leader = Some(child.pid).filter(|_| !members.is_empty()).and_then(|pid| u32::try_from(pid).ok());
+    let is_marked = |seen: &&Seen| mark.is_some() && marks.get(&seen.pid) == mark.as_ref();
+    let strays: Vec<&Seen> = now.iter().filter(is_marked).filter(|seen| !members.contains(seen)).collect();
+    members.extend(strays.into_iter().cloned());
+    (!members.is_empty()).then(|| (Session::of(leader, *mark), members))
 }
 
 /// Those of `now` that are of the session which `child` led. The number of a session is not given out again while
@@ -144,6 +158,27 @@ mod tests {
         assert_eq!(of(&[seen(41, 40, 1001)]), [41], "the child is gone, what it started is not");
         assert_eq!(of(&[seen(40, 40, 2000), seen(41, 40, 2001)]), [0; 0], "the number is another's");
         assert_eq!(of(&[seen(41, 40, 999)]), [0; 0]);
+    }
+
+    #[test]
+    fn who_left_the_session_is_known_by_the_mark_and_nobody_else_is() {
+        let (mark, other) = (Mark::fresh(), Mark::fresh());
+        let stat = "40 (x) S 1 40 40 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 1000 100 200";
+        let entry = entry(&format!("{} {stat}", mark.text())).expect("it is well formed");
+        assert_eq!((entry.0, &entry.1), (Some(mark), &seen(40, 40, 1000)));
+        let marks = HashMap::from([(50, mark), (51, other)]);
+        let of = |now: &[Seen]| {
+            let left = left_of(&entry, now, &marks)?;
+            Some((left.0, left.1.iter().map(|seen| seen.pid).collect::<Vec<_>>()))
+        };
+        let strays = [seen(50, 50, 2000), seen(51, 51, 2000)];
+        assert_eq!(of(&strays), Some((Session::of(None, Some(mark)), vec![50])));
+        let both = [seen(40, 40, 1000), seen(50, 50, 2000)];
+        assert_eq!(of(&both), Some((Session::of(Some(40), Some(mark)), vec![40, 50])));
+        let another = [seen(40, 40, 3000), seen(50, 50, 2000)];
+        assert_eq!(of(&another), Some((Session::of(None, Some(mark)), vec![50])), "its number is another's");
+        assert_eq!(of(&[seen(51, 51, 2000)]), None);
+        assert_eq!(super::entry(stat), Some((None, seen(40, 40, 1000))), "as it was written before");
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Programs that the proxy starts: from where, as whose, and how nothing of them is left behind.
 //!
-//! Each leads a session of its own. On Linux it dies with the proxy, and is written down before its program runs, so
-//! that the next start finds what outlived it. Must not know what is said to a program, nor why it is started.
+//! Each leads a session of its own, and has a mark in its environment. On Linux it dies with the proxy, and is written
+//! down before its program runs, so that the next start finds what outlived it. Must not know what is said to a program, nor why it is started.
 
 mod launch;
 mod ledger;
+mod mark;
 mod path;
 mod session;
 

@@ -1,6 +1,8 @@
-//! The processes of a session: a child, what it started, and what these started, whatever groups they made.
+//! The processes of a child: itself, what it started, and what these started, whatever groups or sessions they made.
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
+
+use super::mark::Mark;
 
 /// Programs that install others before they run them: a start that runs one takes its time.
 const INSTALLERS: [&str; 12] =
@@ -47,20 +49,24 @@ pub(super) fn all() -> Vec<Seen> {
     stats.filter_map(|stat| Seen::parse(&String::from_utf8_lossy(&stat))).collect()
 }
 
-/// A session that a child leads, or led.
+/// A session that a child leads, or led, with those who left it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Session(Pid);
+pub struct Session {
+    /// `None` when its number may be another's by now.
+    leader: Option<Pid>,
+    mark: Option<Mark>,
+}
 
 impl Session {
-    /// That of a child which [`Launcher`](super::Launcher) started.
-    pub fn of(pid: u32) -> Option<Self> {
-        i32::try_from(pid).ok().and_then(Pid::from_raw).map(Self)
+    pub(super) fn of(leader: Option<u32>, mark: Option<Mark>) -> Self {
+        let leader = leader.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+        Self { leader, mark }
     }
 
-    /// Sends a signal to the child's group, and to those of the session that left it.
+    /// Sends a signal to the child's group, and to those who left it.
     pub fn signal(self, signal: Signal) {
         // Who is gone already needs no signal.
-        kill_process_group(self.0, signal).ok();
+        self.leader.map(|leader| kill_process_group(leader, signal).ok());
         for member in self.members() {
             if let Some(pid) = Pid::from_raw(member.pid) {
                 kill_process(pid, signal).ok();
@@ -71,19 +77,27 @@ impl Session {
     /// Whether nobody is left.
     pub fn is_empty(self) -> bool {
         let members = self.members();
-        members.is_empty() && (cfg!(target_os = "linux") || test_kill_process_group(self.0).is_err())
+        let has_group = || self.leader.is_some_and(|leader| test_kill_process_group(leader).is_ok());
+        members.is_empty() && (cfg!(target_os = "linux") || !has_group())
+    }
+
+    fn number(self) -> Option<i32> {
+        self.leader.map(|leader| leader.as_raw_nonzero().get())
     }
 
     fn members(self) -> Vec<Seen> {
-        let session = self.0.as_raw_nonzero().get();
-        all().into_iter().filter(|seen| seen.session == session && !seen.is_zombie).collect()
+        let is_member = |seen: &Seen| {
+            Some(seen.session) == self.number()
+                || self.mark.is_some_and(|mark| Mark::of(seen.pid) == Some(mark))
+        };
+        all().into_iter().filter(|seen| !seen.is_zombie && is_member(seen)).collect()
     }
 }
 
 /// Of these sessions, those in which something is being installed.
 pub fn installing(sessions: &[Session]) -> Vec<Session> {
     let all = all();
-    let installs = |session: &&Session| has_installer(&all, session.0.as_raw_nonzero().get());
+    let installs = |session: &&Session| session.number().is_some_and(|number| has_installer(&all, number));
     sessions.iter().filter(installs).copied().collect()
 }
 

@@ -162,7 +162,8 @@ impl Task {
         if looks {
             self.looked = now;
             let starting = self.children.iter().filter(|kept| kept.is_starting());
-            let sessions: Vec<_> = starting.filter_map(|kept| kept.process.as_ref()?.session()).collect();
+            let sessions: Vec<_> =
+                starting.filter_map(|kept| Some(kept.process.as_ref()?.session())).collect();
             if !sessions.is_empty() {
                 let looking = tokio::task::spawn_blocking(move || installing(&sessions));
                 // What cannot be seen is no sign.

@@ -81,9 +81,9 @@ impl Stdio {
             child.current_dir(folder);
         }
         child.stdin(Pipe::piped()).stdout(Pipe::piped()).stderr(Pipe::piped()).kill_on_drop(true);
-        let child = self.launcher.launch(child).await.map_err(failed)?;
+        let (child, session) = self.launcher.launch(child).await.map_err(failed)?;
         tracing::debug!(program = %command.program, pid = child.id(), "process started");
-        Process::new(child, command.per_session, &self.log).map(Arc::new).map_err(failed)
+        Process::new(child, session, command.per_session, &self.log).map(Arc::new).map_err(failed)
     }
 
     /// # Errors
@@ -175,8 +175,12 @@ impl Life {
 }
 
 /// Waits for a process's end, and sees to it that nothing of what it started stays.
-pub(super) async fn await_end(mut child: Child, desk: Arc<Desk>, lives: watch::Sender<Life>) {
-    let session = child.id().and_then(Session::of);
+pub(super) async fn await_end(
+    mut child: Child,
+    session: Session,
+    desk: Arc<Desk>,
+    lives: watch::Sender<Life>,
+) {
     let status = child.wait().await;
     if let Err(error) = &status {
         tracing::warn!(error = %error, "process cannot be waited for");
@@ -184,9 +188,7 @@ pub(super) async fn await_end(mut child: Child, desk: Arc<Desk>, lives: watch::S
     let exit = Exit(status.ok());
     end(&desk);
     lives.send_replace(Life::Exited(exit));
-    if let Some(session) = session {
-        end_rest(session).await;
-    }
+    end_rest(session).await;
     lives.send_replace(Life::Over(exit));
 }
 

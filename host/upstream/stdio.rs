@@ -83,6 +83,7 @@ enum Input {
 pub struct Process {
     desk: Arc<Desk>,
     pid: Option<u32>,
+    session: Session,
     lines: Mutex<Input>,
     life: watch::Receiver<Life>,
     /// All that it wrote to standard error was read.
@@ -137,7 +138,12 @@ impl Desk {
 
 impl Process {
     /// Takes over a process that was just started; `is_own` as in [`Desk`].
-    pub(super) fn new(mut child: Child, is_own: bool, log: &Arc<Log>) -> std::io::Result<Self> {
+    pub(super) fn new(
+        mut child: Child,
+        session: Session,
+        is_own: bool,
+        log: &Arc<Log>,
+    ) -> std::io::Result<Self> {
         let (Some(input), Some(output), Some(errors)) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
@@ -158,8 +164,8 @@ impl Process {
         tasks.spawn(log_errors(errors, Arc::clone(log), said_all.clone()));
         // Held only to answer it: closing its input must not wait for its output.
         tasks.spawn(read(output, Arc::clone(&desk), lines.downgrade(), Arc::clone(log)));
-        tasks.spawn(await_end(child, Arc::clone(&desk), lives));
-        Ok(Self { desk, pid, lines: Mutex::new(Input::Open(lines)), life, said_all, _tasks: tasks })
+        tasks.spawn(await_end(child, session, Arc::clone(&desk), lives));
+        Ok(Self { desk, pid, session, lines: Mutex::new(Input::Open(lines)), life, said_all, _tasks: tasks })
     }
 
     /// Whether it may be at work since `since`: on a request from before whose caller still waits. What is asked later may
@@ -189,8 +195,8 @@ impl Process {
     }
 
     /// The session that it leads.
-    pub fn session(&self) -> Option<Session> {
-        self.pid.and_then(Session::of)
+    pub const fn session(&self) -> Session {
+        self.session
     }
 
     /// Waits for its end, and a moment for its last words.
@@ -286,9 +292,7 @@ impl Process {
     }
 
     fn signal(&self, signal: Signal) {
-        if let Some(session) = self.session() {
-            session.signal(signal);
-        }
+        self.session.signal(signal);
     }
 }
 

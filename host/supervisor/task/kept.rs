@@ -107,7 +107,7 @@ impl Kept {
     }
 
     pub(super) fn is_among(&self, sessions: &[Session]) -> bool {
-        let own = self.process.as_ref().and_then(|process| process.session());
+        let own = self.process.as_ref().map(|process| process.session());
         own.is_some_and(|own| sessions.contains(&own))
     }
 
@@ -125,7 +125,7 @@ impl Kept {
     }
 
     /// Puts a process that nobody used for long enough to rest; says whether its machine is to be told.
-    pub(super) fn may_rest(&mut self) -> bool {
+    pub(super) fn may_rest(&mut self, snapshot: &Snapshot) -> bool {
         let Some(limit) = self.config.rules.idle_stop else { return false };
         let (core, peer) = (&self.instance.core, &self.instance.peer);
         let calls = core.counters.messages.load(Ordering::Acquire);
@@ -134,6 +134,10 @@ impl Kept {
             self.unused = (now, calls);
         }
         if self.machine.state() != ChildState::Ready || now.since(self.unused.0) < limit {
+            return false;
+        }
+        // What it offers is asked of it first: without that nobody would call it.
+        if !self.is_known(snapshot) {
             return false;
         }
         let (Some(process), Some(spoken)) = (&self.process, peer.spoken()) else { return false };

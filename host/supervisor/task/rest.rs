@@ -18,7 +18,7 @@ impl Task {
         for at in 0..self.children.len() {
             let kept = &mut self.children[at];
             let is_new = kept.life == 0 && !kept.is_settled() && kept.config.rules.start == Start::Lazy;
-            if is_new && kept.is_known(&snapshot) || kept.may_rest() {
+            if is_new && kept.is_known(&snapshot) || kept.may_rest(&snapshot) {
                 self.step(at, Event::Rest);
             }
             self.children[at].watch(&mut self.lives, &self.reports);
