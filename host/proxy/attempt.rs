@@ -322,6 +322,9 @@ impl Attempt {
         if core.refused.load(Ordering::Relaxed) {
             core.refused.store(false, Ordering::Relaxed);
         }
+        if core.errors_in_a_row.load(Ordering::Relaxed) > 0 {
+            core.errors_in_a_row.store(0, Ordering::Relaxed);
+        }
         count(&core.counters, if is_error { &core.counters.tool_errors } else { &core.counters.ok });
     }
 
@@ -381,6 +384,9 @@ impl Attempt {
         }
         if let Some(transition) = transition {
             tracing::info!(instance = %self.instance.name(), ?transition, "breaker changed");
+        }
+        if matches!(blame, Blame::Instance | Blame::Load) {
+            core.errors_in_a_row.fetch_add(1, Ordering::Relaxed);
         }
         let counters = &core.counters;
         count(
