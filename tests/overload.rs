@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use support::raw_upstream::{How, RawOptions};
-use support::{Api, Mesh, MeshOptions, RawUpstream, SOON, eventually, json, repository};
+use support::{Api, Mesh, MeshOptions, RawUpstream, SOON, eventually, json};
 
 /// How long each call takes, and how many an instance takes at once.
 const WORK: Duration = Duration::from_millis(40);
@@ -97,58 +97,6 @@ async fn at_three_times_the_capacity_answers_go_on_and_refusals_come_at_once() {
         .find(|line| line.starts_with("meshwright_service_shed_total{service=\"s\"}"))
         .and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
     assert!(shed.is_some_and(|shed| shed >= refused as f64), "{shed:?} are counted");
-}
-
-/// What a service may be sent when `calls` end within that time: a fifth more, three a second, and what a quiet
-/// service has saved.
-fn affordable(calls: usize, within: Duration) -> usize {
-    calls + calls / 5 + (3.0 * within.as_secs_f64()).ceil() as usize + 10
-}
-
-/// Reading calls, eight at a time, of which none is answered; how many they were and how long they took.
-async fn fail_for(mesh: &Mesh, service: &str, tool: &str, time: Duration) -> (usize, Duration) {
-    let (began, mut calls) = (Instant::now(), 0);
-    while began.elapsed() < time {
-        let eight = (0..8).map(|_| mesh.api.call(service, tool, json!({})));
-        for answer in futures_util::future::join_all(eight).await {
-            assert!(answer.status >= 500, "{}", answer.text());
-            calls += 1;
-        }
-    }
-    (calls, began.elapsed())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn instances_that_all_fail_are_sent_no_more_than_a_fifth_of_retries() {
-    let (mesh, upstreams) = scene().await;
-    upstreams.iter().for_each(|upstream| upstream.now(How::Status(503)));
-    let (calls, took) = fail_for(&mesh, "s", "act_read_only", Duration::from_secs(5)).await;
-    let sent: usize = upstreams.iter().map(RawUpstream::calls).sum();
-    eprintln!("{calls} calls in {took:?} were sent {sent} times");
-    assert!(calls > 200, "{calls} calls");
-    assert!(sent > calls, "some were tried again: {sent} of {calls}");
-    assert!(sent <= affordable(calls, took), "{sent} of {calls} in {took:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn processes_that_die_of_every_call_are_sent_no_more_than_a_fifth_of_retries() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let (file, child) = (folder.path().join("calls"), repository().join("tests/fixtures/mirror_child.py"));
-    let config = format!(
-        "[services.s]\ncommand = \"python3\"\nargs = [{child:?}, {file:?}]\ninstances = 4\n\
-         restart = {{ policy = \"always\", max = 1000 }}\n"
-    );
-    let mesh = Mesh::start(MeshOptions { config, ..MeshOptions::default() }).await;
-    eventually("all processes answer", SOON, || async {
-        let status = mesh.api.get("/services/s").await.ok();
-        let healthy = status["instances"].as_array()?.iter().filter(|one| one["state"] == "healthy").count();
-        (healthy == 4 && status["tools"][0]["name"] == "show").then_some(())
-    })
-    .await;
-    let (calls, took) = fail_for(&mesh, "s", "show", Duration::from_secs(6)).await;
-    let sent = std::fs::read_to_string(&file).expect("calls came").lines().count();
-    eprintln!("{calls} calls in {took:?} were sent {sent} times");
-    assert!(sent > 0 && sent <= affordable(calls, took), "{sent} of {calls} in {took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
