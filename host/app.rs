@@ -145,14 +145,18 @@ async fn run(overrides: Overrides, config: Config) -> anyhow::Result<()> {
     let event_log = EventLog::default();
     tracker.spawn(event_log.clone().run(events_queue, stop.clone()));
     let standing = Standing::new(config.clone());
+    let (ask_to_read, asked) = mpsc::channel(tasks::ASKED);
     let plugins_shown = (&plugins, look.clone());
-    let pages = pages(&config, &standing, &registry, &proxy, plugins_shown, &journal, &store, &children);
+    let configure = doors::configure(&overrides, ask_to_read);
+    let pages =
+        pages(&config, &standing, configure, &registry, &proxy, plugins_shown, &journal, &store, &children);
     let reload = Reload {
         overrides,
         standing: Arc::clone(&standing),
         registry: registry.clone(),
         plugins: Arc::clone(&plugins),
         look,
+        asked,
         children: children.clone(),
         events,
         tracker: tracker.clone(),
@@ -168,6 +172,7 @@ async fn run(overrides: Overrides, config: Config) -> anyhow::Result<()> {
     let alerting = Alerting {
         registry: registry.clone(),
         plugins: Arc::clone(&pages.plugins),
+        conditions: doors::conditions(&children),
         events: event_log,
         alerts: Arc::clone(&pages.alerts),
     };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Overrides;
-use crate::console::{DoctorArgs, DrainArgs, LogsArgs, OrderArgs, PsArgs, UndrainArgs};
+use crate::console::{AddArgs, DoctorArgs, DrainArgs, LogsArgs, OrderArgs, PsArgs, RmArgs, UndrainArgs};
 use crate::plugin::Limits;
 use crate::workshop::{Tool, WhyArgs};
 
@@ -37,6 +37,10 @@ pub enum Command {
     /// Tools for authors of plugins.
     #[command(subcommand)]
     Plugin(Tool),
+    /// Writes a service into the configuration file; a running proxy takes it up at once
+    Add(AddArgs),
+    /// Takes a service out of the configuration file
+    Rm(RmArgs),
     /// Lists the processes of services by command, with their states and reasons
     Ps(PsArgs),
     /// Shows what a service's processes wrote to standard error, and on standard output beside the protocol

@@ -26,6 +26,8 @@ fn main() -> ExitCode {
             app::log_to_stderr(QUIET);
             workshop::run(tool)
         }
+        Command::Add(args) => console::add(&args),
+        Command::Rm(args) => console::rm(&args),
         Command::Ps(args) => console::ps(&args),
         Command::Logs(args) => console::logs(&args),
         Command::Start(args) => console::order(&args, "start"),

@@ -137,6 +137,12 @@ impl Watch {
         let (mut bad, mut calm) = (0_u32, CALM);
         let mut standings = self.instance.peer.standings();
         loop {
+            if self.instance.peer.is_resting() {
+                // Nobody is there to be asked, and asking is no reason to start it.
+                (listed, changes) = (false, None);
+                moved(&mut standings).await;
+                continue;
+            }
             let probed = tokio::time::Instant::now();
             let probe = self.probe().await;
             let good = probe == Probe::Good;
@@ -213,6 +219,6 @@ impl Watch {
 
     fn times(&self, limit: Duration) -> Times {
         let deadline = tokio::time::Instant::now() + limit;
-        Times { connect: self.connect, first_byte: limit, deadline, stated: false }
+        Times { connect: self.connect, first_byte: limit, deadline, wakes: false, stated: false }
     }
 }

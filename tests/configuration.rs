@@ -210,6 +210,20 @@ fn the_command_line_checks_shows_describes_and_imports() {
             "{start} in\n{shown}"
         );
     }
+    let supervised = "[services.b]\ncommand = \"x\"\nrestart = { max = 3 }\nrequired = true\n";
+    fs::write(&file, supervised).expect("write");
+    let shown = text(&run(folder.path(), &["config", "show", "--origin"]).stdout);
+    for (line, end) in [
+        ("command = \"x\"", "# meshwright.toml:2"),
+        ("sessions = \"shared\"", "# default"),
+        ("instances = 1", "# default"),
+        ("required = true", "# meshwright.toml:4"),
+        ("depends_on = []", "# default"),
+        ("restart = { policy = \"on-failure\", max = 3, window = \"60s\" }", "# meshwright.toml:3"),
+        ("startup_timeout = \"30s\"", "# default"),
+    ] {
+        assert!(shown.lines().any(|l| l.starts_with(line) && l.ends_with(end)), "{line} in\n{shown}");
+    }
     let schema = run(folder.path(), &["config", "schema"]);
     let schema: Value = serde_json::from_slice(&schema.stdout).expect("JSON");
     assert!(schema["properties"]["services"].is_object(), "{schema}");

@@ -28,6 +28,10 @@ const HTTP_ROUTES: &[(Method, &str)] = &[
     (Method::GET, "/api/v1/calls"),
     (Method::GET, "/api/v1/calls/0000000000000001"),
     (Method::POST, "/api/v1/plugins/watch/rollbacks"),
+    (Method::GET, "/api/v1/config"),
+    (Method::POST, "/api/v1/config/reloads"),
+    (Method::POST, "/api/v1/services"),
+    (Method::DELETE, "/api/v1/services/s"),
     (Method::GET, "/nowhere"),
     (Method::GET, "/mcp"),
     (Method::POST, "/mcp"),
@@ -65,6 +69,7 @@ fn tempting(path: &str) -> Value {
     match path {
         "/call" => json!({"target_instance": "s", "tool_name": "act", "arguments": {}}),
         "/register" => json!({"instance_name": "intruder", "port": 5000, "tools": ["act"]}),
+        "/api/v1/services" => json!({"name": "intruder", "url": "http://127.0.0.1:5000/mcp"}),
         "/heartbeat" | "/deregister" => json!({"instance_name": "s"}),
         _ => json!({"jsonrpc": "2.0", "id": 1, "method": "ping"}),
     }
@@ -218,22 +223,61 @@ async fn heads_over_the_limits_are_refused_on_both_ports() {
     assert_eq!(mesh.api.get("/livez").await.status, 200);
 }
 
+/// Asks once on a connection.
+fn asked(address: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address.trim_start_matches("http://")).expect("connect");
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("set a timeout");
+    ask(&mut stream);
+    stream
+}
+
+fn ask(stream: &mut TcpStream) {
+    stream.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("send a request");
+    let mut answer = Vec::new();
+    while !answer.windows(4).any(|bytes| bytes == b"\r\n\r\n") {
+        let mut bytes = [0; 4096];
+        let count = stream.read(&mut bytes).expect("an answer");
+        assert!(count > 0, "the proxy closed: {:?}", String::from_utf8_lossy(&answer));
+        answer.extend_from_slice(&bytes[..count]);
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{:?}", String::from_utf8_lossy(&answer));
+}
+
+/// How long the proxy waits for the rest of a head.
+fn given_up(mut stream: TcpStream) -> Duration {
+    let start = Instant::now();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("set a timeout");
+    stream.write_all(b"GET /livez HTTP/1.1\r\nHost: loc").expect("send half a head");
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).expect("the proxy closes");
+    start.elapsed()
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_head_that_does_not_end_is_given_up() {
+async fn a_head_that_does_not_end_is_given_up_and_a_silent_connection_is_kept() {
     let (mesh, _upstream, _) = guarded().await;
     let address = mesh.http.clone();
-    let took = tokio::task::spawn_blocking(move || {
-        let start = Instant::now();
-        let mut stream = TcpStream::connect(address.trim_start_matches("http://")).expect("connect");
-        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("set a timeout");
-        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: loc").expect("send half a head");
-        let mut rest = Vec::new();
-        stream.read_to_end(&mut rest).expect("the proxy closes");
-        start.elapsed()
-    })
-    .await
-    .expect("no panic");
-    assert!(took < Duration::from_secs(15), "{took:?}");
+    let silent = {
+        let address = address.clone();
+        tokio::task::spawn_blocking(move || {
+            let mut stream = asked(&address);
+            std::thread::sleep(Duration::from_secs(17));
+            ask(&mut stream);
+        })
+    };
+    let first = {
+        let stream = TcpStream::connect(address.trim_start_matches("http://")).expect("connect");
+        tokio::task::spawn_blocking(|| given_up(stream))
+    };
+    let later = tokio::task::spawn_blocking(move || {
+        let stream = asked(&address);
+        std::thread::sleep(Duration::from_secs(1));
+        given_up(stream)
+    });
+    for took in [first.await.expect("no panic"), later.await.expect("no panic")] {
+        assert!((9..15).contains(&took.as_secs()), "{took:?}");
+    }
+    silent.await.expect("the connection was kept");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,113 +3,12 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
+use support::children::*;
 use support::*;
-use tempfile::TempDir;
-
-/// Where children write their pids.
-struct Book(TempDir);
-
-impl Book {
-    fn new() -> Self {
-        Self(tempfile::tempdir().expect("a folder"))
-    }
-
-    fn file(&self, service: &str) -> PathBuf {
-        self.0.path().join(service)
-    }
-
-    /// A service of the chaos child with these habits; `more` is what its table says besides.
-    fn service(&self, name: &str, habits: &[&str], more: &str) -> String {
-        let script = repository().join("tests/fixtures/chaos_child.py");
-        let habits: String = habits.iter().map(|habit| format!(", {habit:?}")).collect();
-        let file = self.file(name);
-        format!("[services.{name}]\ncommand = \"python3\"\nargs = [{script:?}, {file:?}{habits}]\n{more}\n")
-    }
-
-    fn pids(&self, service: &str) -> Vec<i32> {
-        let text = std::fs::read_to_string(self.file(service)).unwrap_or_default();
-        text.lines().filter_map(|line| line.parse().ok()).collect()
-    }
-}
-
-/// A test that ends by killing its proxy must not leave processes behind.
-impl Drop for Book {
-    fn drop(&mut self) {
-        let files = std::fs::read_dir(self.0.path()).into_iter().flatten().filter_map(Result::ok);
-        let names = files.map(|file| file.file_name().to_string_lossy().into_owned());
-        let pids: Vec<i32> = names.flat_map(|name| self.pids(&name)).collect();
-        for pid in running(&pids).into_iter().filter_map(Pid::from_raw) {
-            kill_process(pid, Signal::KILL).unwrap_or_default();
-        }
-    }
-}
-
-fn is_running(pid: i32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    !stat.is_empty() && !stat.contains(") Z ")
-}
-
-fn running(pids: &[i32]) -> Vec<i32> {
-    pids.iter().copied().filter(|pid| is_running(*pid)).collect()
-}
-
-async fn mesh(config: String) -> Mesh {
-    Mesh::start(MeshOptions { config, ..MeshOptions::default() }).await
-}
-
-async fn processes(mesh: &Mesh) -> Vec<Value> {
-    let listing = mesh.api.get("/api/v1/processes").await.ok();
-    listing["items"].as_array().expect("items").clone()
-}
-
-async fn process(mesh: &Mesh, instance: &str) -> Value {
-    let all = processes(mesh).await;
-    let found = all.iter().find(|process| process["instance"] == instance);
-    found.unwrap_or_else(|| panic!("no `{instance}` in {all:?}")).clone()
-}
-
-async fn until(mesh: &Mesh, instance: &str, state: &str) -> Value {
-    eventually(&format!("`{instance}` is {state}"), 4 * SOON, || async {
-        let process = process(mesh, instance).await;
-        (process["state"] == state).then_some(process)
-    })
-    .await
-}
-
-async fn until_called(mesh: &Mesh, service: &str) -> String {
-    eventually(&format!("`{service}` answers"), 2 * SOON, || async {
-        let answer = mesh.api.call(service, "pid", json!({})).await;
-        (answer.status == 200).then(|| answer.tool_text())
-    })
-    .await
-}
-
-/// The command line, asking this proxy.
-fn cli(mesh: &Mesh, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_meshwright"));
-    let command = command.args(args).args(["--url", &mesh.http]).stdin(Stdio::null());
-    command.output().expect("run the command line")
-}
-
-fn text(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-}
-
-async fn until_logged(mesh: &Mesh, words: &str) {
-    eventually(&format!("`{words}` is logged"), SOON, || async { mesh.log().contains(words).then_some(()) })
-        .await;
-}
-
-fn contains(text: &str, words: &[&str]) {
-    for word in words {
-        assert!(text.contains(word), "`{word}` is not in: {text}");
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_loop_is_parked_and_named_and_costs_others_nothing() {
@@ -132,6 +31,12 @@ async fn a_crash_loop_is_parked_and_named_and_costs_others_nothing() {
     contains(detail, &["`loops` fatal", "missing CHAOS_TOKEN", "; next try in "]);
     until_called(&mesh, "fine").await;
 
+    let raised =
+        eventually("an alert is raised", SOON, || async { alert(&mesh, "child-parked").await }).await;
+    assert_eq!((&raised["plugin"], &raised["severity"]), (&json!("meshwright"), &json!("error")), "{raised}");
+    assert_eq!(raised["labels"], json!({"instance": "loops", "service": "loops"}));
+    contains(raised["detail"].as_str().expect("a detail"), &["missing CHAOS_TOKEN", "meshwright logs loops"]);
+
     let doctor = cli(&mesh, &["doctor"]);
     assert_eq!(doctor.status.code(), Some(3), "{}", text(&doctor));
     contains(&text(&doctor), &["loops: fatal", "meshwright restart loops"]);
@@ -139,6 +44,13 @@ async fn a_crash_loop_is_parked_and_named_and_costs_others_nothing() {
     let startup = mesh.api.get("/api/v1/processes").await.ok()["startup"].clone();
     assert_eq!((&startup["started"], &startup["failed"]), (&json!(["fine"]), &json!(["loops"])), "{startup}");
     until_logged(&mesh, "services by command were started").await;
+    std::fs::write(book.file("loops.calm"), "").expect("calm it");
+    assert!(cli(&mesh, &["restart", "loops"]).status.success());
+    until(&mesh, "loops", "ready").await;
+    eventually("the alert is resolved", 3 * SOON, || async {
+        alert(&mesh, "child-parked").await.is_none().then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -277,8 +189,7 @@ async fn a_child_that_dies_comes_back_by_itself() {
     let mesh = mesh(book.service("mortal", &["fork"], "")).await;
     let first = until_called(&mesh, "mortal").await;
     let pids = book.pids("mortal");
-    kill_process(Pid::from_raw(first.parse().expect("a pid")).expect("a pid"), Signal::KILL)
-        .expect("it lives");
+    kill(&first);
     let second = eventually("another one answers", 2 * SOON, || async {
         let answer = mesh.api.call("mortal", "pid", json!({})).await;
         (answer.status == 200).then(|| answer.tool_text()).filter(|pid| *pid != first)
@@ -406,13 +317,78 @@ async fn a_changed_file_ends_what_left_and_starts_what_is_new_and_nothing_else()
     let pid = until_called(&mesh, "stays").await;
     until_called(&mesh, "leaves").await;
     let left = book.pids("leaves");
-    let file = mesh.home.path().join("meshwright.toml");
-    let text = std::fs::read_to_string(&file).expect("read the configuration");
-    let head = text.split("[services.").next().expect("a head").to_owned();
-    std::fs::write(&file, head + &stays + &book.service("comes", &[], "")).expect("write the configuration");
+    rewrite(&mesh, &(stays + &book.service("comes", &[], "")));
     until_called(&mesh, "comes").await;
     eventually("what left is ended", SOON, || async { running(&left).is_empty().then_some(()) }).await;
     assert_eq!(until_called(&mesh, "stays").await, pid);
     let names: Vec<Value> = processes(&mesh).await.iter().map(|one| one["instance"].clone()).collect();
     assert_eq!(names, ["comes", "stays"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_hangs_is_started_again_and_one_that_is_at_work_is_not() {
+    let book = Book::new();
+    let config = "[health]\nprobe_every = \"500ms\"\nprobe_timeout = \"300ms\"\n".to_owned()
+        + &book.service("hangs", &[], "")
+        + &book.service("works", &["naps"], "")
+        + &book.service("stays", &[], "restart = { policy = \"never\" }");
+    let mesh = mesh(config).await;
+    for name in ["hangs", "works", "stays"] {
+        until_called(&mesh, name).await;
+    }
+    let nap = json!({"target_instance": "works", "tool_name": "pid", "arguments": {"nap_s": 25}, "timeout_ms": 40_000});
+    let api = mesh.api.clone();
+    let nap = tokio::spawn(async move { api.post("/call", &nap).await });
+    for name in ["hangs", "stays"] {
+        signal(&book.pids(name)[0].to_string(), Signal::STOP);
+    }
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let cut = mesh.api.call("hangs", "pid", json!({})).await;
+    assert_eq!(cut.problem(502, "outcome_unknown")["outcome"], "unknown");
+    contains(&mesh.log(), &["hung: it lives, and left 3 probes in a row unanswered"]);
+    until_called(&mesh, "hangs").await;
+    let again = process(&mesh, "hangs").await;
+    assert_eq!((&again["restarts"], book.pids("hangs").len()), (&json!(1), 2), "{again}");
+
+    let answer = nap.await.expect("the call is not lost");
+    assert_eq!((answer.status, book.pids("works").len()), (200, 1), "{}", answer.text());
+    assert!(!mesh.log().contains("child is ended instance=works"), "{}", mesh.log());
+    let stays = process(&mesh, "stays").await;
+    assert_eq!((&stays["state"], book.pids("stays").len()), (&json!("ready"), 1), "{stays}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_is_left_out_is_listed_with_its_place_and_its_fix() {
+    let book = Book::new();
+    let mesh = mesh("[services.typo]\ncomand = \"x\"\n".to_owned() + &book.service("fine", &[], "")).await;
+    until_called(&mesh, "fine").await;
+    let typo = process(&mesh, "typo").await;
+    assert_eq!((&typo["state"], &typo["pid"]), (&json!("left_out"), &Value::Null), "{typo}");
+    let reason = typo["reason"].as_str().expect("a reason");
+    contains(reason, &["meshwright.toml:5:1", "did you mean `command`?"]);
+    let startup = mesh.api.get("/api/v1/processes").await.ok()["startup"].clone();
+    assert_eq!((&startup["started"], &startup["skipped"]), (&json!(["fine"]), &json!(["typo"])), "{startup}");
+    contains(&text(&cli(&mesh, &["ps"])), &["typo", "left_out", "did you mean `command`?"]);
+    let doctor = text(&cli(&mesh, &["doctor"]));
+    contains(&doctor, &["typo: left_out", "config check"]);
+    assert_eq!(doctor.matches("did you mean").count(), 1, "it is said once: {doctor}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_rules_hold_at_once_for_processes_that_there_are() {
+    let book = Book::new();
+    let file = |policy: &str, timeout: &str| {
+        book.service("mortal", &[], &format!("restart = {{ policy = \"{policy}\" }}"))
+            + &book.service("deaf", &["silent"], &format!("startup_timeout = \"{timeout}\""))
+    };
+    let mesh = mesh(file("on-failure", "300s")).await;
+    let pid = until_called(&mesh, "mortal").await;
+    assert_eq!(process(&mesh, "deaf").await["state"], "starting");
+    rewrite(&mesh, &file("never", "1s"));
+    let waits = until(&mesh, "deaf", "backoff").await;
+    contains(waits["reason"].as_str().expect("a reason"), &["no answer within 1s of its start"]);
+    kill(&pid);
+    let stopped = until(&mesh, "mortal", "stopped").await;
+    contains(stopped["reason"].as_str().expect("a reason"), &["was killed by signal 9", "\"never\""]);
+    assert_eq!(book.pids("mortal").len(), 1, "another policy restarts nothing that runs");
 }

@@ -89,7 +89,7 @@ fn children_line(same: &[&ChildStatus]) -> String {
         ChildState::Starting | ChildState::Installing | ChildState::Stopping => "◌",
         ChildState::Stopped if child.first.is_none() => "◌",
         ChildState::Backoff | ChildState::Fatal => "✖",
-        ChildState::Stopped | ChildState::Skipped => "○",
+        ChildState::Stopped | ChildState::Skipped | ChildState::Idle => "○",
     };
     let (name, count) = match same.len() {
         1 => (&child.instance, String::new()),

@@ -13,6 +13,7 @@ use super::doors::{self, instance_limits, plugin_config};
 use super::tasks::{AskedToLook, settle};
 use crate::clock;
 use crate::config::{Config, ConfigError, LeftOut, Overrides};
+use crate::http::Complaint;
 use crate::mesh::observe::Event;
 use crate::plugin::Plugins;
 use crate::registry::{Instance, Reconfigured, Registry, Terms};
@@ -41,16 +42,23 @@ impl Standing {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn config(&self) -> Arc<Config> {
+    pub(super) fn config(&self) -> Arc<Config> {
         Arc::clone(&self.state().config)
     }
 
     /// What of the configuration is not in force, and why.
-    pub(super) fn complaints(&self) -> Vec<String> {
+    pub(super) fn complaints(&self) -> Vec<Complaint> {
         let state = self.state();
-        let left = state.config.left_out.iter().map(|left| format!("left out: {}", left.flaw.in_a_line()));
-        let refused =
-            state.refused.iter().map(|why| format!("the changed configuration is not in force: {why}"));
+        let left = state.config.left_out.iter().map(|left| Complaint {
+            service: left.service.clone(),
+            what: "left out",
+            why: left.flaw.in_a_line(),
+        });
+        let refused = state.refused.iter().map(|why| Complaint {
+            service: None,
+            what: "the changed configuration is not in force",
+            why: why.clone(),
+        });
         left.chain(refused).collect()
     }
 }
@@ -62,6 +70,8 @@ pub(super) struct Reload {
     pub registry: Registry,
     pub plugins: Arc<Plugins>,
     pub look: AskedToLook,
+    /// Who changed a file and waits until it was read.
+    pub asked: mpsc::Receiver<oneshot::Sender<()>>,
     pub children: Children,
     pub events: mpsc::Sender<Event>,
     pub tracker: TaskTracker,
@@ -76,7 +86,7 @@ enum Step {
 
 impl Reload {
     /// Reads the files whenever they change.
-    pub(super) async fn run(self, stop: CancellationToken) {
+    pub(super) async fn run(mut self, stop: CancellationToken) {
         let wake = Arc::new(Notify::new());
         let mut watched = BTreeSet::new();
         let mut watchers = Vec::new();
@@ -88,12 +98,16 @@ impl Reload {
                     watchers.extend(watch(&folder, &wake));
                 }
             }
+            let mut done = None;
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = wake.notified() => settle(&wake).await,
+                Some(asked) = self.asked.recv() => done = Some(asked),
                 _ = rescans.tick() => {}
             }
             self.look_again().await;
+            // Who asked may have gone away meanwhile.
+            done.map(|done| done.send(()).ok());
         }
     }
 
@@ -173,7 +187,7 @@ fn step(current: &Config, loaded: Result<Config, ConfigError>) -> Step {
         let same = |other: &LeftOut| other.service == left.service && other.flaw.message == left.flaw.message;
         current.left_out.iter().any(same)
     };
-    if let Some(fresh) = loaded.left_out.iter().find(|left| !known(left)) {
+    if let Some(fresh) = loaded.left_out.iter().find(|left| !known(left) && !loaded.is_script(left)) {
         return Step::Refuse(fresh.flaw.in_a_line());
     }
     if loaded == *current { Step::Nothing } else { Step::Apply(Box::new(loaded)) }

@@ -10,10 +10,13 @@ use tokio::sync::{mpsc, oneshot};
 use super::configuration::Standing;
 use super::tasks::AskedToLook;
 use crate::clock;
-use crate::config::{ChildConfig, Config};
-use crate::http::{NotRuled, Pages, RollBack, Rule, Search, SearchFailed, Shown};
+use crate::config::{self, ChildConfig, Config, EditError, Overrides};
+use crate::http::{
+    ConfigFile, Configure, Edit, NotEdited, NotRuled, Pages, RollBack, Rule, Search, SearchFailed, Shown,
+};
 use crate::mesh::ids::Name;
 use crate::mesh::memo::Memories;
+use crate::mesh::observe::{Firing, Severity};
 use crate::mesh::ruling::Ruling;
 use crate::mesh::story::Recording;
 use crate::plugin::{self, Plugins};
@@ -21,8 +24,9 @@ use crate::policy::status::RollbackError;
 use crate::proxy::{MirrorBook, Proxy};
 use crate::registry::{InstanceLimits, Registry};
 use crate::store::{Change, Store};
-use crate::supervisor::Children;
+use crate::supervisor::{ChildStatus, Children};
 use crate::telemetry::account::Unsaved;
+use crate::telemetry::alerts::Conditions;
 use crate::telemetry::journal::Journal;
 
 pub(super) fn unsaved(plugins: &Arc<Plugins>) -> Unsaved {
@@ -101,9 +105,66 @@ fn roll_back(plugins: &Arc<Plugins>, look: AskedToLook) -> RollBack {
     })
 }
 
+/// Changes the configuration file, and has it read before it answers.
+pub(super) fn configure(overrides: &Overrides, ask: AskedToLook) -> Configure {
+    let overrides = overrides.clone();
+    Arc::new(move |edit| {
+        let (overrides, ask) = (overrides.clone(), ask.clone());
+        Box::pin(async move {
+            let edited = tokio::task::spawn_blocking(move || match edit {
+                Edit::Add { name, settings } => config::add_service(&overrides, &name, &settings).map(drop),
+                Edit::Remove { name } => config::remove_service(&overrides, &name).map(drop),
+                Edit::Nothing => Ok(()),
+            });
+            let edited = edited.await.map_err(|error| NotEdited::Failed(error.to_string()))?;
+            edited.map_err(|error| {
+                let why = crate::upstream::chain(&error);
+                match error {
+                    EditError::Taken { .. } => NotEdited::Taken(why),
+                    EditError::NotThere(_) => NotEdited::NotThere(why),
+                    EditError::Elsewhere { .. } | EditError::Broken(_) => NotEdited::ByHand(why),
+                    EditError::Wrong(_) => NotEdited::Wrong(why),
+                    EditError::NoHome | EditError::Write { .. } | EditError::Config(_) => {
+                        NotEdited::Failed(why)
+                    }
+                }
+            })?;
+            let (done, looked) = oneshot::channel();
+            // Neither fails but at the end of the process, and what was written holds at the next start.
+            if ask.send(done).await.is_ok() {
+                looked.await.ok();
+            }
+            Ok(())
+        })
+    })
+}
+
 /// Services that may have processes, and how these are supervised.
 pub(super) fn children(config: &Config) -> BTreeMap<Name, ChildConfig> {
     config.services.iter().map(|(name, service)| (name.clone(), service.child.clone())).collect()
+}
+
+/// What of the children deserves attention: one that is parked, until it is ready again.
+pub(super) fn conditions(children: &Children) -> Conditions {
+    let children = children.clone();
+    let parked = |child: &ChildStatus| {
+        let name = &child.instance;
+        Firing {
+            rule: "child-parked".to_owned(),
+            severity: if child.required { Severity::Critical } else { Severity::Error },
+            labels: vec![
+                ("instance".to_owned(), name.to_string()),
+                ("service".to_owned(), child.service.to_string()),
+            ],
+            title: format!("`{name}` failed too often and is parked"),
+            detail: [child.reason.as_str(), child.fix.as_deref().unwrap_or_default()].join("; "),
+            value: 1.0,
+            threshold: 1.0,
+            for_s: 0,
+            resolve_at: 1.0,
+        }
+    };
+    Arc::new(move || children.all().iter().filter(|child| child.parked).map(parked).collect())
 }
 
 /// What happened lately, for builds that are about to come into force.
@@ -123,6 +184,7 @@ pub(super) fn recorder(journal: &Arc<Journal>, registry: &Registry) -> plugin::R
 pub(super) fn pages(
     config: &Config,
     standing: &Arc<Standing>,
+    configure: Configure,
     registry: &Registry,
     proxy: &Arc<Proxy>,
     (plugins, look): (&Arc<Plugins>, AskedToLook),
@@ -134,6 +196,11 @@ pub(super) fn pages(
     let plugins = Arc::clone(plugins);
     let persistence = Arc::clone(store.persistence());
     let (searched, standing) = (store.clone(), Arc::clone(standing));
+    let in_force = Arc::clone(&standing);
+    let config_file: ConfigFile = Arc::new(move || {
+        let file = in_force.config().file.clone()?;
+        Some(std::path::absolute(&file).unwrap_or(file))
+    });
     let search: Search = Arc::new(move |query, limit, admits| {
         let store = searched.clone();
         Box::pin(async move {
@@ -153,6 +220,8 @@ pub(super) fn pages(
         journal: Arc::clone(journal),
         persistence: Arc::new(move || persistence.degraded()),
         complaints: Arc::new(move || standing.complaints()),
+        config_file,
+        configure,
         search,
         roll_back,
         children: children.clone(),

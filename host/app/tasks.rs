@@ -27,7 +27,7 @@ const RESCAN: Duration = Duration::from_secs(30);
 const PROBATION_EVERY: Duration = Duration::from_millis(250);
 
 /// Requests to look at once that may wait for the look before.
-const ASKED: usize = 16;
+pub(super) const ASKED: usize = 16;
 
 /// Who must have the plugins looked at now, and be told when that is done.
 pub(super) type AskedToLook = mpsc::Sender<oneshot::Sender<()>>;

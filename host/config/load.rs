@@ -13,7 +13,7 @@ use super::expand::Sources;
 use super::file::{File, Value, places};
 use super::flaw::{Flaw, LeftOut};
 use super::raw::{self, RawPlugin, RawProfile, RawService, Sections, Unresolved, Wrong, services};
-use super::{Config, ConfigError, Overrides, clients, expand_home};
+use super::{Config, ConfigError, Overrides, clients, expand_home, scripts};
 use crate::mesh::exposure::Exposure;
 use crate::mesh::ids::Name;
 use crate::spelling::no_such;
@@ -21,7 +21,8 @@ use crate::spelling::no_such;
 /// Sections that files that are included may have, too.
 const SHARED: [&str; 3] = ["services", "profiles", "plugins"];
 /// Sections of the main file alone.
-const OWN: [&str; 8] = ["include", "server", "stats", "lease", "health", "calls", "sessions", "limits"];
+const OWN: [&str; 9] =
+    ["include", "server", "stats", "lease", "health", "calls", "supervisor", "sessions", "limits"];
 
 /// A service, a profile or a plugin as it stands in a file.
 pub(super) struct Entry<'f> {
@@ -64,6 +65,14 @@ impl Files {
             return Ok(Self { files: vec![File::default()], folders: Vec::new(), left_out: Vec::new() });
         };
         let main = File::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::around(main)
+    }
+
+    /// With a main file that is read already.
+    ///
+    /// # Errors
+    /// It cannot be understood.
+    pub(super) fn around(main: File) -> Result<Self, ConfigError> {
         let mut read = Self { files: Vec::new(), folders: Vec::new(), left_out: Vec::new() };
         let patterns: Vec<Spanned<String>> = match main.toml().map_err(ConfigError::Wrong)?.remove("include")
         {
@@ -275,6 +284,7 @@ pub(super) fn load(files: &Files, overrides: Overrides, sources: &Sources) -> Re
         lease: section(main, &mut own, "lease", &mut flaws),
         health: section(main, &mut own, "health", &mut flaws),
         calls: section(main, &mut own, "calls", &mut flaws),
+        supervisor: section(main, &mut own, "supervisor", &mut flaws),
         sessions: section(main, &mut own, "sessions", &mut flaws),
         limits: section(main, &mut own, "limits", &mut flaws),
     };
@@ -320,7 +330,20 @@ pub(super) fn load(files: &Files, overrides: Overrides, sources: &Sources) -> Re
     config.file = config.files.first().cloned();
     config.folders.clone_from(&files.folders);
     config.left_out = left_out;
+    discover(&mut config, main, own_places.get("supervisor.scripts").cloned());
     Ok(config)
+}
+
+fn discover(config: &mut Config, main: &File, at: Option<Range<usize>>) {
+    let Some(folder) = config.scripts.take() else { return };
+    let beside = main.path.parent().unwrap_or(Path::new(""));
+    let folder = std::path::absolute(beside.join(&folder)).unwrap_or(folder);
+    if let Err(message) = scripts::discover(config, &folder) {
+        let flaw = main.flaw("supervisor.scripts", at, message);
+        config.left_out.push(LeftOut { service: None, flaw });
+    }
+    config.folders.push(folder.clone());
+    config.scripts = Some(folder);
 }
 
 fn section<T: DeserializeOwned + Default>(

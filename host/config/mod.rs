@@ -4,12 +4,14 @@
 //! Must not know what the settings are used for.
 
 mod clients;
+mod edit;
 mod expand;
 mod file;
 mod flaw;
 mod import;
 mod load;
 mod raw;
+mod scripts;
 mod show;
 
 use std::collections::BTreeMap;
@@ -69,6 +71,8 @@ pub struct Config {
     pub folders: Vec<PathBuf>,
     /// Services and files that cannot be used; the rest is.
     pub left_out: Vec<LeftOut>,
+    /// Where each executable file is a service.
+    pub scripts: Option<PathBuf>,
     pub data_dir: PathBuf,
     pub plugins_dir: PathBuf,
     pub mcp_addr: SocketAddr,
@@ -141,6 +145,7 @@ pub struct ChildConfig {
 }
 
 pub use crate::mesh::exposure::Profile as ProfileConfig;
+pub use edit::{EditError, add_service, remove_service, user_file};
 pub use flaw::{Flaw, LeftOut, Place};
 pub use import::{Imported, client_files, import};
 pub use show::{schema, show};
@@ -184,10 +189,16 @@ impl Config {
         load::load(&files, overrides, &Sources::usual())
     }
 
-    /// Settings that `other` has otherwise, beside services, profiles and plugins.
+    /// Settings that `other` has otherwise and that need a restart.
     pub fn differences(&self, other: &Self) -> Vec<&'static str> {
         let both = show::settings(self).into_iter().zip(show::settings(other));
-        both.filter(|(own, others)| own != others).map(|((key, _), _)| key).collect()
+        let waits = |key: &&str| !key.starts_with("supervisor.");
+        both.filter(|(own, others)| own != others).map(|((key, _), _)| key).filter(waits).collect()
+    }
+
+    /// Whether something that is left out lies in the folder of scripts: what is dropped there holds nothing else up.
+    pub fn is_script(&self, left: &LeftOut) -> bool {
+        self.scripts.is_some() && left.flaw.path.parent() == self.scripts.as_deref()
     }
 
     /// What services and profiles show.

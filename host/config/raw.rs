@@ -1,6 +1,7 @@
 //! What a configuration file may say, section by section, and how that becomes a [`Config`].
 
 mod children;
+mod duration;
 mod hedge;
 pub(super) mod services;
 
@@ -17,6 +18,7 @@ use super::{
 };
 use crate::mesh::deadline::CALL_TIME_MAX;
 use crate::mesh::lease::LeaseTimes;
+use duration::{RawDuration, or};
 
 /// The settings of a Meshwright proxy.
 #[derive(Debug, Default, JsonSchema)]
@@ -32,6 +34,7 @@ pub(super) struct RawConfig {
     lease: RawLease,
     health: RawHealth,
     calls: RawCalls,
+    supervisor: RawSupervisor,
     /// Services by name: programs, addresses, or what is to be shown of those that register themselves.
     services: BTreeMap<String, RawService>,
     /// Choices of services and tools, each at `/mcp/NAME`.
@@ -108,6 +111,14 @@ pub(super) struct RawCalls {
     drain_timeout: Option<RawDuration>,
 }
 
+/// Processes of services.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawSupervisor {
+    /// A folder, beside this file unless it is absolute, in which each executable file is a service called by its stem.
+    scripts: Option<PathBuf>,
+}
+
 /// A service: a `command`, a `url` or `urls`, or none of them when its instances register themselves.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -130,6 +141,10 @@ pub(super) struct RawService {
     depends_on: Vec<String>,
     /// When its processes are started again.
     restart: RawRestart,
+    /// Whether its processes start with the proxy, or with the first call once it is known what they offer.
+    start: Option<RawStart>,
+    /// Stops a process that had no call, session or subscription for so long, until the next call.
+    idle_stop: Option<RawDuration>,
     /// From the start of a process to its first answer, without the time in which something is installed.
     startup_timeout: Option<RawDuration>,
     /// Where its one instance listens.
@@ -153,6 +168,13 @@ pub(super) struct RawService {
 enum RawSessionUse {
     Shared,
     Each,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum RawStart {
+    Eager,
+    Lazy,
 }
 
 /// When a process that ended is started again.
@@ -274,41 +296,6 @@ const fn yes() -> bool {
     true
 }
 
-/// A duration with its unit, such as `"500ms"`, `"30s"`, `"2m"`.
-#[derive(Debug)]
-struct RawDuration(Duration);
-
-impl JsonSchema for RawDuration {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Duration".into()
-    }
-
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({
-            "type": "string",
-            "description": "A number with its unit, such as `500ms`, `30s`, `2m`.",
-            "examples": ["500ms", "30s", "2m"],
-        })
-    }
-}
-
-impl<'de> Deserialize<'de> for RawDuration {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let parsed = text.parse::<jiff::SignedDuration>().ok().and_then(|d| Duration::try_from(d).ok());
-        match parsed {
-            Some(duration) if !duration.is_zero() => Ok(Self(duration)),
-            _ => Err(serde::de::Error::custom(format!(
-                "`{text}` is not a duration; write a number with its unit, such as \"500ms\", \"30s\" or \"2m\""
-            ))),
-        }
-    }
-}
-
-fn or(value: Option<RawDuration>, default: Duration) -> Duration {
-    value.map_or(default, |raw| raw.0)
-}
-
 /// What the sections of a configuration say; where they say nothing, their defaults.
 #[derive(Debug, Default)]
 pub(super) struct Sections {
@@ -317,6 +304,7 @@ pub(super) struct Sections {
     pub lease: RawLease,
     pub health: RawHealth,
     pub calls: RawCalls,
+    pub supervisor: RawSupervisor,
     pub sessions: RawSessions,
     pub limits: RawLimits,
 }
@@ -399,6 +387,7 @@ pub(super) fn resolve(raw: Sections, overrides: Overrides) -> Result<Config, Unr
         files: Vec::new(),
         folders: Vec::new(),
         left_out: Vec::new(),
+        scripts: raw.supervisor.scripts.map(|folder| expand_home(&folder)),
         data_dir,
         plugins_dir,
         mcp_addr: address(overrides.mcp_addr.or(raw.server.mcp_addr), MCP_ADDR),

@@ -11,7 +11,10 @@ use toml::de::ValueDeserializer;
 use super::expand::Sources;
 use super::file::places;
 use super::load::{Entry, Files, load};
-use super::{Config, ConfigError, Overrides};
+use super::{ChildConfig, Config, ConfigError, Overrides, ServiceConfig};
+use crate::mesh::child::Rules;
+use crate::mesh::endpoint::Endpoint;
+use crate::mesh::ids::Name;
 
 /// Where comments with origins begin.
 const COMMENT_COLUMN: usize = 48;
@@ -47,10 +50,17 @@ pub fn show(overrides: Overrides, origin: bool) -> Result<String, ConfigError> {
         let whence = said.get(key).cloned().or_else(|| at.get(key).map(|span| main.at(span)));
         page.line(&format!("{name} = {value}"), &whence.unwrap_or_else(|| "default".to_owned()));
     }
-    for (section, entries) in
-        [("services", &contents.services), ("profiles", &contents.profiles), ("plugins", &contents.plugins)]
-    {
-        entries.iter().for_each(|entry| page.entry(section, entry));
+    for entry in &contents.services {
+        let service = Name::new(entry.name.get_ref()).ok().and_then(|name| config.services.get(&name));
+        page.entry("services", entry, &service.map(supervision).unwrap_or_default());
+    }
+    let is_written =
+        |name: &Name| contents.services.iter().any(|entry| entry.name.get_ref() == name.as_str());
+    for (name, service) in config.services.iter().filter(|(name, _)| !is_written(name)) {
+        page.discovered(name, service);
+    }
+    for (section, entries) in [("profiles", &contents.profiles), ("plugins", &contents.plugins)] {
+        entries.iter().for_each(|entry| page.entry(section, entry, &[]));
     }
     for left in &config.left_out {
         page.out.push_str("\n# left out: ");
@@ -77,7 +87,8 @@ impl Page {
         self.out.push('\n');
     }
 
-    fn entry(&mut self, section: &str, entry: &Entry<'_>) {
+    /// `filled` are keys with their values in force, whether the file has them or not.
+    fn entry(&mut self, section: &str, entry: &Entry<'_>, filled: &[(&str, String)]) {
         let name = toml::Value::String(entry.name.get_ref().clone()).to_string();
         let plain =
             entry.name.get_ref().bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
@@ -90,19 +101,59 @@ impl Page {
             return;
         };
         let at = places(&entry.value);
-        for (key, value) in table {
-            let whence = at.get(&key).map(|span| entry.file.at(span));
-            self.line(&format!("{key} = {value}"), &whence.unwrap_or_default());
+        let origin = |key: &str| at.get(key).map(|span| entry.file.at(span));
+        for (key, value) in table.iter().filter(|(key, _)| filled.iter().all(|(other, _)| key != other)) {
+            self.line(&format!("{key} = {value}"), &origin(key).unwrap_or_default());
+        }
+        for (key, value) in filled {
+            self.line(&format!("{key} = {value}"), &origin(key).unwrap_or_else(|| "default".to_owned()));
         }
     }
+}
+
+impl Page {
+    /// A service that is a file of the folder of scripts.
+    fn discovered(&mut self, name: &Name, service: &ServiceConfig) {
+        let Some(Endpoint::Stdio(command)) = service.endpoints.first() else { return };
+        self.line(&format!("[services.{}]", toml_edit::Key::new(name.as_str())), "supervisor.scripts");
+        let program = toml::Value::String(command.program.to_string());
+        self.line(&format!("command = {program}"), &command.program);
+        for (key, value) in supervision(service) {
+            self.line(&format!("{key} = {value}"), "default");
+        }
+    }
+}
+
+/// How the processes of a service are supervised, if it has any.
+fn supervision(service: &ServiceConfig) -> Vec<(&'static str, String)> {
+    let Some(Endpoint::Stdio(command)) = service.endpoints.first() else { return Vec::new() };
+    if command.per_session {
+        return Vec::new();
+    }
+    let ChildConfig { instances, required, needs, rules } = &service.child;
+    let needs: Vec<&str> = needs.iter().map(Name::as_str).collect();
+    let Rules { policy, failures_max, window, startup, start, idle_stop } = *rules;
+    let (policy, window) = (policy.as_str(), duration(window));
+    let mut lines = vec![
+        ("sessions", "\"shared\"".to_owned()),
+        ("instances", instances.to_string()),
+        ("required", required.to_string()),
+        ("depends_on", list(&needs)),
+        ("restart", format!("{{ policy = \"{policy}\", max = {failures_max}, window = {window} }}")),
+        ("startup_timeout", duration(startup)),
+        ("start", format!("\"{}\"", start.as_str())),
+    ];
+    lines.extend(idle_stop.map(|limit| ("idle_stop", duration(limit))));
+    lines
+}
+
+fn list<T: serde::Serialize>(items: &[T]) -> String {
+    toml::Value::try_from(items).map_or_else(|_| "[]".to_owned(), |list| list.to_string())
 }
 
 /// Everything that has a default, in the order of the sections.
 pub(super) fn settings(config: &Config) -> Vec<(&'static str, String)> {
     let text = |text: &dyn ToString| toml::Value::String(text.to_string()).to_string();
-    let list = |items: &[String]| {
-        toml::Value::try_from(items).map_or_else(|_| "[]".to_owned(), |list| list.to_string())
-    };
     let path = |path: &std::path::Path| text(&path.display());
     vec![
         ("server.mcp_addr", text(&config.mcp_addr)),
@@ -123,6 +174,7 @@ pub(super) fn settings(config: &Config) -> Vec<(&'static str, String)> {
         ("calls.first_byte_timeout", duration(config.calls.first_byte)),
         ("calls.timeout", duration(config.calls.whole)),
         ("calls.drain_timeout", duration(config.calls.drain)),
+        ("supervisor.scripts", config.scripts.as_deref().map_or_else(|| "\"\"".to_owned(), path)),
         ("sessions.idle_timeout", duration(config.sessions.idle_timeout)),
         ("sessions.age_max", duration(config.sessions.age_max)),
         ("sessions.max", config.sessions.max.to_string()),

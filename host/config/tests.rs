@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::mesh::child::RestartPolicy;
+use crate::mesh::child::{RestartPolicy, Start};
 use crate::mesh::hedge::{After, Hedge};
 use crate::mesh::offer::Kind;
 
@@ -37,6 +37,8 @@ fn the_supervision_of_commands_is_read() {
         depends_on = ["db"]
         restart = { policy = "always", max = 3, window = "2m" }
         startup_timeout = "90s"
+        start = "lazy"
+        idle_stop = "10m"
         "#,
     )
     .expect("a good configuration");
@@ -45,8 +47,14 @@ fn the_supervision_of_commands_is_read() {
     let child = &config.services[&name("github")].child;
     assert!(child.required && child.needs == [name("db")]);
     let window = Duration::from_secs(120);
-    let expected =
-        Rules { policy: RestartPolicy::Always, failures_max: 3, window, startup: Duration::from_secs(90) };
+    let expected = Rules {
+        policy: RestartPolicy::Always,
+        failures_max: 3,
+        window,
+        startup: Duration::from_secs(90),
+        start: Start::Lazy,
+        idle_stop: Some(Duration::from_secs(600)),
+    };
     assert_eq!(child.rules, expected);
     assert_eq!(config.services[&name("db")].child.rules, Rules::default());
 }

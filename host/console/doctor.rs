@@ -58,7 +58,11 @@ fn of_health(reasons: &[String], processes: &[Process]) -> Vec<Finding> {
     let findings = reasons.iter().filter_map(|reason| {
         let name = reason.split('`').nth(1).unwrap_or("proxy").to_owned();
         let is_service = reason.starts_with("service ");
-        if is_service && processes.iter().any(|process| process.service == name) {
+        let says_it = |process: &Process| match reason.strip_prefix("left out: ") {
+            Some(why) => process.reason == why,
+            None => is_service && process.service == name,
+        };
+        if processes.iter().any(says_it) {
             return None;
         }
         let fix = if is_service {
@@ -90,19 +94,27 @@ mod tests {
                 ..Process::default()
             },
             Process { service: "b".into(), state: "installing".into(), ..Process::default() },
+            Process {
+                service: "v".into(),
+                state: "left_out".into(),
+                reason: "m.toml:1:1: `services.v`: no".into(),
+                fix: Some("mend that line".into()),
+                ..Process::default()
+            },
         ];
         let reasons = [
             "service `a` is unavailable: none of 1 instances is available".to_owned(),
             "service `web` is unavailable: none of 1 instances is available".to_owned(),
             "plugin `p` rests: three faults".to_owned(),
             "nothing can be written down: disk full".to_owned(),
-            "left out: m.toml:7:1: `services.w`: there is no setting `comand` here".to_owned(),
+            "left out: m.toml:1:1: `services.v`: no".to_owned(),
+            "left out: more.toml:7:1: `include`: it cannot be read".to_owned(),
         ];
         let mut findings = of_processes(&processes);
         findings.extend(of_health(&reasons, &processes));
         let about: Vec<&str> = findings.iter().map(|finding| finding.about.as_str()).collect();
-        assert_eq!(about, ["a", "web", "p", "proxy", "services.w"]);
-        assert!(findings[4].fix.contains("config check"));
+        assert_eq!(about, ["a", "v", "web", "p", "proxy", "include"]);
+        assert!(findings[5].fix.contains("config check"));
         assert!(findings.iter().all(|finding| !finding.fix.is_empty()));
     }
 }

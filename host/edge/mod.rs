@@ -5,6 +5,7 @@
 
 mod guard;
 mod listen;
+mod patience;
 mod serve;
 mod workers;
 

@@ -5,28 +5,26 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::guard::Guard;
+use super::patience::{IDLE_TIME_MAX, patient};
 use crate::body::Body;
 use crate::endpoint::{Endpoint, Scope};
 use crate::problem::Problem;
 use crate::proxy::Proxy;
 
-/// Header bytes and fields, and how long they may take.
+/// Header bytes and fields.
 const HEAD_BYTES_MAX: usize = 32 << 10;
 /// Most that is read of a body at once. The parser takes heads up to here; see [`check_head`].
 const READ_BYTES_MAX: usize = 128 << 10;
 const HEADER_FIELDS_MAX: usize = 100;
-const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
 const URI_BYTES_MAX: usize = 8 << 10;
 
 /// Which of the two ports a connection came in on.
@@ -60,12 +58,13 @@ impl Edge {
             let edge = Arc::clone(&self);
             async move { Ok::<_, Infallible>(edge.answer(request, port).await) }
         });
+        let (stream, patience) = patient(stream);
         let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIME_MAX)
+            .timer(patience)
+            .header_read_timeout(IDLE_TIME_MAX)
             .max_headers(HEADER_FIELDS_MAX)
             .max_buf_size(READ_BYTES_MAX)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(stream, service);
         tokio::pin!(connection);
         let mut stopped = std::pin::pin!(stop.cancelled());
         let mut waits = false;

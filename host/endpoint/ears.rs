@@ -10,9 +10,12 @@ use futures_util::stream::FuturesUnordered;
 
 use crate::mcp::sse::Event;
 use crate::registry::Instance;
-use crate::upstream::{Events, Reply, Spoken, Times};
+use crate::upstream::{Events, Hold, Reply, Spoken, Times};
 
-type Next = Pin<Box<dyn Future<Output = (Arc<Instance>, Heard, Option<Events>)> + Send>>;
+type Next = Pin<Box<dyn Future<Output = (Arc<Instance>, Heard, Option<Stream>)> + Send>>;
+
+/// What an instance says, and what keeps its process from resting meanwhile.
+type Stream = (Events, Hold);
 
 /// What a stream had to say.
 pub(super) enum Heard {
@@ -39,8 +42,9 @@ impl Ears {
     pub fn open(&self, instance: &Arc<Instance>, spoken: &Arc<Spoken>, interest: &Interest, times: Times) {
         let (instance, spoken, interest) = (Arc::clone(instance), Arc::clone(spoken), interest.clone());
         self.0.push(Box::pin(async move {
+            let hold = instance.peer.hold();
             match instance.peer.listen_for(&spoken, &interest.notifications, &times).await {
-                Ok(Reply::Stream(stream)) => (instance, Heard::Opened, Some(stream.events)),
+                Ok(Reply::Stream(stream)) => (instance, Heard::Opened, Some((stream.events, hold))),
                 // Servers need not offer one.
                 Ok(Reply::Whole(_)) => (instance, Heard::Ended, None),
                 Err(error) => {
@@ -55,9 +59,9 @@ impl Ears {
     pub async fn next(&mut self) -> (Arc<Instance>, Heard) {
         match self.0.next().await {
             None => std::future::pending().await,
-            Some((instance, heard, events)) => {
-                if let Some(events) = events {
-                    self.0.push(Box::pin(hear(Arc::clone(&instance), events)));
+            Some((instance, heard, stream)) => {
+                if let Some(stream) = stream {
+                    self.0.push(Box::pin(hear(Arc::clone(&instance), stream)));
                 }
                 (instance, heard)
             }
@@ -65,9 +69,9 @@ impl Ears {
     }
 }
 
-async fn hear(instance: Arc<Instance>, mut events: Events) -> (Arc<Instance>, Heard, Option<Events>) {
-    match events.next().await {
-        Ok(Some(event)) => (instance, Heard::Event(event), Some(events)),
+async fn hear(instance: Arc<Instance>, mut stream: Stream) -> (Arc<Instance>, Heard, Option<Stream>) {
+    match stream.0.next().await {
+        Ok(Some(event)) => (instance, Heard::Event(event), Some(stream)),
         Ok(None) => (instance, Heard::Ended, None),
         Err(error) => {
             tracing::debug!(instance = %instance.name(), error = crate::upstream::chain(&error), "stream broke");

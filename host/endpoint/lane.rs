@@ -13,7 +13,7 @@ use crate::mesh::drain::Wants;
 use crate::mesh::ids::Name;
 use crate::proxy::{CallFailure, Carry};
 use crate::registry::{Berthed, Instance, Snapshot};
-use crate::upstream::{Answer, Post, SendError, Spoken, Times};
+use crate::upstream::{Answer, Hold, Post, SendError, Spoken, Times};
 
 /// How long an instance is waited for when its answer is known without it.
 const KNOWN_PATIENCE: Duration = Duration::from_secs(2);
@@ -22,6 +22,8 @@ pub(super) struct Lane {
     pub service: Name,
     pub instance: Arc<Instance>,
     pub spoken: Arc<Spoken>,
+    /// A process does not rest while a session may use it.
+    _hold: Hold,
     _berthed: Berthed,
 }
 
@@ -66,6 +68,7 @@ impl Carry for Opening<'_> {
 
     async fn carry(&self, instance: &Arc<Instance>) -> Result<Opened, SendError> {
         let peer = &instance.peer;
+        let hold = peer.hold();
         let shared = if peer.starts_one_for_each() { None } else { Some(peer.ready(&self.times).await?) };
         let bridged = shared.as_ref().filter(|spoken| spoken.era == Era::Modern || peer.is_process());
         let (spoken, initialized) = match bridged {
@@ -79,8 +82,9 @@ impl Carry for Opening<'_> {
                 }
             },
         };
-        let _berthed = Berthed::at(instance);
-        let lane = Lane { service: self.service.clone(), instance: Arc::clone(instance), spoken, _berthed };
+        let (service, instance) = (self.service.clone(), Arc::clone(instance));
+        let _berthed = Berthed::at(&instance);
+        let lane = Lane { service, instance, spoken, _hold: hold, _berthed };
         Ok(Opened { lane: Arc::new(lane), initialized })
     }
 }
@@ -176,18 +180,19 @@ impl Endpoint {
 
     /// How long what is no call may take.
     pub(super) fn control_times(&self) -> Times {
-        self.times_within(self.proxy.times().first_byte)
+        self.times_within(self.proxy.times().first_byte, true)
     }
 
-    /// How long an instance is waited for; only briefly when what it says is known from before.
+    /// How long an instance is waited for; only briefly when what it says is known from before, and a process that rests
+    /// goes on resting then.
     pub(super) fn times_when(&self, known: bool) -> Times {
-        self.times_within(if known { KNOWN_PATIENCE } else { self.proxy.times().first_byte })
+        self.times_within(if known { KNOWN_PATIENCE } else { self.proxy.times().first_byte }, !known)
     }
 
-    fn times_within(&self, limit: Duration) -> Times {
+    fn times_within(&self, limit: Duration, wakes: bool) -> Times {
         let times = self.proxy.times();
         let deadline = tokio::time::Instant::now() + limit;
-        Times { connect: times.connect, first_byte: times.first_byte, deadline, stated: false }
+        Times { connect: times.connect, first_byte: times.first_byte, deadline, wakes, stated: false }
     }
 }
 
@@ -203,6 +208,7 @@ pub(super) fn is_lost(failure: &CallFailure) -> bool {
                 | SendError::Start { .. }
                 | SendError::Missing(_)
                 | SendError::Down(_)
+                | SendError::Resting
         ),
         _ => false,
     }

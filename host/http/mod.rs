@@ -5,6 +5,7 @@
 
 mod answer;
 mod calls;
+mod configuration;
 mod drains;
 mod own_tools;
 mod plugins;
@@ -16,6 +17,7 @@ mod rollback;
 mod services;
 mod status;
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,7 +26,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -41,6 +43,7 @@ use crate::telemetry::alerts::{Alerts, PluginList};
 use crate::telemetry::journal::Journal;
 use crate::telemetry::meters::Readings;
 use answer::Refusal;
+pub use configuration::{ConfigFile, Configure, Edit, NotEdited};
 pub use own_tools::own_tools;
 pub use plugins::{NotRuled, Rule};
 pub use rollback::RollBack;
@@ -49,7 +52,23 @@ pub use rollback::RollBack;
 pub type Persistence = Arc<dyn Fn() -> Option<Arc<String>> + Send + Sync>;
 
 /// What of the configuration is not in force, and why.
-pub type Complaints = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+pub type Complaints = Arc<dyn Fn() -> Vec<Complaint> + Send + Sync>;
+
+/// See [`Complaints`].
+#[derive(Clone, Debug)]
+pub struct Complaint {
+    /// The service that is left out, if it is one.
+    pub service: Option<String>,
+    pub what: &'static str,
+    /// With the place in the file.
+    pub why: String,
+}
+
+impl fmt::Display for Complaint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.why)
+    }
+}
 
 /// Says of a service's tool whether a search may find it.
 pub type Admits = Box<dyn FnMut(&str, &str) -> bool + Send>;
@@ -86,6 +105,8 @@ pub struct Shown {
     pub journal: Arc<Journal>,
     pub persistence: Persistence,
     pub complaints: Complaints,
+    pub config_file: ConfigFile,
+    pub configure: Configure,
     pub search: Search,
     pub roll_back: RollBack,
     pub children: Children,
@@ -136,6 +157,10 @@ pub fn surface(pages: Pages) -> Surface {
         .route("/api/v1/instances/{instance}/drain", post(drains::drain))
         .route("/api/v1/instances/{instance}/undrain", post(drains::undrain))
         .route("/api/v1/processes", get(processes::list))
+        .route("/api/v1/config", get(configuration::show))
+        .route("/api/v1/config/reloads", post(configuration::reload))
+        .route("/api/v1/services", post(configuration::add))
+        .route("/api/v1/services/{name}", delete(configuration::remove))
         .route("/api/v1/services/{name}/logs", get(processes::logs))
         .route("/api/v1/services/{name}/start", post(processes::start))
         .route("/api/v1/services/{name}/stop", post(processes::stop))

@@ -7,8 +7,8 @@ use http::{HeaderMap, StatusCode};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use super::Pages;
 use super::answer::{Refusal, json, read};
+use super::{Complaint, Pages};
 use crate::clock;
 use crate::mesh::ids::Name;
 use crate::registry::Found;
@@ -17,6 +17,7 @@ use crate::supervisor::{ChildStatus, Order, OrderError, Startup};
 /// Lines that are shown unless told otherwise, and at most.
 const LINES: usize = 200;
 const LINES_MAX: usize = 5000;
+const LEFT_OUT: &str = "left_out";
 
 #[derive(Serialize)]
 struct Processes {
@@ -31,15 +32,17 @@ struct StartupView {
     started: Vec<String>,
     failed: Vec<String>,
     skipped: Vec<String>,
+    idle: Vec<String>,
     pending: Vec<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct ProcessView {
     service: String,
     instance: String,
     command: String,
-    /// `stopped`, `starting`, `installing`, `ready`, `stopping`, `backoff`, `fatal`, `skipped`.
+    /// `stopped`, `starting`, `installing`, `ready`, `stopping`, `idle`, `backoff`, `fatal`, `skipped`; `left_out` of a service
+    /// that is wrong in the configuration.
     state: &'static str,
     reason: String,
     /// What to do about it.
@@ -76,17 +79,38 @@ impl From<&ChildStatus> for ProcessView {
     }
 }
 
+/// A service that the configuration leaves out has no process, and is missed by whoever wrote it there.
+fn left_out(complaint: Complaint) -> Option<ProcessView> {
+    let service = complaint.service?;
+    Some(ProcessView {
+        instance: service.clone(),
+        service,
+        state: LEFT_OUT,
+        reason: complaint.why,
+        fix: Some(
+            "mend that line, which takes effect at once; `meshwright config check` shows it".to_owned(),
+        ),
+        ..ProcessView::default()
+    })
+}
+
 pub(super) async fn list(State(pages): State<Pages>) -> Response {
     let children = pages.children.all();
-    let Startup { started, failed, skipped, pending } = Startup::of(&children);
-    let names = |names: Vec<Name>| names.iter().map(Name::to_string).collect();
+    let mut left_out: Vec<ProcessView> = (pages.complaints)().into_iter().filter_map(left_out).collect();
+    let Startup { started, failed, skipped, idle, pending } = Startup::of(&children);
+    let names = |names: Vec<Name>| names.iter().map(Name::to_string).collect::<Vec<_>>();
+    let mut skipped = names(skipped);
+    skipped.extend(left_out.iter().map(|left| left.service.clone()));
+    let mut items: Vec<ProcessView> = children.iter().map(ProcessView::from).collect();
+    items.append(&mut left_out);
     let view = Processes {
-        items: children.iter().map(ProcessView::from).collect(),
+        items,
         next_cursor: None,
         startup: StartupView {
             started: names(started),
             failed: names(failed),
-            skipped: names(skipped),
+            skipped,
+            idle: names(idle),
             pending: names(pending),
         },
     };

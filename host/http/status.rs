@@ -112,7 +112,7 @@ pub(super) async fn health(State(pages): State<Pages>) -> Response {
             reasons.push(format!("service `{}` is {status}: {reason}", service.name));
         }
     }
-    reasons.extend((pages.complaints)());
+    reasons.extend((pages.complaints)().iter().map(ToString::to_string));
     let plugins = (pages.plugins)();
     for plugin in &plugins {
         reasons.extend(complaint(plugin));

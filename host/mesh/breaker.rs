@@ -159,8 +159,8 @@ impl Breaker {
         self.on_ratio_failure(now, random)
     }
 
-    /// A 429: an instance that says so lives, so it counts in the ratio only. As the outcome of a trial it keeps the
-    /// breaker open, for it is no success.
+    /// A 429, or an answer beyond the limits: an instance that says so lives, so it counts in the ratio only. As the
+    /// outcome of a trial it keeps the breaker open, for it is no success.
     pub fn on_ratio_failure(&mut self, now: Mono, random: u64) -> Option<Transition> {
         match self.phase {
             Phase::Closed => {

@@ -1,12 +1,15 @@
 //! A child: a process that the proxy starts, watches and starts again.
 //!
-//! `Stopped → Starting → Ready → Stopping → Stopped`, beside them `Installing`, `Backoff`, `Fatal` and `Skipped`. Ready
-//! means that it answered in the protocol, not that it lives.
+//! `Stopped → Starting → Ready → Stopping → Stopped`, beside them `Installing`, `Backoff`, `Fatal`, `Skipped` and
+//! `Idle`. Ready means that it answered in the protocol, not that it lives.
+
+mod rules;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::time::Mono;
+pub use rules::{ChildState, RestartPolicy, Rules, Start};
 
 /// Pause after the first failure, before jitter; doubles with each failure in a row.
 pub const BACKOFF_FIRST: Duration = Duration::from_millis(500);
@@ -20,71 +23,10 @@ pub const PARKED_TRY: Duration = Duration::from_secs(300);
 pub const INSTALLING_MAX: Duration = Duration::from_secs(600);
 /// Most that one tick adds to the start-up clock: a proxy that was suspended has not waited.
 const TICK_MAX: Duration = Duration::from_secs(5);
+/// What is said of one that rests.
+const RESTS: &str = "the next call starts it";
 /// How long a sign of an installation keeps the start-up clock at rest.
 const SIGN_LASTS: Duration = Duration::from_secs(5);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ChildState {
-    /// Not running, and not about to: it waits for its turn, or was stopped, or ended by itself.
-    Stopped,
-    Starting,
-    /// Starting, and seen to do something that takes its time.
-    Installing,
-    Ready,
-    Stopping,
-    /// Failed; the next try is soon.
-    Backoff,
-    /// Failed so often that the next try is late.
-    Fatal,
-    /// Cannot be started as things are.
-    Skipped,
-}
-
-impl ChildState {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Stopped => "stopped",
-            Self::Starting => "starting",
-            Self::Installing => "installing",
-            Self::Ready => "ready",
-            Self::Stopping => "stopping",
-            Self::Backoff => "backoff",
-            Self::Fatal => "fatal",
-            Self::Skipped => "skipped",
-        }
-    }
-}
-
-/// When a child that ended is started again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RestartPolicy {
-    /// Unless it ended with 0 after it had been ready.
-    #[default]
-    OnFailure,
-    Always,
-    Never,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rules {
-    pub policy: RestartPolicy,
-    /// So many failures within `window` park it.
-    pub failures_max: usize,
-    pub window: Duration,
-    /// From its start to its first answer, without the time in which something was installed.
-    pub startup: Duration,
-}
-
-impl Default for Rules {
-    fn default() -> Self {
-        Self {
-            policy: RestartPolicy::OnFailure,
-            failures_max: 5,
-            window: Duration::from_secs(60),
-            startup: Duration::from_secs(30),
-        }
-    }
-}
 
 /// What happened to a child, or what is wanted of it. Reasons are for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +34,10 @@ pub enum Event {
     Start,
     Stop,
     Restart,
+    /// Nobody needs it now: it is to run again when somebody does.
+    Rest,
+    /// Somebody needs it.
+    Wake,
     /// Its turn has come: [`Child::wants_launch`] said so.
     Launch,
     /// What it needs is not there.
@@ -123,7 +69,8 @@ pub enum Effect {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Next {
-    Rest,
+    Stop,
+    Idle,
     Start,
     Fail(String),
 }
@@ -137,6 +84,7 @@ enum Phase {
     Backoff { until: Mono },
     Fatal { until: Mono },
     Skipped,
+    Idle,
 }
 
 #[derive(Clone, Debug)]
@@ -151,6 +99,8 @@ pub struct Child {
     /// It was parked, and has not been steady since.
     parked: bool,
     launches: u64,
+    /// Calls to it wait for it: it rests, or is on its way up from there.
+    awaited: bool,
 }
 
 impl Child {
@@ -164,6 +114,20 @@ impl Child {
             row: 0,
             parked: false,
             launches: 0,
+            awaited: false,
+        }
+    }
+
+    /// Other rules, which hold at once. Failures so far count, and a pause that has begun lasts, unless there is to be no
+    /// other try; one that was given up for good stays so until it is started by hand.
+    pub fn rule_by(&mut self, rules: Rules) {
+        self.rules = rules;
+        let waits = matches!(self.phase, Phase::Backoff { .. } | Phase::Fatal { .. });
+        if waits && rules.policy == RestartPolicy::Never {
+            self.rest_for_good();
+        }
+        if !rules.rests() {
+            self.wake();
         }
     }
 
@@ -179,6 +143,7 @@ impl Child {
             Phase::Backoff { .. } => ChildState::Backoff,
             Phase::Fatal { .. } => ChildState::Fatal,
             Phase::Skipped => ChildState::Skipped,
+            Phase::Idle => ChildState::Idle,
         }
     }
 
@@ -187,11 +152,26 @@ impl Child {
         &self.reason
     }
 
+    /// Whether who calls it now waits until it is ready, or has failed.
+    pub const fn is_awaited(&self) -> bool {
+        self.awaited
+    }
+
+    /// Whether it is at rest, or about to be, and nobody has woken it.
+    pub fn is_resting(&self) -> bool {
+        matches!(self.phase, Phase::Idle | Phase::Stopping { then: Next::Idle })
+    }
+
     pub fn next_try(&self) -> Option<Mono> {
         match self.phase {
             Phase::Backoff { until } | Phase::Fatal { until } => Some(until),
             _ => None,
         }
+    }
+
+    /// Whether it failed too often and has not been ready since.
+    pub fn is_parked(&self) -> bool {
+        self.parked && !matches!(self.phase, Phase::Ready { .. })
     }
 
     /// Since when it is starting, or ready.
@@ -229,8 +209,10 @@ impl Child {
     pub fn step(&mut self, event: Event, now: Mono, random: u64) -> Option<Effect> {
         match event {
             Event::Start => self.start(),
-            Event::Stop => return self.stop(Next::Rest, "stopped by hand"),
+            Event::Stop => return self.stop(Next::Stop, "stopped by hand"),
             Event::Restart => return self.stop(Next::Start, "restarted by hand"),
+            Event::Rest => return self.rest(),
+            Event::Wake => self.wake(),
             Event::Launch if self.wants_launch(now) => {
                 self.launches += 1;
                 self.phase =
@@ -240,12 +222,14 @@ impl Child {
             Event::Missing(why) if self.is_starting() || matches!(self.phase, Phase::Stopped { .. }) => {
                 self.phase = Phase::Skipped;
                 self.reason = why;
+                self.awaited = false;
             }
             Event::Missing(why) | Event::NotStarted(why) => return self.ended(why, false, now, random),
             Event::Unfit(why) => return self.unfit(why, now),
             Event::Answered if self.is_starting() => {
                 self.phase = Phase::Ready { since: now };
                 self.reason.clear();
+                self.awaited = false;
             }
             Event::Ended { why, clean } => return self.ended(why, clean, now, random),
             Event::Tick { busy } => return self.tick(busy, now),
@@ -270,14 +254,47 @@ impl Child {
         match &mut self.phase {
             Phase::Starting { .. } | Phase::Ready { .. } => return,
             Phase::Stopping { then } => *then = Next::Start,
+            Phase::Idle => return self.wake(),
             _ => self.phase = Phase::Stopped { wanted: true },
         }
         self.reason.clear();
         self.forgive();
     }
 
+    fn rest(&mut self) -> Option<Effect> {
+        match self.phase {
+            Phase::Ready { .. } => {
+                self.awaited = true;
+                RESTS.clone_into(&mut self.reason);
+                self.phase = Phase::Stopping { then: Next::Idle };
+                Some(Effect::End)
+            }
+            Phase::Stopped { wanted: true } => {
+                self.fall_idle();
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn fall_idle(&mut self) {
+        self.awaited = true;
+        RESTS.clone_into(&mut self.reason);
+        self.phase = Phase::Idle;
+    }
+
+    fn wake(&mut self) {
+        match &mut self.phase {
+            Phase::Idle => self.phase = Phase::Stopped { wanted: true },
+            Phase::Stopping { then } if *then == Next::Idle => *then = Next::Start,
+            _ => return,
+        }
+        self.reason.clear();
+    }
+
     fn stop(&mut self, then: Next, reason: &str) -> Option<Effect> {
         self.forgive();
+        self.awaited = false;
         reason.clone_into(&mut self.reason);
         match &mut self.phase {
             Phase::Starting { .. } | Phase::Ready { .. } => {
@@ -307,6 +324,7 @@ impl Child {
     }
 
     fn give_up(&mut self, why: String) -> Option<Effect> {
+        self.awaited = false;
         self.reason.clone_from(&why);
         self.phase = Phase::Stopping { then: Next::Fail(why) };
         Some(Effect::End)
@@ -314,7 +332,11 @@ impl Child {
 
     fn ended(&mut self, why: String, clean: bool, now: Mono, random: u64) -> Option<Effect> {
         match std::mem::replace(&mut self.phase, Phase::Stopped { wanted: false }) {
-            Phase::Stopping { then: Next::Rest } => None,
+            Phase::Stopping { then: Next::Stop } => None,
+            Phase::Stopping { then: Next::Idle } => {
+                self.fall_idle();
+                None
+            }
             Phase::Stopping { then: Next::Start } => {
                 self.phase = Phase::Stopped { wanted: true };
                 None
@@ -323,6 +345,10 @@ impl Child {
             Phase::Starting { .. } => self.fail(why, now, random),
             Phase::Ready { since } => {
                 self.grow_steady(since, now);
+                if clean && self.rules.rests() && self.rules.policy != RestartPolicy::Always {
+                    self.fall_idle();
+                    return None;
+                }
                 if clean && self.rules.policy == RestartPolicy::OnFailure {
                     self.reason = format!("{why}, which needs no restart");
                     return None;
@@ -338,9 +364,9 @@ impl Child {
 
     fn fail(&mut self, why: String, now: Mono, random: u64) -> Option<Effect> {
         self.reason = why;
+        self.awaited = false;
         if self.rules.policy == RestartPolicy::Never {
-            self.reason.push_str("; `restart.policy` is \"never\"");
-            self.phase = Phase::Stopped { wanted: false };
+            self.rest_for_good();
             return None;
         }
         self.failures.push_back(now);
@@ -357,6 +383,11 @@ impl Child {
         self.row = self.row.saturating_add(1);
         self.phase = Phase::Backoff { until: now + pause };
         None
+    }
+
+    fn rest_for_good(&mut self) {
+        self.reason.push_str("; `restart.policy` is \"never\"");
+        self.phase = Phase::Stopped { wanted: false };
     }
 
     fn tick(&mut self, busy: bool, now: Mono) -> Option<Effect> {

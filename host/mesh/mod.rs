@@ -13,6 +13,7 @@ pub mod dependency;
 pub mod drain;
 pub mod endpoint;
 pub mod exposure;
+pub mod flood;
 pub mod health;
 pub mod hedge;
 pub mod ids;

@@ -137,6 +137,11 @@ impl Live {
         self.share_permille.store(share_permille, Ordering::Relaxed);
         self.success_permille.store(success_permille, Ordering::Relaxed);
     }
+
+    /// Others are picked until the health is set again.
+    pub fn pass_over(&self) {
+        self.share_permille.store(0, Ordering::Relaxed);
+    }
 }
 
 impl Live {

@@ -116,8 +116,6 @@ pub struct Health {
     events: EventSink,
     /// Microseconds of the room's clock; 0 when the plugin does not rest.
     rests_until: AtomicU64,
-    faults: AtomicU64,
-    faults_by_guest: AtomicU64,
     fallbacks: AtomicU64,
     skipped: AtomicU64,
     record: Mutex<Record>,
@@ -126,7 +124,25 @@ pub struct Health {
 #[derive(Default)]
 struct Record {
     strikes: Strikes,
-    last_fault: Option<String>,
+    faults: Faults,
+}
+
+/// The faults of one generation so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    pub count: u64,
+    /// Those that are the plugin's own.
+    pub by_guest: u64,
+    /// `None` exactly while there are none.
+    pub last: Option<String>,
+}
+
+impl Faults {
+    fn add(&mut self, by_guest: bool, what: String) {
+        self.count += 1;
+        self.by_guest += u64::from(by_guest);
+        self.last = Some(what);
+    }
 }
 
 impl Health {
@@ -135,8 +151,6 @@ impl Health {
             name,
             events,
             rests_until: AtomicU64::new(0),
-            faults: AtomicU64::new(0),
-            faults_by_guest: AtomicU64::new(0),
             fallbacks: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
             record: Mutex::default(),
@@ -192,12 +206,10 @@ impl Health {
 
     /// Counts a fault. If it is the plugin's own and `strikes`, the plugin rests when it was one too many.
     pub fn fault(&self, fault: &Fault, strikes: bool) {
-        self.faults.fetch_add(1, Ordering::Relaxed);
-        self.faults_by_guest.fetch_add(u64::from(fault.by_guest()), Ordering::Relaxed);
         tracing::warn!(plugin = %self.name, fault = %fault, guest = fault.by_guest(), "plugin fault");
         let rest = {
             let mut record = self.record();
-            record.last_fault = Some(fault.to_string());
+            record.faults.add(fault.by_guest(), fault.to_string());
             let now = clock::now();
             let rest = (fault.by_guest() && strikes).then(|| record.strikes.strike(now)).flatten();
             if let Some(rest) = rest {
@@ -220,18 +232,12 @@ impl Health {
 
     /// Counts an answer that could not be used and may not be the plugin's fault.
     pub fn misjudged(&self, what: &str) {
-        self.faults.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(plugin = %self.name, fault = what, "plugin answer not used");
-        self.record().last_fault = Some(what.to_owned());
+        self.record().faults.add(false, what.to_owned());
     }
 
-    pub fn faults(&self) -> u64 {
-        self.faults.load(Ordering::Relaxed)
-    }
-
-    /// Those that are the plugin's own fault.
-    pub fn faults_by_guest(&self) -> u64 {
-        self.faults_by_guest.load(Ordering::Relaxed)
+    pub fn faults(&self) -> Faults {
+        self.record().faults.clone()
     }
 
     pub fn fallbacks(&self) -> u64 {
@@ -240,10 +246,6 @@ impl Health {
 
     pub fn calls_skipped(&self) -> u64 {
         self.skipped.load(Ordering::Relaxed)
-    }
-
-    pub fn last_fault(&self) -> Option<String> {
-        self.record().last_fault.clone()
     }
 
     fn record(&self) -> MutexGuard<'_, Record> {

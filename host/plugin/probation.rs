@@ -64,13 +64,13 @@ impl Probation {
     /// `None` while nothing is decided.
     fn judge(&self, loaded: &Loaded) -> Option<Standing> {
         let health = &loaded.plugin.health;
-        let faults = health.faults_by_guest();
-        if faults >= FAULTS_MAX {
-            let last = health.last_fault().unwrap_or_default();
+        let faults = health.faults();
+        if faults.by_guest >= FAULTS_MAX {
+            let (count, last) = (faults.by_guest, faults.last.unwrap_or_default());
             let capsule = loaded.plugin.capsules.newest();
             let capsule = capsule.map_or_else(String::new, |file| format!(" (`capsules/{file}` repeats it)"));
             return Some(Standing::Failed(format!(
-                "{faults} faults while it was on probation, the last: {last}{capsule}"
+                "{count} faults while it was on probation, the last: {last}{capsule}"
             )));
         }
         let (timed, p99_us) = loaded.tried_figures();

@@ -329,9 +329,11 @@ impl Entry {
     fn status(&self) -> PluginStatus {
         let plugin = &self.loaded.plugin;
         let (calls, p99_us) = self.loaded.figures();
-        let last_fault = plugin.health.last_fault();
-        let (state, reason) = if plugin.health.rests() {
-            (PluginState::Quarantined, last_fault.clone().unwrap_or_default())
+        let rests = plugin.health.rests();
+        // What it rests for is known before it rests.
+        let faults = plugin.health.faults();
+        let (state, reason) = if rests {
+            (PluginState::Quarantined, faults.last.clone().unwrap_or_default())
         } else {
             let stands_in =
                 "its file was refused at the start, and the last build that kept well is in force";
@@ -349,12 +351,12 @@ impl Entry {
             loaded_at: self.loaded_at,
             calls,
             reused: self.loaded.reused(),
-            faults: plugin.health.faults(),
+            faults: faults.count,
             fallbacks: plugin.health.fallbacks(),
             skipped: plugin.health.calls_skipped(),
             p99_us,
             memory_bytes: self.loaded.memory_bytes(),
-            last_fault,
+            last_fault: faults.last,
             capsule: plugin.capsules.newest(),
             refused: self.refused.clone(),
             pending: self.pending.clone(),

@@ -388,7 +388,7 @@ impl Attempt {
                 core.live.observe(ended, failure_charge(ended.since(self.started)));
                 core.guard.on_failure(ended, random)
             }
-            Blame::Load => core.guard.on_ratio_failure(ended, random),
+            Blame::Often => core.guard.on_ratio_failure(ended, random),
             Blame::Caller => core.guard.on_success(ended),
             Blame::Nobody => {
                 core.guard.on_abandoned();
@@ -398,17 +398,21 @@ impl Attempt {
         if error.is_refused() {
             core.refused.store(true, Ordering::Relaxed);
         }
+        // Whoever watches it tells so soon; calls must not crowd where they fail fastest until then.
+        if matches!(error, SendError::Down(_)) {
+            core.live.pass_over();
+        }
         if let Some(transition) = transition {
             tracing::info!(instance = %self.instance.name(), ?transition, "breaker changed");
         }
-        if matches!(blame, Blame::Instance | Blame::Load) {
+        if matches!(blame, Blame::Instance | Blame::Often) {
             core.errors_in_a_row.fetch_add(1, Ordering::Relaxed);
         }
         let counters = &core.counters;
         count(
             counters,
             match blame {
-                Blame::Instance | Blame::Load => &counters.failed,
+                Blame::Instance | Blame::Often => &counters.failed,
                 Blame::Caller | Blame::Nobody => &counters.refused,
             },
         );

@@ -216,6 +216,7 @@ fn upstream_row(error: &SendError) -> (StatusCode, &'static str, &'static str) {
         | SendError::Start { .. }
         | SendError::Missing(_)
         | SendError::Down(_)
+        | SendError::Resting
         | SendError::Handshake { .. } => {
             (StatusCode::BAD_GATEWAY, "upstream_unreachable", "nothing was sent, so calling again is safe")
         }
@@ -236,6 +237,7 @@ fn upstream_row(error: &SendError) -> (StatusCode, &'static str, &'static str) {
         SendError::TooLarge(_)
         | SendError::TooManyRounds(_)
         | SendError::Event(_)
+        | SendError::Flood
         | SendError::ContentType(_)
         | SendError::Malformed(_) => {
             (StatusCode::BAD_GATEWAY, "upstream_invalid", "the instance does not answer as the protocol says")

@@ -147,7 +147,7 @@ async fn send(proxy: &Proxy, call: &CallCopy, time: Duration) -> Option<Answer> 
     let permitted = call.permitted();
     let deadline = tokio::time::Instant::now() + time;
     let (connect, first_byte) = (proxy.times.connect, proxy.times.first_byte);
-    let times = Times { connect, first_byte, deadline, stated: false };
+    let times = Times { connect, first_byte, deadline, wakes: true, stated: false };
     let service = snapshot.find(call.service().as_str());
     let tool = service.and_then(|found| found.service().offer.get(Kind::Tool, permitted.tool()).cloned());
     let declaration = tool.as_ref().map(|tool| &*tool.json);

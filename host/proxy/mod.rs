@@ -280,7 +280,7 @@ impl Proxy {
             continues: asked.continues,
             impatient: time < self.times.whole,
             permitted,
-            times: Times { connect, first_byte, deadline, stated },
+            times: Times { connect, first_byte, deadline, wakes: true, stated },
         };
         Ok((run, account))
     }

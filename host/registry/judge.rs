@@ -24,11 +24,14 @@ pub(super) fn see_child(
 ) {
     let was_ready = record.child.as_ref().is_some_and(|child| child.state == ChildState::Ready);
     let is_ready = sight.state == ChildState::Ready;
+    let took_calls = record.child.as_ref().is_some_and(ChildSight::takes_calls);
     if is_ready != was_ready {
         record.since = wall;
     }
+    let takes_calls = sight.takes_calls();
     record.child = Some(sight);
-    if is_ready && !was_ready {
+    // One that rests is as good as it was when it was last seen: what it may fail at is its start.
+    if is_ready && !was_ready || takes_calls && !took_calls {
         record.health = Health::new(now);
         record.core.refused.store(false, Ordering::Relaxed);
         record.health.probe(now, true, false);
@@ -41,6 +44,10 @@ pub(super) fn see_child(
 
 /// Feeds a probe to an instance's health; says whether the snapshot must change.
 pub(super) fn note_probe(record: &mut Record, probe: &Probe, now: Mono, times: &LeaseTimes) -> bool {
+    if record.child.as_ref().is_some_and(|child| child.awaited) {
+        // Nobody was there to be asked.
+        return false;
+    }
     let good = *probe == Probe::Good;
     let unseen = record.lease.phase() == LeasePhase::Restored && record.child.is_none();
     let reason = not_seen(probe).filter(|_| unseen);
@@ -90,7 +97,7 @@ pub(super) fn judge(record: &mut Record, now: Mono, times: &LeaseTimes) -> bool 
     let counts = record.core.counters.snapshot();
     let age = now.since(record.lease.renewed_at());
     let default = LeaseTimes::default();
-    let down = record.child.as_ref().filter(|child| child.state != ChildState::Ready);
+    let down = record.child.as_ref().filter(|child| !child.takes_calls());
     let down = down.map(|child| child.reason.clone());
     let inputs = Inputs {
         ok_total: counts.ok + counts.tool_errors,

@@ -96,9 +96,18 @@ pub struct ChildSight {
     pub state: ChildState,
     /// Why it is not ready.
     pub reason: String,
+    /// It is not ready, and calls to it wait until it is.
+    pub awaited: bool,
     pub next_try: Option<Mono>,
     /// What it needs and does not have.
     pub lacks: Option<String>,
+}
+
+impl ChildSight {
+    /// Whether calls may be sent to it.
+    fn takes_calls(&self) -> bool {
+        self.awaited || self.state == ChildState::Ready
+    }
 }
 
 /// What the configuration says of instances.

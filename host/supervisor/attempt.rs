@@ -26,6 +26,8 @@ pub(super) enum Happening {
     Lingers,
     /// Nothing of it is left.
     Ended(Exit),
+    /// It rests, and somebody waits for it.
+    Wanted,
 }
 
 /// A report, of a child and one of its lives.
@@ -49,7 +51,7 @@ impl Attempt {
         // Whoever supervises it knows how long it may take, and ends it when that is over.
         let limit = 2 * INSTALLING_MAX;
         let deadline = tokio::time::Instant::now() + limit;
-        let times = Times { connect: limit, first_byte: limit, deadline, stated: false };
+        let times = Times { connect: limit, first_byte: limit, deadline, wakes: false, stated: false };
         let met = tokio::select! {
             met = self.peer.meet(&process, &times) => Some(met),
             _ = process.ended() => None,

@@ -46,6 +46,8 @@ pub enum First {
     Started,
     Failed,
     Skipped,
+    /// It rests until its first call.
+    Idle,
 }
 
 /// A child as it is shown.
@@ -59,6 +61,8 @@ pub struct ChildStatus {
     /// Why it is not ready; of a ready one, what it lacks.
     pub reason: String,
     pub next_try: Option<Mono>,
+    /// It failed too often, and has not been ready since.
+    pub parked: bool,
     pub pid: Option<u32>,
     /// Since when its process runs.
     pub running_since: Option<Mono>,
@@ -80,6 +84,8 @@ pub struct Startup {
     pub started: Vec<Name>,
     pub failed: Vec<Name>,
     pub skipped: Vec<Name>,
+    /// They start with their first call.
+    pub idle: Vec<Name>,
     /// Nobody knows yet.
     pub pending: Vec<Name>,
 }
@@ -93,6 +99,8 @@ impl Startup {
                 &mut report.started
             } else if same.iter().any(|child| child.first.is_none()) {
                 &mut report.pending
+            } else if has(First::Idle) {
+                &mut report.idle
             } else if has(First::Failed) {
                 &mut report.failed
             } else {
@@ -182,6 +190,7 @@ mod tests {
             state: ChildState::Stopped,
             reason: String::new(),
             next_try: None,
+            parked: false,
             pid: None,
             running_since: None,
             restarts: 0,
@@ -202,10 +211,11 @@ mod tests {
             child("b", None),
             child("c", Some(First::Failed)),
             child("d", Some(First::Skipped)),
+            child("e", Some(First::Idle)),
         ]);
         let names = |names: &[Name]| names.iter().map(Name::to_string).collect::<Vec<_>>().join(",");
-        let shown =
-            [&report.started, &report.pending, &report.failed, &report.skipped].map(|list| names(list));
-        assert_eq!(shown, ["a", "b", "c", "d"]);
+        let shown = [&report.started, &report.pending, &report.failed, &report.skipped, &report.idle]
+            .map(|list| names(list));
+        assert_eq!(shown, ["a", "b", "c", "d", "e"]);
     }
 }

@@ -1,7 +1,9 @@
 //! The one task that owns the children. Whatever wakes it, it looks at all of them and does what is due.
 
+mod hung;
 mod kept;
 mod needs;
+mod rest;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -128,6 +130,9 @@ impl Task {
 
     async fn look_at_all(&mut self) {
         self.tick().await;
+        self.end_what_is_hung();
+        self.let_rest();
+        self.wake_what_is_needed();
         self.launch_whose_turn_it_is();
         let needs = Needs::of(&self.children, &self.registry);
         for kept in &mut self.children {
@@ -227,6 +232,10 @@ impl Task {
                 Event::Answered
             }
             Happening::Unfit(why) => Event::Unfit(why),
+            Happening::Wanted => {
+                kept.is_watched = false;
+                Event::Wake
+            }
             Happening::Lingers => {
                 kept.lingers = true;
                 return;
@@ -295,6 +304,9 @@ impl Task {
             if let Some(attempt) = kept.attempt.filter(|_| kept.process.is_none()) {
                 attempt.abort();
             }
+            if kept.process.is_none() {
+                kept.instance.peer.stand_down("it was taken out of the configuration");
+            }
             self.lives.spawn(retire(kept.instance, kept.process));
         }
         self.children = children_of(&self.registry, services, stay);
@@ -343,18 +355,23 @@ impl Task {
             return;
         }
         self.start_told = true;
-        for child in children.iter().filter(|child| child.required && child.first != Some(First::Started)) {
+        for child in children
+            .iter()
+            .filter(|child| child.required && !matches!(child.first, Some(First::Started | First::Idle)))
+        {
             tracing::error!(service = %child.service, state = child.state.as_str(), reason = child.reason, "required service is not ready");
         }
         let list = |names: &[Name]| match names {
             [] => "none".to_owned(),
             names => names.iter().map(Name::as_str).collect::<Vec<_>>().join(", "),
         };
-        let Startup { started, failed, skipped, pending } = &report;
+        let Startup { started, failed, skipped, idle, pending } = &report;
         let (started, failed, skipped) = (list(started), list(failed), list(skipped));
-        let pending = list(pending);
-        tracing::info!(started, failed, skipped, pending, "services by command were started");
-        let detail = format!("started: {started}; failed: {failed}; skipped: {skipped}; pending: {pending}");
+        let (idle, pending) = (list(idle), list(pending));
+        tracing::info!(started, failed, skipped, idle, pending, "services by command were started");
+        let detail = format!(
+            "started: {started}; failed: {failed}; skipped: {skipped}; idle: {idle}; pending: {pending}"
+        );
         self.emit("startup", None, None, detail);
     }
 
@@ -384,6 +401,10 @@ fn children_of(
             if let Some(at) = there.iter().position(|kept| kept.instance.id == instance.id) {
                 let mut kept = there.swap_remove(at);
                 kept.config = config.clone();
+                kept.machine.rule_by(config.rules);
+                if kept.is_in_a_circle() && !circles.contains_key(service) {
+                    kept.machine.step(Event::Start, clock::mono(), 0);
+                }
                 children.push(kept);
                 continue;
             }

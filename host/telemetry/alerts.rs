@@ -23,8 +23,13 @@ const RECORD_EVERY: Duration = Duration::from_secs(1);
 /// Alerters are asked with every so many values.
 const EVALUATE_EVERY: u32 = 5;
 
+/// Who says what the proxy itself finds alarming.
+pub const CORE: &str = "meshwright";
+
 /// All alerts that are not inactive.
 pub type Alerts = Arc<ArcSwap<Vec<Alert>>>;
+/// Asks what the proxy itself finds alarming now.
+pub type Conditions = Arc<dyn Fn() -> Vec<Firing> + Send + Sync>;
 /// Asks for the state of all plugins.
 pub type PluginList = Arc<dyn Fn() -> Vec<PluginStatus> + Send + Sync>;
 
@@ -32,6 +37,7 @@ pub type PluginList = Arc<dyn Fn() -> Vec<PluginStatus> + Send + Sync>;
 pub struct Alerting {
     pub registry: Registry,
     pub plugins: PluginList,
+    pub conditions: Conditions,
     pub events: EventLog,
     pub alerts: Alerts,
 }
@@ -56,7 +62,9 @@ impl Alerting {
                 _ = ticks.tick() => {}
             }
             let snapshot = self.registry.snapshot();
-            let alerters = snapshot.policies.alerters.clone();
+            let mut alerters = snapshot.policies.alerters.clone();
+            // Its alerts would take the place of the proxy's own.
+            alerters.retain(|alerter| alerter.source().name.as_str() != CORE);
             windows.want(alerters.iter().flat_map(|alerter| alerter.wants()));
             windows.record(clock::mono(), &snapshot, &(self.plugins)());
             round = round.wrapping_add(1);
@@ -81,6 +89,8 @@ impl Alerting {
             book.forget(&name).iter().for_each(log);
         }
         let now = clock::mono();
+        let core = Name::new(CORE).expect("a good name");
+        book.evaluate(&core, (self.conditions)(), now, clock::wall()).iter().for_each(log);
         let questions: Vec<Question> = alerters
             .into_iter()
             .map(|alerter| {

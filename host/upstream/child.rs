@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::SendError;
+use super::rest::Demand;
 use super::stdio::{Desk, PATIENCE, Process, end};
 use crate::clock;
 use crate::mesh::endpoint;
@@ -38,6 +39,7 @@ pub(super) struct Stdio {
 pub(super) struct Shared {
     pub process: ArcSwapOption<Process>,
     pub standing: watch::Sender<Standing>,
+    pub demand: Demand,
 }
 
 /// Whether a shared process can be spoken to.
@@ -45,6 +47,8 @@ pub(super) struct Shared {
 pub enum Standing {
     /// Why not.
     Down(Arc<str>),
+    /// It rests, or is on its way up from there, in which state.
+    Resting(Arc<str>),
     Up,
 }
 
@@ -55,7 +59,7 @@ impl Stdio {
             command: Arc::clone(command),
             launcher: launcher.clone(),
             log: Arc::default(),
-            shared: Shared { process: ArcSwapOption::empty(), standing },
+            shared: Shared { process: ArcSwapOption::empty(), standing, demand: Demand::default() },
         }
     }
 
@@ -86,7 +90,7 @@ impl Stdio {
     /// It does not run now.
     pub(super) fn running(&self) -> Result<Arc<Process>, SendError> {
         match &*self.shared.standing.borrow() {
-            Standing::Down(why) => Err(SendError::Down(Arc::clone(why))),
+            Standing::Down(why) | Standing::Resting(why) => Err(SendError::Down(Arc::clone(why))),
             Standing::Up => self
                 .shared
                 .process

@@ -65,6 +65,10 @@ impl Peer {
         if let Some(spoken) = self.spoken.load_full().filter(|spoken| !spoken.is_gone()) {
             return Ok(spoken);
         }
+        self.awake(times).await?;
+        if let Some(spoken) = self.spoken.load_full().filter(|spoken| !spoken.is_gone()) {
+            return Ok(spoken);
+        }
         // Not longer than a connection may take: another instance may be free meanwhile. A process takes its time.
         let patience = match self.link {
             Link::Http(_) => times.deadline.min(tokio::time::Instant::now() + times.connect),
@@ -283,6 +287,7 @@ fn before_the_call(error: SendError) -> SendError {
         | SendError::Start { .. }
         | SendError::Missing(_)
         | SendError::Down(_)
+        | SendError::Resting
         | SendError::Handshake { .. } => error,
         SendError::Status { status, .. } => {
             SendError::Handshake { status: Some(status), why: super::chain(&error) }

@@ -8,9 +8,11 @@ mod child;
 mod handshake;
 mod http;
 mod introspect;
+mod lines;
 mod peer;
 mod recall;
 mod reply;
+mod rest;
 mod shared;
 mod stdio;
 mod unasked;
@@ -25,6 +27,7 @@ use thiserror::Error;
 use crate::mcp::envelope::AnswerError;
 use crate::mcp::sse::EventTooLarge;
 use crate::mesh::deadline;
+use crate::mesh::flood::{BURST_MAX, PER_S_MAX};
 use crate::mesh::retry::Failure;
 use crate::process::Searched;
 
@@ -34,6 +37,7 @@ pub use child::{Exit, Log, Standing};
 pub use introspect::{ITEMS_MAX, Probe};
 pub use peer::{Peer, Post, Spoken};
 pub use reply::{Events, Media, Reply, Stream, Whole};
+pub use rest::Hold;
 pub use stdio::Process;
 pub use wire::HeadError;
 
@@ -50,6 +54,8 @@ pub struct Times {
     pub first_byte: Duration,
     /// The end of everything.
     pub deadline: tokio::time::Instant,
+    /// A process that rests is started for it, and waited for.
+    pub wakes: bool,
     /// The caller or a router set the deadline: whoever has no headers is told in the message.
     pub stated: bool,
 }
@@ -77,6 +83,9 @@ pub enum SendError {
     /// The process that all share does not run.
     #[error("it does not run: {0}")]
     Down(Arc<str>),
+    /// The process was put to rest just before: whoever sends waits for the next one.
+    #[error("it rests")]
+    Resting,
     #[error("the connection broke after the request was sent")]
     Broken(#[source] std::io::Error),
     #[error("the head of the answer cannot be understood")]
@@ -99,6 +108,8 @@ pub enum SendError {
     TooLarge(usize),
     #[error("an event of the answer is too large")]
     Event(#[from] EventTooLarge),
+    #[error("more than {BURST_MAX} messages at once, or {PER_S_MAX} a second, came with the answer")]
+    Flood,
     #[error("the event stream ended without an answer")]
     StreamEnded,
     #[error("the answer is `{0}`, neither JSON nor an event stream")]
@@ -115,8 +126,8 @@ pub enum SendError {
 pub enum Blame {
     /// The instance is at fault.
     Instance,
-    /// The instance asks for less: counts in the ratio only.
-    Load,
+    /// Nobody, or the instance if it does so most of the time: counts in the ratio only.
+    Often,
     /// The request was at fault.
     Caller,
     /// Nothing can be said.
@@ -134,6 +145,7 @@ impl SendError {
             | Self::Start { .. }
             | Self::Missing(_)
             | Self::Down(_)
+            | Self::Resting
             | Self::Handshake { .. } => Failure::NotSent,
             Self::Broken(_)
             | Self::Head(_)
@@ -149,6 +161,7 @@ impl SendError {
             | Self::TooManyRounds(_)
             | Self::TooLarge(_)
             | Self::Event(_)
+            | Self::Flood
             | Self::ContentType(_)
             | Self::Malformed(_) => Failure::Answered,
         }
@@ -156,10 +169,10 @@ impl SendError {
 
     pub fn blame(&self) -> Blame {
         match self {
-            Self::Status { status, .. } if *status == StatusCode::TOO_MANY_REQUESTS => Blame::Load,
+            Self::Status { status, .. } if *status == StatusCode::TOO_MANY_REQUESTS => Blame::Often,
             Self::Status { status, .. } if status.is_client_error() => Blame::Caller,
-            Self::TooLarge(_) | Self::Event(_) => Blame::Caller,
-            Self::Cancelled | Self::NoTimeLeft | Self::Down(_) => Blame::Nobody,
+            Self::TooLarge(_) | Self::Event(_) | Self::Flood => Blame::Often,
+            Self::Cancelled | Self::NoTimeLeft | Self::Down(_) | Self::Resting => Blame::Nobody,
             _ => Blame::Instance,
         }
     }

@@ -141,16 +141,7 @@ impl Peer {
             (Link::Http(http), _) => {
                 http.exchange(Verb::Post, Some(spoken), post.headers, post.body, times).await?
             }
-            (Link::Stdio(_), Some(process)) => match post.id {
-                Some(id) => {
-                    let events = process.request(id, post.token, post.body, times).await?;
-                    Reply::Stream(Stream { session: None, events })
-                }
-                None => {
-                    process.send(post.body, times).await?;
-                    accepted()
-                }
-            },
+            (Link::Stdio(_), Some(process)) => self.post_to(process, spoken, post, times).await?,
             (Link::Stdio(_), None) => {
                 return Err(SendError::NotSent(std::io::ErrorKind::NotConnected.into()));
             }
@@ -247,7 +238,7 @@ impl Peer {
     }
 }
 
-fn accepted() -> Reply {
+pub(super) fn accepted() -> Reply {
     let media = Media::Other(String::new());
     Reply::Whole(Whole { status: StatusCode::ACCEPTED, media, session: None, body: Bytes::new() })
 }

@@ -51,7 +51,8 @@ impl Drop for Unheard<'_> {
             let message = envelope::cancelled(&id);
             let post = Post { id: None, token: None, headers: &[], body: &[&message] };
             let deadline = tokio::time::Instant::now() + TELLING;
-            let times = Times { connect: TELLING, first_byte: TELLING, deadline, stated: false };
+            let times =
+                Times { connect: TELLING, first_byte: TELLING, deadline, wakes: false, stated: false };
             if let Err(error) = peer.post(&spoken, &post, &times).await {
                 tracing::debug!(error = chain(&error), "cancellation not passed on");
             }

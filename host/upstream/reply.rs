@@ -11,7 +11,9 @@ use super::stdio::Call;
 use super::unasked::Unasked;
 use super::wire;
 use super::{EVENT_BYTES_MAX, SendError};
+use crate::clock;
 use crate::mcp::sse::{Event, Frames};
+use crate::mesh::flood::Flood;
 
 /// An answer whose head has come.
 #[derive(Debug)]
@@ -52,7 +54,10 @@ pub struct Stream {
 
 /// The messages of a stream, one by one. Dropping it closes the stream.
 #[derive(Debug)]
-pub struct Events(Source);
+pub struct Events {
+    source: Source,
+    flood: Flood,
+}
 
 #[derive(Debug)]
 enum Source {
@@ -68,20 +73,32 @@ enum Source {
 
 impl Events {
     pub(super) fn http(body: wire::Incoming) -> Self {
-        Self(Source::Http { body: Box::new(body), frames: Frames::new(EVENT_BYTES_MAX) })
+        Self::of(Source::Http { body: Box::new(body), frames: Frames::new(EVENT_BYTES_MAX) })
     }
 
     pub(super) fn call(call: Call) -> Self {
-        Self(Source::Call(call))
+        Self::of(Source::Call(call))
     }
 
     pub(super) fn unasked(channel: broadcast::Receiver<Bytes>) -> Self {
-        Self(Source::Unasked(Unasked::new(channel)))
+        Self::of(Source::Unasked(Unasked::new(channel)))
+    }
+
+    fn of(source: Source) -> Self {
+        Self { source, flood: Flood::default() }
     }
 
     /// The next event; `None` at the end.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Event>, SendError>> {
-        match &mut self.0 {
+        let next = ready!(self.poll_source(cx))?;
+        if next.is_some() && !self.flood.add(1, clock::mono).is_zero() {
+            return Poll::Ready(Err(SendError::Flood));
+        }
+        Poll::Ready(Ok(next))
+    }
+
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Event>, SendError>> {
+        match &mut self.source {
             Source::Http { body, frames } => loop {
                 if let Some(event) = frames.next_event()? {
                     return Poll::Ready(Ok(Some(event)));
@@ -100,7 +117,7 @@ impl Events {
     /// The next event; `None` at the end.
     ///
     /// # Errors
-    /// The stream broke, or an event is too large.
+    /// The stream broke, an event is too large, or there are too many.
     pub async fn next(&mut self) -> Result<Option<Event>, SendError> {
         poll_fn(|cx| self.poll_next(cx)).await
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::child::{Log, Standing, Stdio};
+use super::child::{Log, Shared, Standing, Stdio};
 use super::peer::{Link, Peer, Spoken};
 use super::stdio::Process;
 use super::{SendError, Times};
@@ -16,8 +16,20 @@ use super::{SendError, Times};
 /// then asked the legacy one, too.
 const MODERN_ALONE: Duration = Duration::from_secs(5);
 
+impl Shared {
+    /// There is no process that anybody may speak to.
+    pub(super) fn stand(&self, not_up: Standing) {
+        self.standing.send_if_modified(|standing| {
+            let differs = *standing != not_up;
+            *standing = not_up;
+            differs
+        });
+        self.process.store(None);
+    }
+}
+
 impl Peer {
-    fn stdio(&self) -> Option<&Stdio> {
+    pub(super) fn stdio(&self) -> Option<&Stdio> {
         match &self.link {
             Link::Http(_) => None,
             Link::Stdio(stdio) => Some(stdio),
@@ -70,13 +82,7 @@ impl Peer {
     /// Nobody speaks to the process any more; whoever wants to is told why.
     pub fn stand_down(&self, why: &str) {
         if let Some(stdio) = self.stdio() {
-            stdio.shared.standing.send_if_modified(|standing| {
-                let down = Standing::Down(why.into());
-                let differs = *standing != down;
-                *standing = down;
-                differs
-            });
-            stdio.shared.process.store(None);
+            stdio.shared.stand(Standing::Down(why.into()));
             self.begin_anew();
         }
     }

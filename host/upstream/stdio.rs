@@ -4,13 +4,14 @@
 //! gets what is said to that id. What nobody asked for goes to all who listen.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use rustix::process::Signal;
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
@@ -18,14 +19,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::child::{Exit, Life, Log, await_end, log_errors};
 use super::reply::{Events, Messages};
-use super::{SendError, Times};
+use super::{SendError, Times, lines};
+use crate::clock;
 use crate::mcp::envelope;
 use crate::mcp::message::{self, Shape};
+use crate::mesh::flood::Flood;
 use crate::mesh::log_ring::Stream;
+use crate::mesh::time::Mono;
 use crate::process::Session;
 
-/// Longest line that a process may write.
-const LINE_BYTES_MAX: usize = 4 << 20;
 /// Messages that may wait to be written.
 const INPUT: usize = 256;
 /// Messages of one request that may wait to be read; a reader that is slower holds the process up.
@@ -47,6 +49,8 @@ pub(super) struct Desk {
     is_own: bool,
     /// The process has ended, or closed its output.
     gone: CancellationToken,
+    /// When it wrote last, as [`Mono`] microseconds.
+    wrote_at: AtomicU64,
 }
 
 impl Desk {
@@ -61,6 +65,17 @@ struct Waiting {
     messages: Messages,
     /// The JSON text of the request's progress token.
     token: Option<Box<str>>,
+    since: Mono,
+    deadline: tokio::time::Instant,
+}
+
+/// Where messages to a process go.
+#[derive(Debug)]
+enum Input {
+    Open(mpsc::Sender<Bytes>),
+    /// It is to end, because nobody needs it now.
+    Rested,
+    Closed,
 }
 
 /// A running process. It is killed, and all of its session, when this is dropped.
@@ -68,7 +83,7 @@ struct Waiting {
 pub struct Process {
     desk: Arc<Desk>,
     pid: Option<u32>,
-    lines: Mutex<Option<mpsc::Sender<Bytes>>>,
+    lines: Mutex<Input>,
     life: watch::Receiver<Life>,
     /// All that it wrote to standard error was read.
     said_all: CancellationToken,
@@ -134,6 +149,7 @@ impl Process {
             unasked: broadcast::Sender::new(UNASKED),
             is_own,
             gone: CancellationToken::new(),
+            wrote_at: AtomicU64::new(0),
         });
         let (pid, said_all) = (child.id(), CancellationToken::new());
         let (lives, life) = watch::channel(Life::Running);
@@ -143,7 +159,19 @@ impl Process {
         // Held only to answer it: closing its input must not wait for its output.
         tasks.spawn(read(output, Arc::clone(&desk), lines.downgrade(), Arc::clone(log)));
         tasks.spawn(await_end(child, Arc::clone(&desk), lives));
-        Ok(Self { desk, pid, lines: Mutex::new(Some(lines)), life, said_all, _tasks: tasks })
+        Ok(Self { desk, pid, lines: Mutex::new(Input::Open(lines)), life, said_all, _tasks: tasks })
+    }
+
+    /// Whether it may be at work since `since`: on a request from before whose caller still waits. What is asked later may
+    /// have to wait behind that, probes too.
+    pub fn is_at_work(&self, since: Mono) -> bool {
+        let now = tokio::time::Instant::now();
+        self.desk.waiting().values().any(|waiting| waiting.since <= since && now < waiting.deadline)
+    }
+
+    /// When it wrote something to its standard output last.
+    pub fn wrote_at(&self) -> Mono {
+        Mono::from_micros(self.desk.wrote_at.load(Ordering::Relaxed))
     }
 
     /// Whether it has ended, or closed its output.
@@ -196,8 +224,9 @@ impl Process {
     ) -> Result<Events, SendError> {
         let (messages, queue) = mpsc::channel(OUTPUT);
         let call = Call { id: id.into(), desk: Arc::clone(&self.desk), messages: queue };
-        let before =
-            self.desk.waiting().insert(id.into(), Waiting { messages, token: token.map(Into::into) });
+        let token = token.map(Into::into);
+        let waiting = Waiting { messages, token, since: clock::mono(), deadline: times.deadline };
+        let before = self.desk.waiting().insert(id.into(), waiting);
         if before.is_some() {
             tracing::debug!(id, "a request id was used twice at once");
         }
@@ -210,10 +239,13 @@ impl Process {
 
     /// Sends what is not answered.
     pub(super) async fn send(&self, message: &[&[u8]], times: &Times) -> Result<(), SendError> {
-        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let gone = || SendError::NotSent(std::io::ErrorKind::BrokenPipe.into());
-        let lines = lines.filter(|_| !self.is_gone()).ok_or_else(gone)?;
-        let sent = tokio::time::timeout_at(times.deadline, lines.send(line(message))).await;
+        let lines = match &*self.input() {
+            Input::Rested => return Err(SendError::Resting),
+            Input::Open(lines) if !self.is_gone() => lines.clone(),
+            Input::Open(_) | Input::Closed => return Err(gone()),
+        };
+        let sent = tokio::time::timeout_at(times.deadline, lines.send(lines::line(message))).await;
         sent.map_err(|_| SendError::DeadlinePassed)?.map_err(|_| gone())
     }
 
@@ -224,7 +256,12 @@ impl Process {
 
     /// Closes its input, then asks its session to end, then kills it; returns when nobody of it is left.
     pub async fn stop(&self) {
-        drop(self.lines.lock().unwrap_or_else(PoisonError::into_inner).take());
+        {
+            let mut input = self.input();
+            if matches!(*input, Input::Open(_)) {
+                *input = Input::Closed;
+            }
+        }
         for signal in [Signal::TERM, Signal::KILL] {
             if tokio::time::timeout(PATIENCE, self.exited()).await.is_ok() {
                 break;
@@ -232,6 +269,20 @@ impl Process {
             self.signal(signal);
         }
         tokio::time::timeout(2 * PATIENCE, self.over()).await.ok();
+    }
+
+    /// Closes its input for good, unless `is_used`, as seen while nobody can send.
+    pub(super) fn close_unless(&self, is_used: impl Fn() -> bool) -> bool {
+        let mut input = self.input();
+        let closes = !is_used();
+        if closes {
+            *input = Input::Rested;
+        }
+        closes
+    }
+
+    fn input(&self) -> std::sync::MutexGuard<'_, Input> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn signal(&self, signal: Signal) {
@@ -249,57 +300,11 @@ impl Drop for Process {
     }
 }
 
-/// One message as one line: line ends between its tokens become blanks; inside strings JSON has none.
-fn line(message: &[&[u8]]) -> Bytes {
-    let size: usize = message.iter().map(|piece| piece.len()).sum();
-    let mut line = BytesMut::with_capacity(size + 1);
-    message.iter().for_each(|piece| line.put_slice(piece));
-    for byte in line.iter_mut() {
-        if matches!(*byte, b'\n' | b'\r') {
-            *byte = b' ';
-        }
-    }
-    line.put_u8(b'\n');
-    line.freeze()
-}
-
 async fn write(mut input: ChildStdin, mut queue: mpsc::Receiver<Bytes>) {
     while let Some(line) = queue.recv().await {
         if let Err(error) = input.write_all(&line).await {
             tracing::debug!(error = %error, "process takes no more input");
             return;
-        }
-    }
-}
-
-/// What was read of a process's output.
-enum Line {
-    Whole,
-    TooLong,
-    End,
-}
-
-/// Reads a line; of one that is too long nothing is kept.
-async fn next_line(output: &mut (impl AsyncBufRead + Unpin), line: &mut Vec<u8>) -> std::io::Result<Line> {
-    line.clear();
-    let mut too_long = false;
-    loop {
-        let available = output.fill_buf().await?;
-        if available.is_empty() {
-            return Ok(if line.is_empty() || too_long { Line::End } else { Line::Whole });
-        }
-        let end = memchr::memchr(b'\n', available);
-        let used = end.map_or(available.len(), |at| at + 1);
-        if line.len() + used > LINE_BYTES_MAX {
-            too_long = true;
-            line.clear();
-        }
-        if !too_long {
-            line.extend_from_slice(&available[..used]);
-        }
-        output.consume(used);
-        if end.is_some() {
-            return Ok(if too_long { Line::TooLong } else { Line::Whole });
         }
     }
 }
@@ -311,33 +316,39 @@ async fn read(
     log: Arc<Log>,
 ) {
     let mut output = BufReader::with_capacity(64 << 10, output);
-    let mut line = Vec::new();
+    let (mut line, mut flood) = (Vec::new(), Flood::default());
     loop {
-        match next_line(&mut output, &mut line).await {
-            Ok(Line::Whole) => {}
-            Ok(Line::TooLong) => {
+        match lines::next_line(&mut output, &mut line, &mut flood).await {
+            Ok(lines::Line::Whole) => {}
+            Ok(lines::Line::TooLong) => {
                 log.push(Stream::Out, "a line of more than 4 MiB, passed over");
                 continue;
             }
-            Ok(Line::End) | Err(_) => break,
+            Ok(lines::Line::End) | Err(_) => break,
         }
+        desk.wrote_at.store(clock::mono().as_micros(), Ordering::Relaxed);
         let text = line.trim_ascii();
         if text.is_empty() {
             continue;
         }
         let Some(shape) = message::shape(text) else {
             log.push(Stream::Out, &String::from_utf8_lossy(text));
+            lines::hold_up(&mut flood, text.len()).await;
             continue;
         };
         let message = Bytes::copy_from_slice(text);
-        match (desk.owner(&shape), &shape) {
+        let owner = desk.owner(&shape);
+        if owner.is_none() {
+            lines::hold_up(&mut flood, text.len()).await;
+        }
+        match (owner, &shape) {
             // Whoever went away meanwhile needs it no more.
             (Some(owner), _) => drop(owner.send(message).await),
             (None, Shape::Answer { .. }) => {}
             (None, Shape::Request { id, method }) if !desk.has_listener() || *method == "ping" => {
                 let answer = if *method == "ping" { envelope::pong_to(id) } else { envelope::refusal_to(id) };
                 if let Some(lines) = lines.upgrade() {
-                    drop(lines.send(self::line(&[&answer])).await);
+                    drop(lines.send(lines::line(&[&answer])).await);
                 }
             }
             // Nobody listens: nobody is told.
@@ -351,31 +362,4 @@ async fn read(
 pub(super) fn end(desk: &Desk) {
     desk.gone.cancel();
     desk.waiting().clear();
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_line_that_is_too_long_costs_itself_alone() {
-        let long = "x".repeat(LINE_BYTES_MAX + 1);
-        let text = format!("first\n{long}\nlast");
-        let mut output = BufReader::with_capacity(1000, text.as_bytes());
-        let (mut line, mut seen) = (Vec::new(), Vec::new());
-        loop {
-            match next_line(&mut output, &mut line).await.expect("memory can be read") {
-                Line::Whole => seen.push(String::from_utf8_lossy(&line).trim_end().to_owned()),
-                Line::TooLong => seen.push("too long".to_owned()),
-                Line::End => break,
-            }
-        }
-        assert_eq!(seen, ["first", "too long", "last"]);
-    }
-
-    #[test]
-    fn messages_become_lines() {
-        let message: [&[u8]; 2] = [b"{\"a\":\r\n", b"1}"];
-        assert_eq!(line(&message), &b"{\"a\":  1}\n"[..]);
-    }
 }

@@ -1,5 +1,7 @@
 //! The HTTP API as a caller sees it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use serde_json::{Value, json};
@@ -69,7 +71,7 @@ impl Api {
         // `no_proxy`: an HTTP proxy from the environment must not come between.
         let client = reqwest::Client::builder()
             .no_proxy()
-            .timeout(std::time::Duration::from_secs(60))
+            .timeout(Duration::from_secs(60))
             .build()
             .expect("a plain client");
         Self { base: base.to_owned(), client }
@@ -111,7 +113,8 @@ impl Api {
         self.join_as(json!({"instance_name": name, "port": port, "tools": []}))
     }
 
-    /// Registers and waits until the proxy knows the tools, so that it also knows which are read-only.
+    /// Registers, waits until the proxy knows the tools, so that it also knows which are read-only, and goes on with
+    /// heartbeats as instances do, while the test runs.
     #[track_caller]
     pub fn join_as(&self, spec: Value) -> impl Future<Output = Value> {
         let api = self.clone();
@@ -129,6 +132,7 @@ impl Api {
                 (tools && here["state"] == "healthy").then_some(())
             })
             .await;
+            tokio::spawn(beat(api, instance, registered["lease_token"].clone()));
             registered
         }
     }
@@ -168,5 +172,14 @@ impl Api {
         let listing = self.get("/plugins").await.ok();
         let plugins = listing["plugins"].as_array().expect("plugins").clone();
         plugins.into_iter().find(|plugin| plugin["name"] == name)
+    }
+}
+
+async fn beat(api: Api, instance: Value, token: Value) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        let beat = json!({"instance_name": instance, "lease_token": token});
+        // Some proxies are gone by now, and some leases were meant to end.
+        Api::try_send(api.request(Method::POST, "/heartbeat").json(&beat)).await.ok();
     }
 }

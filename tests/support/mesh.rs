@@ -18,6 +18,8 @@ pub struct MeshOptions {
     /// Files that lie in the plugins folder before the start.
     pub plugins: Vec<(String, Vec<u8>)>,
     pub args: Vec<String>,
+    /// Of the proxy's process.
+    pub env: Vec<(String, String)>,
 }
 
 pub struct Mesh {
@@ -27,6 +29,7 @@ pub struct Mesh {
     pub api: Api,
     child: Child,
     args: Vec<String>,
+    env: Vec<(String, String)>,
 }
 
 /// The command with all state under `home`, deaf to the environment of whoever runs the tests.
@@ -71,7 +74,7 @@ impl Mesh {
         for (name, bytes) in &options.plugins {
             fs::write(home.path().join("plugins").join(name), bytes).expect("write a plugin");
         }
-        Self::start_in(home, options.args).await
+        Self::start_with(home, options.args, options.env).await
     }
 
     pub async fn plain() -> Self {
@@ -79,9 +82,14 @@ impl Mesh {
     }
 
     pub async fn start_in(home: TempDir, args: Vec<String>) -> Self {
+        Self::start_with(home, args, Vec::new()).await
+    }
+
+    async fn start_with(home: TempDir, args: Vec<String>, env: Vec<(String, String)>) -> Self {
         let any = ["127.0.0.1:0".to_owned(), "127.0.0.1:0".to_owned()];
-        let child = spawn(&home, &any, &args);
-        let mut mesh = Self { home, http: String::new(), mcp: String::new(), api: Api::new(""), child, args };
+        let child = spawn(&home, &any, &args, &env);
+        let (http, mcp, api) = (String::new(), String::new(), Api::new(""));
+        let mut mesh = Self { home, http, mcp, api, child, args, env };
         mesh.wait_until_ready().await;
         mesh
     }
@@ -182,7 +190,7 @@ impl Mesh {
             let address = url.trim_start_matches("http://").trim_end_matches("/mcp");
             address.to_owned()
         };
-        self.child = spawn(&self.home, &[port(&self.mcp), port(&self.http)], &self.args);
+        self.child = spawn(&self.home, &[port(&self.mcp), port(&self.http)], &self.args, &self.env);
         self.wait_until_ready().await;
     }
 
@@ -191,16 +199,17 @@ impl Mesh {
         assert!(self.child.try_wait().expect("ask for the child's state").is_some(), "it has not ended");
         drop(fs::remove_file(self.data_dir().join("endpoints.json")));
         let any = ["127.0.0.1:0".to_owned(), "127.0.0.1:0".to_owned()];
-        self.child = spawn(&self.home, &any, &self.args);
+        self.child = spawn(&self.home, &any, &self.args, &self.env);
         self.wait_until_ready().await;
     }
 }
 
-fn spawn(home: &TempDir, [mcp, http]: &[String; 2], args: &[String]) -> Child {
+fn spawn(home: &TempDir, [mcp, http]: &[String; 2], args: &[String], env: &[(String, String)]) -> Child {
     let log = File::options().create(true).append(true).open(home.path().join("log")).expect("open the log");
     command(home)
         .args(["--mcp-addr", mcp, "--http-addr", http])
         .args(args)
+        .envs(env.iter().map(|(name, value)| (name, value)))
         .stdout(log.try_clone().expect("a second handle"))
         .stderr(log)
         .spawn()

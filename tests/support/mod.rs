@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod callers;
+pub mod children;
 pub mod client;
 pub mod conformance;
 pub mod everything;

@@ -2,6 +2,7 @@
 //! enough MCP to be introspected and probed, notes all it receives, and notes what a polite client never sends.
 
 use std::collections::HashSet;
+use std::slice::Chunks;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -43,6 +44,10 @@ pub enum How {
     HangAfterFirst,
     /// Also what is asked beside calls is left unanswered.
     HangAll,
+    /// Takes connections and bytes, and reads none of them: a host that is gone while its connections stay.
+    HalfOpen,
+    /// Every answer comes byte by byte, with this pause between them.
+    Drip(Duration),
     /// 200, `application/json`, and a body that is not JSON.
     Garbage,
     /// Bytes that are not HTTP.
@@ -60,6 +65,12 @@ pub enum How {
     RpcError,
     /// An answer of that many bytes.
     Big(usize),
+    /// Announces and sends that many bytes, a piece at a time.
+    Huge(u64),
+    /// The same without an announcement.
+    HugeChunks(u64),
+    /// An event stream that says something without end.
+    Chatter,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -254,7 +265,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 async fn connection(stream: TcpStream, state: &State) {
     drop(stream.set_nodelay(true));
     let mut stream = BufReader::new(stream);
-    while let Some(seen) = read_request(&mut stream).await {
+    loop {
+        if stream.fill_buf().await.is_err() {
+            return;
+        }
+        while *lock(&state.how) == How::HalfOpen {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let Some(seen) = read_request(&mut stream).await else { return };
         lock(&state.seen).push(seen.clone());
         let answered = answer(&seen, state);
         let bytes = tokio::select! {
@@ -266,7 +284,16 @@ async fn connection(stream: TcpStream, state: &State) {
         };
         let Some(bytes) = bytes else { return };
         let ragged = state.options.form == Form::RaggedSse && seen.method == "tools/call";
-        let sent = if ragged { drip(&mut stream, &bytes.0).await } else { stream.write_all(&bytes.0).await };
+        let how = lock(&state.how).clone();
+        let sent = match how {
+            How::Drip(pause) => drip(&mut stream, bytes.0.chunks(1), pause).await,
+            _ if ragged => drip(&mut stream, bytes.0.chunks(3), Duration::ZERO).await,
+            _ => stream.write_all(&bytes.0).await,
+        };
+        if seen.method == "tools/call" && sent.is_ok() && pour(&mut stream, &how).await {
+            state.abandoned.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
         if bytes.0.ends_with(UNFINISHED) {
             closed(&mut stream).await;
             state.abandoned.fetch_add(1, Ordering::Relaxed);
@@ -290,12 +317,44 @@ async fn closed(stream: &mut BufReader<TcpStream>) {
 /// What stands behind a stream that has begun and goes no further.
 const UNFINISHED: &[u8] = b": unfinished\n\n\r\n";
 
-async fn drip(stream: &mut BufReader<TcpStream>, bytes: &[u8]) -> std::io::Result<()> {
-    for packet in bytes.chunks(3) {
+async fn drip(
+    stream: &mut BufReader<TcpStream>,
+    packets: Chunks<'_, u8>,
+    pause: Duration,
+) -> std::io::Result<()> {
+    for packet in packets {
         stream.write_all(packet).await?;
-        tokio::task::yield_now().await;
+        if pause.is_zero() {
+            tokio::task::yield_now().await;
+        } else {
+            tokio::time::sleep(pause).await;
+        }
     }
     Ok(())
+}
+
+/// Sends what stands behind a head that promised a lot; whether the other side had enough before its end.
+async fn pour(stream: &mut BufReader<TcpStream>, how: &How) -> bool {
+    let (mut left, piece) = match how {
+        How::Huge(bytes) => (*bytes, vec![b'x'; 64 << 10]),
+        How::HugeChunks(bytes) => (*bytes, format!("10000\r\n{}\r\n", "x".repeat(64 << 10)).into()),
+        How::Chatter => (u64::MAX, chatter()),
+        _ => return false,
+    };
+    while left > 0 {
+        if stream.write_all(&piece).await.is_err() {
+            return true;
+        }
+        left = left.saturating_sub(64 << 10);
+    }
+    false
+}
+
+/// A chunk of a hundred events.
+fn chatter() -> Vec<u8> {
+    let log = json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "on it"}});
+    let events = format!("event: message\ndata: {log}\n\n").repeat(100);
+    format!("{:x}\r\n{events}\r\n", events.len()).into()
 }
 
 async fn read_request(stream: &mut BufReader<TcpStream>) -> Option<Seen> {
@@ -436,13 +495,24 @@ async fn call(envelope: &Envelope<'_>, id: &str, state: &State) -> Option<(Vec<u
     };
     let how = lock(&state.how).clone();
     match how {
-        How::Answer => {}
+        How::Answer | How::HalfOpen | How::Drip(_) => {}
         How::AnswerAfter(pause) => tokio::time::sleep(pause).await,
         How::Reset => return None,
         How::Hang | How::HangAll => std::future::pending().await,
-        How::HangAfterFirst => {
+        How::Huge(bytes) => {
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {bytes}\r\n\r\n"
+            );
+            return keep(head.into());
+        }
+        How::HugeChunks(_) => {
             let head =
-                "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
+            return keep(head.into());
+        }
+        How::Chatter => return keep(CHUNKED_EVENTS.into()),
+        How::HangAfterFirst => {
+            let head = CHUNKED_EVENTS;
             let log = json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "on it"}});
             let event = format!("event: message\nid: 1\ndata: {log}\n\n: unfinished\n\n");
             return Some((format!("{head}{:x}\r\n{event}\r\n", event.len()).into(), true));
@@ -488,6 +558,8 @@ async fn call(envelope: &Envelope<'_>, id: &str, state: &State) -> Option<(Vec<u
     })
 }
 
+const CHUNKED_EVENTS: &str =
+    "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
 const JSON: &[(&str, &str)] = &[("content-type", "application/json")];
 
 fn keep(bytes: Vec<u8>) -> Option<(Vec<u8>, bool)> {
@@ -512,7 +584,7 @@ fn sse(last: &str, newline: &str) -> Vec<u8> {
     let events =
         format!(": hello\nid: 0\nretry: 3000\ndata:\n\nevent: message\nid: 1\ndata: {log}\n\n{last}");
     let events = events.replace('\n', newline);
-    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    let head = CHUNKED_EVENTS;
     let (first, second) = events.split_at(events.find("event: message").unwrap_or(0) + 9);
     let chunk = |text: &str| format!("{:x}\r\n{text}\r\n", text.len());
     format!("{head}{}{}0\r\n\r\n", chunk(first), chunk(second)).into()

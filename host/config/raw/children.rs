@@ -1,8 +1,8 @@
 //! How the processes of a service are supervised: from what the file says to what the program gets.
 
-use super::{RawDuration, RawRestart, RawRestartPolicy, Wrong, or, wrong};
+use super::{RawDuration, RawRestart, RawRestartPolicy, RawStart, Wrong, or, wrong};
 use crate::config::ChildConfig;
-use crate::mesh::child::{RestartPolicy, Rules};
+use crate::mesh::child::{RestartPolicy, Rules, Start};
 use crate::mesh::ids::Name;
 
 /// Most processes of one service.
@@ -16,6 +16,8 @@ pub(super) struct RawChild {
     pub required: bool,
     pub depends_on: Vec<String>,
     pub restart: RawRestart,
+    pub start: Option<RawStart>,
+    pub idle_stop: Option<RawDuration>,
     pub startup_timeout: Option<RawDuration>,
 }
 
@@ -28,6 +30,8 @@ impl RawChild {
             (self.required, "required"),
             (!self.depends_on.is_empty(), "depends_on"),
             (policy.is_some() || max.is_some() || window.is_some(), "restart"),
+            (self.start.is_some(), "start"),
+            (self.idle_stop.is_some(), "idle_stop"),
             (self.startup_timeout.is_some(), "startup_timeout"),
         ];
         given.into_iter().find_map(|(given, key)| given.then_some(key))
@@ -46,6 +50,11 @@ pub(super) fn child(raw: RawChild) -> Result<ChildConfig, Wrong> {
         failures_max: max.unwrap_or(usual.failures_max),
         window: or(window, usual.window),
         startup: or(raw.startup_timeout, usual.startup),
+        start: match raw.start {
+            None | Some(RawStart::Eager) => Start::Eager,
+            Some(RawStart::Lazy) => Start::Lazy,
+        },
+        idle_stop: raw.idle_stop.map(|raw| raw.0),
     };
     if !(1..=FAILURES_MAX).contains(&rules.failures_max) {
         let message = format!("`max` is {}, which is not between 1 and {FAILURES_MAX}", rules.failures_max);

@@ -20,9 +20,10 @@ const SESSIONS_MAX: usize = 1_000_000;
 
 pub fn service(raw: RawService) -> Result<ServiceConfig, Wrong> {
     let RawService { command, args, env, cwd, sessions, url, urls, tools, prompts, resources, .. } = raw;
-    let RawService { instances, required, depends_on, restart, startup_timeout, .. } = raw;
+    let RawService { instances, required, depends_on, restart, start, idle_stop, .. } = raw;
+    let RawService { startup_timeout, .. } = raw;
     let (concurrency, hedge) = (raw.concurrency, hedge(raw.hedge)?);
-    let child = RawChild { instances, required, depends_on, restart, startup_timeout };
+    let child = RawChild { instances, required, depends_on, restart, start, idle_stop, startup_timeout };
     if concurrency == Some(0) {
         return Err(wrong("concurrency", "must be at least 1"));
     }

@@ -68,6 +68,36 @@ fn the_fifth_failure_within_a_minute_parks_it_with_a_try_every_five_minutes() {
 }
 
 #[test]
+fn one_that_is_parked_is_so_until_it_is_ready() {
+    let mut child = Child::new(Rules { failures_max: 1, ..Rules::default() });
+    child.step(Event::Launch, at(0), 0);
+    child.step(ended("exited with 1"), at(0), 0);
+    assert!(child.is_parked());
+    let now = child.next_try().expect("it is tried again");
+    child.step(Event::Launch, now, 0);
+    assert!(child.is_parked(), "a try is no recovery");
+    child.step(Event::Answered, now, 0);
+    assert!(!child.is_parked());
+    child.step(ended("exited with 1"), now, 0);
+    assert!(child.is_parked(), "it was not steady");
+    child.step(Event::Stop, now, 0);
+    assert!(!child.is_parked(), "who stops it knows");
+}
+
+#[test]
+fn other_rules_hold_for_the_next_failure_and_for_who_waits() {
+    let mut child = ready(Rules::default(), at(0));
+    child.rule_by(Rules { failures_max: 1, ..Rules::default() });
+    assert_eq!(child.step(ended("exited with 1"), at(1), 0), Some(Effect::Park));
+    child.rule_by(Rules { policy: RestartPolicy::Never, ..Rules::default() });
+    assert_eq!((child.state(), child.next_try()), (ChildState::Stopped, None));
+    assert!(child.reason().ends_with("\"never\"") && !child.wants_launch(at(10_000_000)));
+    let mut child = launched(Rules::default(), at(0));
+    child.rule_by(Rules { startup: Duration::from_secs(1), ..Rules::default() });
+    assert_eq!(child.step(Event::Tick { busy: false }, at(1000), 0), Some(Effect::End));
+}
+
+#[test]
 fn failures_far_apart_do_not_park_it() {
     let mut child = Child::new(Rules::default());
     for minute in 0..20 {
@@ -164,11 +194,69 @@ fn a_restart_waits_for_the_end_and_a_stop_during_it_wins() {
     assert!(child.state() == ChildState::Stopped && !child.wants_launch(Mono::from_secs(9999)));
 }
 
+#[test]
+fn one_that_rests_is_waited_for_until_it_is_ready_or_has_failed() {
+    let mut child = Child::new(Rules { start: Start::Lazy, ..Rules::default() });
+    child.step(Event::Rest, at(0), 0);
+    assert_eq!((child.state(), child.is_awaited(), child.is_settled()), (ChildState::Idle, true, true));
+    assert!(!child.wants_launch(Mono::from_secs(9999)), "nobody has called");
+    for ready in [true, false] {
+        child.step(Event::Wake, at(1), 0);
+        assert!(child.wants_launch(at(1)) && child.is_awaited());
+        child.step(Event::Launch, at(1), 0);
+        assert!(child.is_awaited(), "who called waits still");
+        if ready {
+            child.step(Event::Answered, at(2), 0);
+            assert_eq!((child.state(), child.is_awaited()), (ChildState::Ready, false));
+            assert_eq!(child.step(Event::Rest, at(3), 0), Some(Effect::End));
+            assert!(child.is_awaited(), "who calls while it ends waits for the next one");
+            child.step(ended("exited with 0"), at(4), 0);
+            assert_eq!(child.state(), ChildState::Idle);
+        } else {
+            child.step(ended("exited with 1"), at(2), 0);
+            assert_eq!(
+                (child.state(), child.is_awaited()),
+                (ChildState::Backoff, false),
+                "who waits is told"
+            );
+        }
+    }
+}
+
+#[test]
+fn who_needs_one_that_is_about_to_rest_gets_another() {
+    let mut child = ready(Rules { idle_stop: Some(Duration::from_secs(1)), ..Rules::default() }, at(0));
+    child.step(Event::Rest, at(1), 0);
+    child.step(Event::Wake, at(2), 0);
+    child.step(ended("exited with 0"), at(3), 0);
+    assert!(child.wants_launch(at(3)) && child.is_awaited());
+    child.step(Event::Stop, at(4), 0);
+    assert!(!child.is_awaited() && !child.wants_launch(at(5)), "a stop by hand is no rest");
+    child.step(Event::Wake, at(5), 0);
+    assert_eq!(child.state(), ChildState::Stopped);
+}
+
+#[test]
+fn one_that_may_rest_and_ends_well_rests() {
+    let lazy = Rules { start: Start::Lazy, ..Rules::default() };
+    let clean = Event::Ended { why: "exited with 0".to_owned(), clean: true };
+    let mut child = ready(lazy, at(0));
+    child.step(clean, at(1), 0);
+    assert_eq!(child.state(), ChildState::Idle);
+    child.rule_by(Rules::default());
+    assert!(child.wants_launch(at(2)), "one that is to run always is started at once");
+    let mut child = ready(lazy, at(0));
+    child.step(ended("exited with 1"), at(1), 0);
+    assert_eq!(child.state(), ChildState::Backoff);
+}
+
 fn events() -> impl Strategy<Value = Event> {
     prop_oneof![
         2 => Just(Event::Start),
         2 => Just(Event::Stop),
         2 => Just(Event::Restart),
+        2 => Just(Event::Rest),
+        2 => Just(Event::Wake),
         8 => Just(Event::Launch),
         1 => Just(Event::Missing("missing".to_owned())),
         1 => Just(Event::NotStarted("not started".to_owned())),
@@ -200,7 +288,8 @@ proptest! {
     fn never_two_processes_and_what_was_stopped_stays_stopped(
         steps in prop::collection::vec((events(), 0u64..20_000, any::<u64>()), 1..300),
     ) {
-        let mut child = Child::new(Rules::default());
+        let rules = Rules { idle_stop: Some(Duration::from_secs(60)), ..Rules::default() };
+        let mut child = Child::new(rules);
         let mut now = at(0);
         let (mut process, mut stopped) = (false, false);
         for (event, millis, random) in steps {
@@ -234,6 +323,10 @@ proptest! {
             prop_assert!(effect != Some(Effect::End) || child.state() == ChildState::Stopping);
             prop_assert!(!stopped || matches!(child.state(), ChildState::Stopped | ChildState::Stopping));
             prop_assert_eq!(child.next_try().is_some(), matches!(child.state(), ChildState::Backoff | ChildState::Fatal));
+            prop_assert!(child.state() != ChildState::Idle || child.is_awaited());
+            let cannot_come = matches!(child.state(), ChildState::Ready | ChildState::Backoff | ChildState::Fatal | ChildState::Skipped);
+            prop_assert!(!cannot_come || !child.is_awaited(), "who waits would wait in vain: {:?}", child);
+            prop_assert!(!stopped || !child.is_awaited());
             if matches!(child.state(), ChildState::Backoff | ChildState::Fatal | ChildState::Skipped) {
                 prop_assert!(!child.reason().is_empty());
             }

@@ -1,16 +1,19 @@
 //! One child, as its supervisor keeps it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::task::AbortHandle;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::clock;
 use crate::config::ChildConfig;
 use crate::mesh::child::{Child, ChildState};
 use crate::mesh::time::Mono;
 use crate::process::Session;
-use crate::registry::{ChildSight, Instance};
+use crate::registry::{ChildSight, Instance, Snapshot};
+use crate::supervisor::attempt::{Happening, Report};
 use crate::supervisor::{ChildStatus, First};
 use crate::upstream::{Exit, Log, Process, Spoken};
 
@@ -31,6 +34,14 @@ pub(super) struct Kept {
     lines_before: u64,
     lines_seen: u64,
     pub lacks: Option<String>,
+    /// When a probe of it was first seen to fail, of those that failed in a row.
+    pub mute_since: Option<Mono>,
+    /// When it was last seen to have written to its log.
+    pub wrote_at: Mono,
+    /// Somebody looks out for who wants it while it rests.
+    pub is_watched: bool,
+    /// Since when nobody used it, and how many calls it had had then.
+    unused: (Mono, u64),
     first: Option<First>,
     /// What the registry was told last.
     told: Option<ChildSight>,
@@ -50,6 +61,10 @@ impl Kept {
             lines_before: 0,
             lines_seen: 0,
             lacks: None,
+            mute_since: None,
+            wrote_at: clock::mono(),
+            is_watched: false,
+            unused: (clock::mono(), 0),
             first: None,
             told: None,
         }
@@ -78,6 +93,7 @@ impl Kept {
 
     pub(super) fn begin_life(&mut self, number: u64) {
         self.life = number;
+        self.is_watched = false;
         self.launched = Some(clock::mono());
         self.process = None;
         self.lines_before = self.lines();
@@ -95,10 +111,47 @@ impl Kept {
         own.is_some_and(|own| sessions.contains(&own))
     }
 
-    pub(super) fn meet(&self, spoken: Arc<Spoken>) {
+    pub(super) fn meet(&mut self, spoken: Arc<Spoken>) {
         if let Some(process) = self.process.as_ref().filter(|_| self.is_starting()) {
             self.instance.peer.stand_up(process, &spoken);
         }
+        self.unused.0 = clock::mono();
+    }
+
+    /// Whether what it offers is known, so that clients need no process to see it.
+    pub(super) fn is_known(&self, snapshot: &Snapshot) -> bool {
+        let service = snapshot.service(self.instance.spec.service.as_str());
+        service.is_some_and(|service| service.offer.about().is_some())
+    }
+
+    /// Puts a process that nobody used for long enough to rest; says whether its machine is to be told.
+    pub(super) fn may_rest(&mut self) -> bool {
+        let Some(limit) = self.config.rules.idle_stop else { return false };
+        let (core, peer) = (&self.instance.core, &self.instance.peer);
+        let calls = core.counters.messages.load(Ordering::Acquire);
+        let now = clock::mono();
+        if core.live.in_flight() > 0 || peer.is_held() || calls != self.unused.1 {
+            self.unused = (now, calls);
+        }
+        if self.machine.state() != ChildState::Ready || now.since(self.unused.0) < limit {
+            return false;
+        }
+        let (Some(process), Some(spoken)) = (&self.process, peer.spoken()) else { return false };
+        peer.rest(process, &spoken, || core.live.in_flight() > 0)
+    }
+
+    /// While it rests, has it reported when somebody wants it.
+    pub(super) fn watch(&mut self, lives: &mut JoinSet<()>, reports: &mpsc::Sender<Report>) {
+        if self.is_watched || !self.machine.is_resting() {
+            return;
+        }
+        self.is_watched = true;
+        let (instance, life, reports) = (Arc::clone(&self.instance), self.life, reports.clone());
+        lives.spawn(async move {
+            instance.peer.wanted().await;
+            // Without a supervisor nobody needs to know.
+            reports.send((instance.name().clone(), life, Happening::Wanted)).await.ok();
+        });
     }
 
     /// How it ended, after how long, and with which words.
@@ -115,9 +168,15 @@ impl Kept {
             self.first = Some(match self.machine.state() {
                 ChildState::Ready => First::Started,
                 ChildState::Skipped => First::Skipped,
+                ChildState::Idle => First::Idle,
                 _ => First::Failed,
             });
         }
+    }
+
+    /// Those whose needs go in a circle are never launched.
+    pub(super) fn is_in_a_circle(&self) -> bool {
+        self.life == 0 && self.machine.state() == ChildState::Skipped
     }
 
     pub(super) const fn is_settled(&self) -> bool {
@@ -130,6 +189,7 @@ impl Kept {
         let sight = ChildSight {
             state,
             reason: self.reason().to_owned(),
+            awaited: self.machine.is_awaited(),
             next_try: self.machine.next_try(),
             lacks: self.lacks.clone(),
         };
@@ -138,7 +198,9 @@ impl Kept {
         }
         if state != ChildState::Ready {
             let colon = if sight.reason.is_empty() { "" } else { ": " };
-            self.instance.peer.stand_down(&format!("{}{colon}{}", state.as_str(), sight.reason));
+            let why = format!("{}{colon}{}", state.as_str(), sight.reason);
+            let peer = &self.instance.peer;
+            if sight.awaited { peer.stand_by(&why) } else { peer.stand_down(&why) }
         }
         self.told = Some(sight.clone());
         Some(sight)
@@ -157,6 +219,7 @@ impl Kept {
                 _ => reason.to_owned(),
             },
             next_try: self.machine.next_try(),
+            parked: self.machine.is_parked(),
             pid: process.and_then(|process| process.pid()),
             running_since: process.and(self.launched),
             restarts: self.machine.restarts(),
@@ -173,9 +236,8 @@ impl Kept {
     fn fix(&self) -> Option<String> {
         let service = &self.instance.spec.service;
         match self.machine.state() {
-            // Those whose needs go in a circle are never launched.
-            ChildState::Skipped if self.life == 0 => {
-                Some(format!("mend `services.{service}.depends_on` and start the proxy anew"))
+            ChildState::Skipped if self.is_in_a_circle() => {
+                Some(format!("mend `services.{service}.depends_on`, which takes effect at once"))
             }
             ChildState::Skipped => Some(format!(
                 "install the program, or name its whole path as `services.{service}.command`; then \

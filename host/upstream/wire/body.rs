@@ -234,7 +234,7 @@ mod tests {
             let target = Target::new(&HttpEndpoint::new("127.0.0.1", port, "/").expect("an endpoint"));
             let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(5);
             let limit = std::time::Duration::from_secs(5);
-            let times = Times { connect: limit, first_byte: limit, deadline, stated: false };
+            let times = Times { connect: limit, first_byte: limit, deadline, wakes: false, stated: false };
             let pool = Arc::new(Pool::new(1));
             let mut connection = Connection::open(&target, &times).await.expect("connected");
             let head: Head = connection.head().await?;
