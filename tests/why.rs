@@ -3,10 +3,11 @@
 mod support;
 
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use support::guests::{drop_in, misbehaver, sha256};
-use support::raw_upstream::RawOptions;
-use support::{Mesh, RawUpstream, SOON, Value, eventually, json};
+use support::raw_upstream::{How, RawOptions};
+use support::{Mesh, MeshOptions, RawUpstream, SOON, Value, eventually, json};
 
 fn why(mesh: &Mesh, args: &[&str]) -> (i32, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_meshwright"))
@@ -22,6 +23,46 @@ fn why(mesh: &Mesh, args: &[&str]) -> (i32, String, String) {
 
 async fn explained(mesh: &Mesh, id: &str) -> Value {
     mesh.api.get(&format!("/api/v1/calls/{id}")).await.ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_stood_in_line_tells_for_how_long_and_behind_how_many() {
+    let upstream = RawUpstream::start(RawOptions { sessions: false, ..RawOptions::default() }).await;
+    let url = format!("http://127.0.0.1:{}/mcp", upstream.port);
+    let config = format!("[services.s]\nurl = {url:?}\nconcurrency = 1\n");
+    let mesh = Mesh::start(MeshOptions { config, ..MeshOptions::default() }).await;
+    eventually("it answers", SOON, || async {
+        let answer = mesh.api.call("s", "act", json!({})).await;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+    upstream.now(How::AnswerAfter(Duration::from_millis(500)));
+    let calls = futures_util::future::join_all((0..3).map(|_| mesh.api.call("s", "act", json!({})))).await;
+    let mut calls: Vec<Value> = futures_util::future::join_all(calls.iter().map(|answer| {
+        let id = answer.ok()["call_id"].as_str().expect("an id").to_owned();
+        let mesh = &mesh;
+        async move { explained(mesh, &id).await }
+    }))
+    .await;
+    let us = |call: &Value, key: &str| call[key].as_u64().unwrap_or_else(|| panic!("no {key}: {call}"));
+    calls.sort_by_key(|call| us(call, "waited_us"));
+    for (number, call) in (0_u64..).zip(&calls) {
+        let (waited, attempt) = (us(call, "waited_us"), &call["attempts"][0]);
+        // On a busy machine the one before was under way for a while already when it came.
+        assert!(waited >= [0, 100_000, 500_000][number as usize], "{number}: {call}");
+        assert_eq!(waited == 0, number == 0, "{call}");
+        assert_eq!(
+            (us(attempt, "waited_us"), us(attempt, "waited_behind")),
+            (waited, number.saturating_sub(1))
+        );
+        assert!(waited + us(attempt, "us") <= us(call, "latency_us") + 1, "{call}");
+    }
+    let id = calls[2]["call_id"].as_str().expect("an id");
+    let (_, text, _) = why(&mesh, &[id]);
+    assert!(text.contains("for an instance to have room, behind 1 other call"), "{text}");
+    assert!(text.contains("of which it waited"), "{text}");
+    let (_, text, _) = why(&mesh, &[calls[0]["call_id"].as_str().expect("an id")]);
+    assert!(!text.contains("waited"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,7 @@
 //! Calls that are over, and why they went where they went.
 
+use std::time::Duration;
+
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use http::StatusCode;
@@ -48,6 +50,8 @@ struct CallView {
     tool: String,
     instance: Option<String>,
     attempts: Vec<AttemptView>,
+    /// For an instance to have room, of `latency_us`.
+    waited_us: u64,
     status: u16,
     latency_us: u32,
     response_bytes: u32,
@@ -105,6 +109,9 @@ struct AttemptView {
     alternatives: Vec<AlternativeView>,
     /// Begun beside the one before, which was slow.
     hedges: bool,
+    /// Before it, for an instance to have room, and how many calls were before this one then.
+    waited_us: u64,
+    waited_behind: u32,
     us: u32,
     /// `answered`, `not sent`, `unanswered`, `error`, `outrun` or `caller left`.
     outcome: &'static str,
@@ -202,6 +209,7 @@ impl From<&Record> for CallView {
             tool: record.tool.to_string(),
             instance: record.instance.as_ref().map(ToString::to_string),
             attempts: record.attempts.iter().map(AttemptView::from).collect(),
+            waited_us: micros(record.waited),
             status: record.status,
             latency_us: record.latency_us,
             response_bytes: record.response_bytes,
@@ -260,6 +268,8 @@ impl From<&Attempt> for AttemptView {
             figures: attempt.figures.into(),
             alternatives: alternatives.collect(),
             hedges: attempt.hedges,
+            waited_us: micros(attempt.waited.time),
+            waited_behind: attempt.waited.ahead,
             us: attempt.us,
             outcome: match attempt.end {
                 TriedEnd::Answered => "answered",
@@ -271,6 +281,10 @@ impl From<&Attempt> for AttemptView {
             },
         }
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl From<Figures> for FiguresView {

@@ -12,6 +12,7 @@ mod plugins;
 mod processes;
 mod recorded;
 mod registration;
+mod reliability;
 mod rollback;
 mod services;
 mod status;

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use super::Pages;
 use super::answer::{Document, Refusal, document};
 use super::drains::DrainView;
+use super::reliability::Reliability;
 use crate::clock;
 use crate::mesh::breaker::BreakerState;
 use crate::mesh::health::HealthState;
@@ -82,6 +83,7 @@ struct Summary<'a> {
     tools: usize,
     registered_at: String,
     message_count: u64,
+    reliability: Reliability,
 }
 
 pub(super) async fn list(
@@ -121,6 +123,7 @@ pub(super) fn listing(
             tools: service.offer.tools().len(),
             registered_at: clock::iso(service.since),
             message_count: service.core.counters.messages.load(Ordering::Acquire),
+            reliability: Reliability::of_service(service),
         }
     });
     let wanted = services.filter(|service| status.is_none_or(|status| status == service.status));
@@ -177,6 +180,7 @@ struct Detail<'a> {
     reason: String,
     registered_at: String,
     message_count: u64,
+    reliability: Reliability,
     counts: Counts,
     latency: Latency,
     tools: Vec<&'a RawValue>,
@@ -211,6 +215,7 @@ pub(super) struct InstanceView<'a> {
     sessions: u32,
     draining: Option<DrainView<'a>>,
     ewma_us: u32,
+    reliability: Reliability,
     counts: Counts,
     latency: Latency,
     era: Option<&'static str>,
@@ -243,12 +248,13 @@ impl<'a> From<&'a Instance> for InstanceView<'a> {
             score: core.live.score(),
             share_permille: core.live.share_permille(),
             breaker: core.guard.state().as_str(),
-            breaker_trips: core.guard.trips(),
+            breaker_trips: core.trips(),
             probe_failures: core.probe_failures.load(Ordering::Relaxed),
             in_flight: core.live.in_flight(),
             sessions: instance.sessions(),
             draining: DrainView::of(instance),
             ewma_us: core.live.ewma_us(),
+            reliability: Reliability::of_instance(instance),
             counts: core.counters.snapshot().into(),
             latency: (&core.latency).into(),
             era: spoken.as_ref().map(|spoken| spoken.era.as_str()),
@@ -285,6 +291,7 @@ pub(super) fn info(service: &Service) -> Document {
         reason,
         registered_at: clock::iso(service.since),
         message_count: counts.messages,
+        reliability: Reliability::of_service(service),
         counts: counts.into(),
         latency: (&service.core.latency).into(),
         tools: list(Kind::Tool),
@@ -307,6 +314,7 @@ struct Status<'a> {
     reason: String,
     instances: usize,
     instances_available: usize,
+    reliability: Reliability,
 }
 
 pub(super) async fn status(
@@ -336,6 +344,7 @@ pub(super) fn short(service: &Service, children: &Children) -> Document {
         reason,
         instances: service.instances.len(),
         instances_available: service.available(),
+        reliability: Reliability::of_service(service),
     };
     document(StatusCode::OK, &view)
 }

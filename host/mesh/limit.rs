@@ -32,6 +32,23 @@ pub enum Shed {
     Waited(Duration),
 }
 
+/// What a call knows of its wait when it is over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waited {
+    pub time: Duration,
+    /// Calls that were before it in the line when it came.
+    pub ahead: u32,
+}
+
+impl Waited {
+    /// With another wait behind it: it came once.
+    #[must_use]
+    pub fn then(self, next: Self) -> Self {
+        let ahead = if self == Self::default() { next.ahead } else { self.ahead };
+        Self { time: self.time + next.time, ahead }
+    }
+}
+
 /// How long the next of `waiting` calls waits, when `places` calls at a time take `latency` each.
 pub fn expected_wait(waiting: u32, places: u32, latency: Duration) -> Duration {
     latency.saturating_mul(waiting.saturating_add(1)) / places.max(1)
@@ -75,6 +92,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn waits_add_up_and_the_place_is_that_of_the_first(
+            waits in proptest::collection::vec((1_u64..1_000_000, 0_u32..100), 1..10),
+        ) {
+            let waits = waits.into_iter().map(|(us, ahead)| Waited { time: Duration::from_micros(us), ahead });
+            let waits: Vec<Waited> = waits.collect();
+            let all = waits.iter().copied().fold(Waited::default(), Waited::then);
+            prop_assert_eq!(all.time, waits.iter().map(|wait| wait.time).sum::<Duration>());
+            prop_assert_eq!(all.ahead, waits[0].ahead);
+        }
+
         #[test]
         fn who_comes_later_never_waits_less_and_more_places_never_make_it_longer(
             waiting in 0_u32..2000, places in 0_u32..1000, us in 0_u64..10_000_000

@@ -26,6 +26,7 @@ pub mod observe;
 pub mod offer;
 pub mod plan;
 pub mod pool;
+pub mod reliability;
 pub mod retry;
 pub mod reuse;
 pub mod ruling;

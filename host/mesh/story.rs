@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ids::{CallId, Name, Slot};
+use super::limit::Waited;
 use super::pool::{Catalog, Live, Pool};
 use super::retry::Failure;
 use super::time::{Mono, Wall};
@@ -28,6 +29,8 @@ pub struct Story {
     pub affinity: u64,
     pub time_left: Duration,
     pub opinions: Opinions,
+    /// A wait that no attempt came after.
+    pub waited: Waited,
     pub first: Option<Tried>,
     pub again: Vec<Tried>,
     /// That of the service that took the call; slots are of it.
@@ -47,7 +50,8 @@ impl Story {
         }
     }
 
-    pub fn try_again(&mut self, tried: Tried) {
+    pub fn try_again(&mut self, mut tried: Tried) {
+        tried.waited = std::mem::take(&mut self.waited);
         if self.first.is_none() {
             self.first = Some(tried);
         } else {
@@ -148,6 +152,8 @@ pub struct Tried {
     pub rivals: [Option<Rival>; RIVALS_MAX],
     /// It was begun because the one before was slow, beside it.
     pub hedges: bool,
+    /// Before it, for an instance to have room.
+    pub waited: Waited,
     pub us: u32,
     pub end: TriedEnd,
 }

@@ -13,6 +13,7 @@ use super::{Books, shared};
 use crate::clock;
 use crate::mcp::envelope;
 use crate::mesh::ids::{CallId, Name};
+use crate::mesh::limit::Waited;
 use crate::mesh::observe::Finished;
 use crate::mesh::offer::Kind;
 use crate::mesh::stats::CallCounters;
@@ -103,6 +104,11 @@ impl Account {
     pub(super) fn begin_attempt(&mut self, tried: Tried) {
         self.instance = Some(tried.instance.clone());
         self.story.try_again(tried);
+    }
+
+    /// The call has waited for room.
+    pub(super) fn waited(&mut self, waited: Waited) {
+        self.story.waited = self.story.waited.then(waited);
     }
 
     /// The attempt at `instance` is over: the call is with it, unless another attempt goes on.

@@ -11,7 +11,7 @@ use super::pick::{Excluded, Question};
 use crate::clock;
 use crate::mesh::balance::failure_charge;
 use crate::mesh::ids::Name;
-use crate::mesh::limit::Limits;
+use crate::mesh::limit::{Limits, Shed, Waited};
 use crate::mesh::offer::Kind;
 use crate::mesh::pool::InFlight;
 use crate::mesh::retry::{self, Failure};
@@ -89,11 +89,11 @@ impl Run<'_> {
             // Who waits is before who comes.
             let called = service.core.line.called();
             if called > 0 && question.room(&tried) <= called {
-                self.wait(&question, &tried).await?;
+                self.wait(&question, &tried, account).await?;
             }
             let Some(picked) = question.pick(&tried, clock::mono()) else {
                 if question.is_crowded(&tried) {
-                    self.wait(&question, &tried).await?;
+                    self.wait(&question, &tried, account).await?;
                     continue;
                 }
                 return Err(self.give_up(last, attempts, unsure));
@@ -146,7 +146,7 @@ impl Run<'_> {
         account: &mut Account,
         carry: &C,
     ) -> Result<(Attempt, C::Answer), CallFailure> {
-        let attempt = self.enter_at(instance).await?;
+        let attempt = self.enter_at(instance, account).await?;
         account.begin_attempt(Tried {
             instance: instance.name().clone(),
             by: Picker::Session,
@@ -154,6 +154,7 @@ impl Run<'_> {
             candidates: 1,
             rivals: [None; RIVALS_MAX],
             hedges: false,
+            waited: Waited::default(),
             us: 0,
             end: TriedEnd::Left,
         });
@@ -170,7 +171,12 @@ impl Run<'_> {
     }
 
     /// Waits until an instance that could take the call is not full any more.
-    async fn wait(&self, question: &Question<'_>, tried: &Excluded) -> Result<(), CallFailure> {
+    async fn wait(
+        &self,
+        question: &Question<'_>,
+        tried: &Excluded,
+        account: &mut Account,
+    ) -> Result<(), CallFailure> {
         let service = self.target.service();
         let (mut places, mut latency_us, mut count) = (0_u32, 0_u64, 0_u64);
         for live in question.takers(tried).map(|instance| &instance.core.live) {
@@ -179,18 +185,22 @@ impl Run<'_> {
             count += 1;
         }
         let pace = (places, Duration::from_micros(latency_us / count.max(1)));
-        self.stand(&service.core.line, pace, || !question.is_crowded(tried)).await
+        self.stand(&service.core.line, pace, account, || !question.is_crowded(tried)).await
     }
 
     /// Takes a place at the one instance that can take the call, once there is one.
-    async fn enter_at(&self, instance: &Arc<Instance>) -> Result<Attempt, CallFailure> {
+    async fn enter_at(
+        &self,
+        instance: &Arc<Instance>,
+        account: &mut Account,
+    ) -> Result<Attempt, CallFailure> {
         let (live, line) = (&instance.core.live, &instance.core.line);
         loop {
             if let Some(attempt) = Attempt::try_begin(instance, false) {
                 return Ok(attempt);
             }
             let pace = (live.limit(), Duration::from_micros(live.ewma_us().into()));
-            self.stand(line, pace, || !live.is_full()).await?;
+            self.stand(line, pace, account, || !live.is_full()).await?;
         }
     }
 
@@ -198,11 +208,17 @@ impl Run<'_> {
         &self,
         line: &Line,
         pace: (u32, Duration),
+        account: &mut Account,
         has_room: impl Fn() -> bool,
     ) -> Result<(), CallFailure> {
         let waited = line.wait(pace, self.times.deadline, &self.limits, has_room).await;
         let service = &self.target.service().name;
-        waited.map_err(|shed| CallFailure::Shed { service: service.to_string(), shed })
+        account.waited(match waited {
+            Ok(waited) => waited,
+            Err(Shed::Waited(time)) => Waited { time, ..Waited::default() },
+            Err(_) => Waited::default(),
+        });
+        waited.map(drop).map_err(|shed| CallFailure::Shed { service: service.to_string(), shed })
     }
 
     fn give_up(&self, last: Option<Failed>, attempts: u32, unsure: bool) -> CallFailure {
@@ -322,6 +338,9 @@ impl Attempt {
         if core.refused.load(Ordering::Relaxed) {
             core.refused.store(false, Ordering::Relaxed);
         }
+        if core.errors_in_a_row.load(Ordering::Relaxed) > 0 {
+            core.errors_in_a_row.store(0, Ordering::Relaxed);
+        }
         count(&core.counters, if is_error { &core.counters.tool_errors } else { &core.counters.ok });
     }
 
@@ -385,6 +404,9 @@ impl Attempt {
         }
         if let Some(transition) = transition {
             tracing::info!(instance = %self.instance.name(), ?transition, "breaker changed");
+        }
+        if matches!(blame, Blame::Instance | Blame::Often) {
+            core.errors_in_a_row.fetch_add(1, Ordering::Relaxed);
         }
         let counters = &core.counters;
         count(

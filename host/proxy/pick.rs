@@ -8,6 +8,7 @@ use crate::mesh::balance;
 use crate::mesh::breaker::Admission;
 use crate::mesh::drain::Wants;
 use crate::mesh::ids::{Name, Slot};
+use crate::mesh::limit::Waited;
 use crate::mesh::pool::Member;
 use crate::mesh::story::{Figures, Picker, RIVALS_MAX, Rival, Tried, TriedEnd};
 use crate::mesh::time::Mono;
@@ -70,6 +71,7 @@ impl Picked<'_> {
             candidates: self.candidates,
             rivals: self.rivals,
             hedges: false,
+            waited: Waited::default(),
             us: 0,
             end: TriedEnd::Left,
         }

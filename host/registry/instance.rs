@@ -17,6 +17,7 @@ use crate::mesh::instance::InstanceSpec;
 use crate::mesh::lease::LeasePhase;
 use crate::mesh::offer::Offer;
 use crate::mesh::pool::{Live, Pool};
+use crate::mesh::reliability::{self, Kept, Subject, Uptime};
 use crate::mesh::retry::Budget;
 use crate::mesh::stats::{CallCounters, CallCounts, LatencyHistogram};
 use crate::mesh::time::{Mono, Wall};
@@ -105,6 +106,11 @@ impl Instance {
         self.is_alive() && self.drain.is_none()
     }
 
+    /// Whether calls are sent there, and it gets a share of them.
+    pub fn is_available(&self) -> bool {
+        self.is_routable() && self.core.live.share_permille() > 0
+    }
+
     /// Whether it is there for what is wanted of it.
     pub fn admits(&self, wants: Wants) -> bool {
         self.drain.is_none() || drain::admits(self.drain.as_ref(), wants, clock::mono())
@@ -132,6 +138,10 @@ pub struct InstanceCore {
     pub doubt: Notify,
     /// Sessions of clients that are with it.
     pub sessions: AtomicU32,
+    /// Calls in a row that it failed.
+    pub errors_in_a_row: AtomicU32,
+    /// Written by the registry's task alone.
+    reliability: Mutex<reliability::Record>,
     /// Its service's, where calls wait for one that ends here.
     pub line: Arc<Line>,
 }
@@ -147,6 +157,33 @@ impl InstanceCore {
             counters: CallCounters::seeded(counts),
             latency_permille: AtomicU32::new(1000),
             ..Self::default()
+        }
+    }
+
+    /// What is known of it beside its calls, to be read or added to.
+    pub fn reliability<T>(&self, read: impl FnOnce(&mut reliability::Record) -> T) -> T {
+        read(&mut self.reliability.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How often its breaker opened, ever.
+    pub fn trips(&self) -> u64 {
+        self.reliability(|record| record.trips_before).saturating_add(self.guard.trips())
+    }
+
+    /// Its figures as they are kept.
+    pub fn kept(&self, of: Subject) -> Kept {
+        let record = self.reliability(|record| record.clone());
+        let record = reliability::Record { trips_before: self.trips(), ..record };
+        let errors_in_a_row = self.errors_in_a_row.load(Ordering::Relaxed);
+        Kept { of, record, errors_in_a_row, ewma_us: self.live.ewma_us() }
+    }
+
+    /// Goes on from what was kept.
+    pub fn resume(&self, kept: Kept, now: Mono) {
+        self.reliability(|record| *record = kept.record);
+        self.errors_in_a_row.store(kept.errors_in_a_row, Ordering::Relaxed);
+        if kept.ewma_us > 0 {
+            self.live.observe(now, Duration::from_micros(kept.ewma_us.into()));
         }
     }
 }
@@ -260,10 +297,23 @@ pub struct ServiceCore {
     pub hedging: Hedging,
     /// Calls that wait for an instance to have room.
     pub line: Arc<Line>,
+    /// Written by the registry's task alone.
+    uptime: Mutex<Uptime>,
     /// An instance waits for its breaker's trial: the next call is it. Looked at each second.
     pub trial_due: AtomicBool,
     /// Fewer than half of the instances are available: calls go to all that are not dead.
     pub panics: AtomicBool,
+}
+
+impl ServiceCore {
+    pub fn seeded(counts: CallCounts) -> Self {
+        Self { counters: CallCounters::seeded(counts), ..Self::default() }
+    }
+
+    /// How much of the time it could be called, to be read or added to.
+    pub fn uptime<T>(&self, read: impl FnOnce(&mut Uptime) -> T) -> T {
+        read(&mut self.uptime.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// A service that has instances.
@@ -289,9 +339,6 @@ impl Service {
     }
 
     pub fn available(&self) -> usize {
-        self.instances
-            .iter()
-            .filter(|instance| instance.is_routable() && instance.core.live.share_permille() > 0)
-            .count()
+        self.instances.iter().filter(|instance| instance.is_available()).count()
     }
 }

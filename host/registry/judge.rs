@@ -69,6 +69,10 @@ pub(super) fn note_probe(record: &mut Record, probe: &Probe, now: Mono, times: &
         }
         Probe::Refused | Probe::Bad(_) => {}
     }
+    record.core.reliability(|record| {
+        record.probes += 1;
+        record.probes_good += u64::from(good);
+    });
     record.health.probe(now, good, *probe == Probe::Refused);
     if !good || record.lease.proved(now).is_none() {
         return changed;

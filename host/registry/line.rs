@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::mesh::limit::{Limits, Shed, may_wait};
+use crate::mesh::limit::{Limits, Shed, Waited, may_wait};
 
 /// Who waits looks again this often even if nobody left: limits may have changed.
 const LOOK: Duration = Duration::from_millis(100);
@@ -68,7 +68,7 @@ impl Line {
         deadline: Instant,
         limits: &Limits,
         has_room: impl Fn() -> bool,
-    ) -> Result<(), Shed> {
+    ) -> Result<Waited, Shed> {
         let began = Instant::now();
         let at_most = deadline.saturating_duration_since(began);
         let waited = async {
@@ -93,7 +93,7 @@ impl Line {
                 }
                 came = true;
             }
-            Ok(())
+            Ok(Waited { time: began.elapsed(), ahead: before })
         };
         let waited = waited.await;
         self.shed.fetch_add(u64::from(waited.is_err()), Ordering::Relaxed);
@@ -126,7 +126,7 @@ mod tests {
             has_room.set(true);
         };
         let (waited, ()) = tokio::join!(waits, leaves);
-        assert_eq!((waited, line.waiting(), line.called()), (Ok(()), 0, 0));
+        assert_eq!((waited.map(|waited| waited.ahead), line.waiting(), line.called()), (Ok(0), 0, 0));
         line.wait(pace, deadline, &limits, || true).await.expect("a wake-up that is left over harms nobody");
         assert_eq!(line.called(), 0);
     }

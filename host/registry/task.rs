@@ -1,5 +1,7 @@
 //! The one task that changes the registry: commands in batches, and everything that time alone changes each second.
 
+mod pools;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,8 +15,6 @@ use super::judge::{judge, note_probe, see_child};
 use super::snapshot::Snapshot;
 use super::{Command, Grant, Reconfigured, RegistryError};
 use crate::clock;
-use crate::mesh::balance;
-use crate::mesh::breaker::BreakerState;
 use crate::mesh::drain::{Order, Told};
 use crate::mesh::ids::Name;
 use crate::mesh::lease::{LeasePhase, sweep};
@@ -317,6 +317,7 @@ impl Task {
             self.publish();
         }
         self.judge_pools(now);
+        self.look_at_uptimes(now, wall);
     }
 
     fn sweep_leases(&mut self, now: Mono, wall: Wall, changes: &mut Vec<Change>) -> bool {
@@ -400,32 +401,6 @@ impl Task {
             changes.push(Change::InstanceGone(name.clone()));
         }
         !old.is_empty()
-    }
-
-    /// Says of each pool whether so few of its instances are left that all that are not dead must do.
-    fn judge_pools(&self, now: Mono) {
-        for service in self.snapshot.load().services.values() {
-            let after = service.hedge.and_then(|hedge| hedge.after(&service.core.latency.snapshot()));
-            service.core.hedging.set_after(after);
-            let due = service.instances.iter().any(|instance| instance.is_due(now));
-            service.core.trial_due.store(due, Ordering::Relaxed);
-            let alive = service.instances.iter().filter(|instance| instance.is_routable());
-            let free = alive.filter(|instance| {
-                instance.core.live.share_permille() > 0 && instance.core.guard.state() != BreakerState::Open
-            });
-            // Those that somebody took out of use are not missed.
-            let wanted = service.instances.iter().filter(|instance| instance.drain.is_none());
-            let panics = balance::panics(free.count(), wanted.count());
-            let before = service.core.panics.swap(panics, Ordering::Relaxed);
-            if panics != before {
-                let state = if panics {
-                    "fewer than half are available: calls go to all that are not dead"
-                } else {
-                    "enough are available again"
-                };
-                tracing::warn!(service = %service.name, panics, "{state}");
-            }
-        }
     }
 
     /// An event that finds the channel full is dropped; alerters are level-triggered and see the state all the same.

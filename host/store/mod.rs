@@ -7,6 +7,7 @@ mod index;
 mod memos;
 mod offers;
 mod open;
+mod reliable;
 mod rows;
 mod rulings;
 mod schema;
@@ -25,6 +26,7 @@ use crate::mesh::ids::Name;
 use crate::mesh::instance::InstanceSpec;
 use crate::mesh::memo::{MemoChange, Memories};
 use crate::mesh::offer::Offer;
+use crate::mesh::reliability;
 use crate::mesh::ruling::Ruling;
 use crate::mesh::stats::CallCounts;
 use crate::mesh::time::Wall;
@@ -113,6 +115,7 @@ pub struct Kept {
     pub offers: Vec<(Name, Offer)>,
     /// Instances that were taken out of use.
     pub drains: Vec<(Name, Order)>,
+    pub reliability: Vec<reliability::Kept>,
     pub memories: Memories,
     pub rulings: Vec<Ruling>,
     /// What had to be repaired at opening, for people.
@@ -153,6 +156,7 @@ enum Command {
         services: Vec<ServiceTotals>,
         instances: Vec<InstanceFigures>,
         memos: Vec<MemoChange>,
+        reliability: Vec<reliability::Kept>,
         done: oneshot::Sender<Result<(), StoreError>>,
     },
     Find {
@@ -217,9 +221,10 @@ impl Store {
         services: Vec<ServiceTotals>,
         instances: Vec<InstanceFigures>,
         memos: Vec<MemoChange>,
+        reliability: Vec<reliability::Kept>,
     ) -> Result<(), StoreError> {
         let (done, answer) = oneshot::channel();
-        let command = Command::Totals { services, instances, memos, done };
+        let command = Command::Totals { services, instances, memos, reliability, done };
         self.commands.send(command).await.map_err(|_| StoreError::Stopped)?;
         answer.await.map_err(|_| StoreError::Stopped)?
     }

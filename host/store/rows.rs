@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, Row, Transaction, params};
 
-use super::{Change, InstanceFigures, InstanceRow, Kept, ServiceTotals, drains, memos, offers, rulings};
+use super::{
+    Change, InstanceFigures, InstanceRow, Kept, ServiceTotals, drains, memos, offers, reliable, rulings,
+};
 use crate::mcp::declared::Page;
 use crate::mesh::ids::Name;
 use crate::mesh::instance::{Endpoint, HttpEndpoint, InstanceSpec};
 use crate::mesh::memo::MemoChange;
 use crate::mesh::offer::{Item, Kind};
+use crate::mesh::reliability;
 use crate::mesh::stats::CallCounts;
 use crate::mesh::time::Wall;
 
@@ -22,6 +25,7 @@ pub(super) fn commit(connection: &mut Connection, changes: &[Change]) -> rusqlit
                 step.prepare_cached("DELETE FROM instances WHERE name = ?1")?.execute([name.as_str()])?;
                 step.prepare_cached("DELETE FROM figures WHERE instance = ?1")?.execute([name.as_str()])?;
                 drains::put(&step, name, None)?;
+                reliable::remove(&step, name)?;
             }
             Change::Drain(name, order) => drains::put(&step, name, order.as_ref())?,
             Change::ServiceSince(name, since) => {
@@ -44,6 +48,7 @@ pub(super) fn totals(
     services: &[ServiceTotals],
     instances: &[InstanceFigures],
     changes: &[MemoChange],
+    reliability: &[reliability::Kept],
 ) -> rusqlite::Result<()> {
     let step = connection.transaction()?;
     {
@@ -85,6 +90,7 @@ pub(super) fn totals(
         }
     }
     memos::put(&step, changes)?;
+    reliable::put(&step, reliability)?;
     step.commit()
 }
 
@@ -197,6 +203,7 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Kept> {
     kept.memories = memos::load(connection)?;
     kept.rulings = rulings::load(connection)?;
     kept.drains = drains::load(connection)?;
+    kept.reliability = reliable::load(connection)?;
     Ok(kept)
 }
 

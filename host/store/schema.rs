@@ -124,6 +124,21 @@ const MIGRATIONS: &[&str] = &[
         sessions_kept_s INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
 ",
+    "
+    CREATE TABLE reliability (
+        kind TEXT NOT NULL,
+        name TEXT NOT NULL,
+        watched_us INTEGER NOT NULL,
+        up_us INTEGER NOT NULL,
+        parts TEXT NOT NULL,
+        probes INTEGER NOT NULL,
+        probes_good INTEGER NOT NULL,
+        errors_in_a_row INTEGER NOT NULL,
+        trips INTEGER NOT NULL,
+        ewma_us INTEGER NOT NULL,
+        PRIMARY KEY (kind, name)
+    ) STRICT, WITHOUT ROWID;
+",
 ];
 /// Migrations, by their place, after which the index of tools is filled from what services offer.
 const INDEXED: &[usize] = &[2];

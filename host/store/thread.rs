@@ -57,9 +57,10 @@ impl Writer {
                     let result = self.write(|connection| rows::commit(connection, &changes));
                     done.send(result).ok();
                 }
-                Command::Totals { services, instances, memos, done } => {
-                    let result =
-                        self.write(|connection| rows::totals(connection, &services, &instances, &memos));
+                Command::Totals { services, instances, memos, reliability, done } => {
+                    let result = self.write(|connection| {
+                        rows::totals(connection, &services, &instances, &memos, &reliability)
+                    });
                     done.send(result).ok();
                 }
                 Command::Find { query, limit, mut admits, done } => {

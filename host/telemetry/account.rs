@@ -11,6 +11,7 @@ use super::stats_file;
 use crate::clock;
 use crate::mesh::ids::Name;
 use crate::mesh::memo::MemoChange;
+use crate::mesh::reliability::{Kept, Record, Subject};
 use crate::mesh::stats::CallCounts;
 use crate::registry::{Registry, Snapshot};
 use crate::store::{InstanceFigures, ServiceTotals, Store};
@@ -19,6 +20,8 @@ use crate::store::{InstanceFigures, ServiceTotals, Store};
 const EVERY: Duration = Duration::from_millis(200);
 /// Conditions of instances that nobody calls are written this often.
 const FIGURES_EVERY: u32 = 25;
+/// How reliable they were is written this often.
+const RELIABILITY_EVERY: u32 = 50;
 /// A memory has four batches; a plugin that goes on writing must not hold the end.
 const LAST_BATCHES_MAX: u32 = 8;
 
@@ -134,11 +137,14 @@ impl Accountant {
             })
             .collect();
         let memos = (self.unsaved.take)();
-        if services.is_empty() && instances.is_empty() && memos.is_empty() {
+        let is_due = self.round % RELIABILITY_EVERY == 1;
+        let reliability = if is_due { reliability(&snapshot) } else { Vec::new() };
+        if services.is_empty() && instances.is_empty() && memos.is_empty() && reliability.is_empty() {
             return false;
         }
         // What failed is still different at the next look, so it is written then; the store says so to people.
-        if self.store.totals(services.clone(), instances.clone(), memos.clone()).await.is_err() {
+        let written = self.store.totals(services.clone(), instances.clone(), memos.clone(), reliability);
+        if written.await.is_err() {
             (self.unsaved.put_back)(&memos);
             return false;
         }
@@ -147,6 +153,17 @@ impl Accountant {
         self.instances.retain(|name, _| snapshot.find(name.as_str()).is_some());
         true
     }
+}
+
+fn reliability(snapshot: &Snapshot) -> Vec<Kept> {
+    let services = snapshot.totals().iter().map(|(name, core)| {
+        let uptime = core.uptime(|uptime| uptime.clone());
+        let record = Record { uptime, ..Record::default() };
+        Kept { of: Subject::Service(name.clone()), record, errors_in_a_row: 0, ewma_us: 0 }
+    });
+    let instances = snapshot.instances();
+    let instances = instances.map(|instance| instance.core.kept(Subject::Instance(instance.name().clone())));
+    services.chain(instances).collect()
 }
 
 fn figures(snapshot: &Snapshot) -> impl Iterator<Item = InstanceFigures> + '_ {

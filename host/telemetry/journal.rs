@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::mesh::ids::{CallId, Name};
+use crate::mesh::limit::Waited;
 use crate::mesh::observe::Finished;
 use crate::mesh::pool::Pool;
 use crate::mesh::story::{Figures, Opinion, Picker, RecordedCall, Tried, TriedEnd};
@@ -28,6 +29,8 @@ pub struct Record {
     pub tool: Arc<str>,
     pub opinions: Vec<Opinion>,
     pub attempts: Vec<Attempt>,
+    /// For an instance to have room, in all.
+    pub waited: Duration,
     pub latency_us: u32,
     /// HTTP status that the caller got.
     pub status: u16,
@@ -43,6 +46,7 @@ pub struct Attempt {
     /// Some of those that could have been picked as well.
     pub rivals: Vec<(Name, Figures)>,
     pub hedges: bool,
+    pub waited: Waited,
     pub us: u32,
     pub end: TriedEnd,
 }
@@ -70,6 +74,7 @@ impl Record {
             tool: Arc::clone(&finished.tool),
             opinions: story.opinions.iter().cloned().collect(),
             attempts: story.attempts().map(|tried| Attempt::of(tried, story.pool.as_deref())).collect(),
+            waited: story.attempts().map(|tried| tried.waited.time).sum::<Duration>() + story.waited.time,
             latency_us: finished.latency_us,
             status: finished.status,
             response_bytes: finished.response_bytes,
@@ -111,6 +116,7 @@ impl Attempt {
             candidates: tried.candidates,
             rivals: rivals.collect(),
             hedges: tried.hedges,
+            waited: tried.waited,
             us: tried.us,
             end: tried.end,
         }

@@ -11,10 +11,12 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry as Scraped;
 
 use super::meters::Reading;
+use crate::clock;
 use crate::mesh::breaker::BreakerState;
 use crate::mesh::hedge::Hedging;
 use crate::mesh::ids::Name;
 use crate::mesh::observe::{Labels, MetricKind};
+use crate::mesh::reliability::Share;
 use crate::mesh::stats::CallCounts;
 use crate::policy::status::{PluginState, PluginStatus};
 use crate::proxy::MirrorCounts;
@@ -81,6 +83,7 @@ impl Scrape {
     fn families(&self) -> Vec<Family> {
         let mut families = self.service_families();
         families.extend(self.instance_families());
+        families.extend(self.availability_families());
         families.extend(self.plugin_families());
         families.push(Family {
             name: "meshwright_calls_in_flight".to_owned(),
@@ -187,7 +190,7 @@ impl Scrape {
 
     fn instance_families(&self) -> Vec<Family> {
         type Read = fn(&crate::registry::Instance) -> f64;
-        let gauges: [(&str, &str, Read); 7] = [
+        let gauges: [(&str, &str, Read); 8] = [
             ("up", "1 when calls are routed there", |i| {
                 f64::from(u8::from(i.is_routable() && i.core.live.share_permille() > 0))
             }),
@@ -196,16 +199,23 @@ impl Scrape {
             ("sessions", "Sessions of clients that are with it", |i| f64::from(i.sessions())),
             ("draining", "1 while it is taken out of use", |i| f64::from(u8::from(i.drain.is_some()))),
             ("latency_seconds", "Moving average of latency", |i| f64::from(i.core.live.ewma_us()) / 1e6),
+            ("consecutive_errors", "Calls in a row that it failed", |i| {
+                f64::from(i.core.errors_in_a_row.load(Ordering::Relaxed))
+            }),
             ("breaker_open", "1 while the breaker is not closed", |i| {
                 f64::from(u8::from(i.core.guard.state() != BreakerState::Closed))
             }),
         ];
-        let counters: [(&str, &str, Read); 3] = [
+        let counters: [(&str, &str, Read); 5] = [
+            ("probes", "Probes that ended", |i| i.core.reliability(|record| record.probes) as f64),
+            ("probes_good", "Probes that were answered well", |i| {
+                i.core.reliability(|record| record.probes_good) as f64
+            }),
             ("attempts", "Attempts that ended", |i| i.core.counters.messages.load(Ordering::Relaxed) as f64),
             ("failures", "Attempts without an answer", |i| {
                 i.core.counters.failed.load(Ordering::Relaxed) as f64
             }),
-            ("breaker_trips", "Times the breaker opened", |i| i.core.guard.trips() as f64),
+            ("breaker_trips", "Times the breaker opened", |i| i.core.trips() as f64),
         ];
         let family = |(name, help, read): (&str, &str, Read), kind| Family {
             name: format!("meshwright_instance_{name}"),
@@ -220,6 +230,22 @@ impl Scrape {
         let gauges = gauges.into_iter().map(|row| family(row, MetricType::Gauge));
         let counters = counters.into_iter().map(|row| family(row, MetricType::Counter));
         gauges.chain(counters).collect()
+    }
+
+    /// What was never watched is left out.
+    fn availability_families(&self) -> [Family; 2] {
+        let wall = clock::wall();
+        let services = self.snapshot.totals().iter().map(|(service, core)| {
+            (vec![label("service", service)], core.uptime(|uptime| (uptime.day(wall), uptime.ever())))
+        });
+        let instances = self.snapshot.instances().map(|i| {
+            let labels = vec![label("service", &i.spec.service), label("instance", i.name())];
+            (labels, i.core.reliability(|record| (record.uptime.day(wall), record.uptime.ever())))
+        });
+        [
+            family_of_shares("meshwright_service_availability_ratio", services.collect()),
+            family_of_shares("meshwright_instance_availability_ratio", instances.collect()),
+        ]
     }
 
     fn plugin_families(&self) -> Vec<Family> {
@@ -282,6 +308,23 @@ impl Scrape {
             }
         }
         families
+    }
+}
+
+fn family_of_shares(name: &str, shares: Vec<(Labels, (Share, Share))>) -> Family {
+    let series = shares.into_iter().flat_map(|(labels, (day, ever))| {
+        [("24h", day), ("ever", ever)].into_iter().filter_map(move |(window, share)| {
+            let labels = labels.iter().cloned().chain([label("window", window)]);
+            Some((labels.collect::<Labels>(), share.ratio()?))
+        })
+    });
+    Family {
+        name: name.to_owned(),
+        help:
+            "Share of the time in which it could be called, of the last 24 hours and since it was first seen"
+                .to_owned(),
+        kind: MetricType::Gauge,
+        series: series.collect(),
     }
 }
 

@@ -37,6 +37,8 @@ struct Call {
     service: String,
     tool: String,
     attempts: Vec<Attempt>,
+    #[serde(default)]
+    waited_us: u64,
     status: u16,
     latency_us: u64,
 }
@@ -80,6 +82,10 @@ struct Attempt {
     alternatives: Vec<Seen>,
     #[serde(default)]
     hedges: bool,
+    #[serde(default)]
+    waited_us: u64,
+    #[serde(default)]
+    waited_behind: u32,
     us: u64,
     outcome: String,
 }
@@ -135,13 +141,20 @@ impl Call {
         }
         line("went to", format!("`{}`, tool `{}`", self.service, self.tool));
         for (number, attempt) in (1..).zip(&self.attempts) {
+            if attempt.waited_us > 0 {
+                line("waited", attempt.wait());
+            }
             line(&format!("attempt {number}"), attempt.head());
             for alternative in &attempt.alternatives {
                 line("", format!("beside {}", alternative.text()));
             }
         }
         let took = text::duration(Duration::from_micros(self.latency_us));
-        line("ended", format!("status {} after {took}", self.status));
+        let waited = match self.waited_us {
+            0 => String::new(),
+            us => format!(", of which it waited {} for room", text::duration(Duration::from_micros(us))),
+        };
+        line("ended", format!("status {} after {took}{waited}", self.status));
         out
     }
 }
@@ -172,6 +185,12 @@ impl Opinion {
 }
 
 impl Attempt {
+    fn wait(&self) -> String {
+        let time = text::duration(Duration::from_micros(self.waited_us));
+        let calls = if self.waited_behind == 1 { "call" } else { "calls" };
+        format!("{time} for an instance to have room, behind {} other {calls}", self.waited_behind)
+    }
+
     fn head(&self) -> String {
         let by = match (self.picked_by.as_str(), &self.plugin) {
             ("plugin", Some(plugin)) => plugin.text(),

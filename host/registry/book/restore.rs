@@ -10,7 +10,8 @@ use crate::mesh::health::Health;
 use crate::mesh::ids::Name;
 use crate::mesh::instance::InstanceSpec;
 use crate::mesh::lease::Lease;
-use crate::mesh::stats::{CallCounters, CallCounts};
+use crate::mesh::reliability::{self, Subject};
+use crate::mesh::stats::CallCounts;
 use crate::mesh::time::{Mono, Wall};
 use crate::registry::instance::ServiceCore;
 use crate::registry::{Reconfigured, Settings, Terms};
@@ -38,8 +39,7 @@ impl Book {
         for (totals, since) in kept.services {
             let service = book.service(&totals.name);
             service.since = since;
-            let counters = CallCounters::seeded(totals.counts);
-            service.core = Arc::new(ServiceCore { counters, ..ServiceCore::default() });
+            service.core = Arc::new(ServiceCore::seeded(totals.counts));
         }
         for (name, offer) in kept.offers {
             book.service(&name).offer = Some(Arc::new(offer));
@@ -85,11 +85,29 @@ impl Book {
         for spec in &settings.instances {
             book.configure(spec, now, wall);
         }
+        for kept in kept.reliability {
+            book.resume_figures(kept, now);
+        }
         for (name, order) in kept.drains {
             book.resume_drain(&name, order, now);
         }
         book.settle_all_offers();
         book
+    }
+
+    fn resume_figures(&self, kept: reliability::Kept, now: Mono) {
+        match &kept.of {
+            Subject::Service(name) => {
+                if let Some(service) = self.services.get(name) {
+                    service.core.uptime(|uptime| *uptime = kept.record.uptime);
+                }
+            }
+            Subject::Instance(name) => {
+                if let Some(record) = self.records.get(name) {
+                    record.core.resume(kept, now);
+                }
+            }
+        }
     }
 
     /// Makes the instances of the configuration these; those that are named as before stay as they are. Answers

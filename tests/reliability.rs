@@ -1,0 +1,81 @@
+//! How reliable instances and services were: counted, shown, and kept across restarts.
+
+mod support;
+
+use std::time::Duration;
+
+use support::raw_upstream::How;
+use support::*;
+
+async fn reliability(mesh: &Mesh) -> Value {
+    mesh.api.get("/services/s/status").await.ok()["reliability"].clone()
+}
+
+fn number(reliability: &Value, key: &str) -> f64 {
+    reliability[key].as_f64().unwrap_or_else(|| panic!("no {key}: {reliability}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_known_of_a_service_is_shown_and_outlives_a_restart() {
+    let mut mesh = Mesh::plain().await;
+    let upstream = RawUpstream::plain().await;
+    mesh.api.join("s", upstream.port).await;
+    // It is looked at each second, and counted from the second look on.
+    eventually("it was watched", SOON, || async {
+        reliability(&mesh).await["watched_s"].as_u64().filter(|s| *s >= 2)
+    })
+    .await;
+    let seen = reliability(&mesh).await;
+    assert!(number(&seen, "availability_percent") > 99.0, "{seen}");
+    assert!(number(&seen, "availability_day_percent") > 99.0, "{seen}");
+    assert!(number(&seen, "probes") >= 1.0 && number(&seen, "probe_success_percent") > 99.0, "{seen}");
+
+    upstream.now(How::Reset);
+    for failed in 1..=3 {
+        mesh.api.call("s", "act", json!({})).await.problem(502, "outcome_unknown");
+        assert_eq!(number(&reliability(&mesh).await, "consecutive_errors"), f64::from(failed));
+    }
+    upstream.now(How::Answer);
+    assert_eq!(mesh.api.call("s", "act", json!({})).await.status, 200);
+    assert_eq!(number(&reliability(&mesh).await, "consecutive_errors"), 0.0);
+    upstream.now(How::Reset);
+    for _ in 0..5 {
+        mesh.api.call("s", "act", json!({})).await.problem(502, "outcome_unknown");
+    }
+    assert_eq!(number(&reliability(&mesh).await, "breaker_trips"), 1.0);
+    upstream.now(How::Answer);
+
+    // While nobody may call it, it is not available.
+    mesh.api.post("/api/v1/instances/s/drain", &json!({})).await.ok();
+    let down = eventually("that is counted", SOON, || async {
+        let seen = reliability(&mesh).await;
+        (number(&seen, "availability_percent") < 90.0).then_some(seen)
+    })
+    .await;
+    let scraped = mesh.api.get("/metrics").await;
+    for line in [
+        r#"meshwright_service_availability_ratio{service="s",window="24h"} 0."#,
+        r#"meshwright_instance_availability_ratio{service="s",instance="s",window="ever"} 0."#,
+        r#"meshwright_instance_consecutive_errors{service="s",instance="s"} 5"#,
+        r#"meshwright_instance_breaker_trips_total{service="s",instance="s"} 1"#,
+        r#"meshwright_instance_probes_good_total{service="s",instance="s"} "#,
+    ] {
+        assert!(scraped.text().contains(line), "{line}: {}", scraped.text());
+    }
+
+    assert!(mesh.terminate().await.success());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    mesh.restart().await;
+    let kept = reliability(&mesh).await;
+    assert!(number(&kept, "watched_s") >= number(&down, "watched_s"), "{kept}, before {down}");
+    assert!(
+        number(&kept, "watched_s") <= number(&down, "watched_s") + 8.0,
+        "nobody watched while it was away"
+    );
+    assert!(number(&kept, "availability_percent") < 90.0, "{kept}");
+    assert!(number(&kept, "probes") >= number(&down, "probes"), "{kept}");
+    assert_eq!((number(&kept, "consecutive_errors"), number(&kept, "breaker_trips")), (5.0, 1.0));
+    let listed = mesh.api.get("/services").await.ok();
+    assert_eq!(listed["services"][0]["reliability"]["breaker_trips"], 1, "{listed}");
+    assert_eq!(mesh.api.instance("s").await["reliability"]["breaker_trips"], 1);
+}
