@@ -95,7 +95,7 @@ async fn a_killed_proxy_leaves_nothing_behind_once_it_was_started_again() {
     let config: String = names.iter().map(|name| book.service(name, &["fork"], "")).collect();
     let mut mesh = mesh(config).await;
     let mut random = 7_u64;
-    for round in 0..10 {
+    for round in 0..50 {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         tokio::time::sleep(Duration::from_millis((random >> 33) % 900)).await;
         mesh.kill();
