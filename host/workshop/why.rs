@@ -139,7 +139,8 @@ impl Call {
         for opinion in &self.routers {
             line("router", opinion.text());
         }
-        line("went to", format!("`{}`, tool `{}`", self.service, self.tool));
+        let to = format!("`{}`, tool `{}`", self.service, self.tool);
+        line("went to", if self.attempts.is_empty() { format!("nobody; it was for {to}") } else { to });
         for (number, attempt) in (1..).zip(&self.attempts) {
             if attempt.waited_us > 0 {
                 line("waited", attempt.wait());

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::support::callers::p99;
+use crate::support::children::{Book, mesh};
 use crate::support::raw_upstream::How;
-use crate::support::{Api, Mesh, MeshOptions, RawUpstream, SOON, eventually, json, repository};
+use crate::support::{Api, Mesh, RawUpstream, SOON, eventually, json};
 
 const GROWTH_KIB_MAX: u64 = 64 << 10;
 
@@ -26,11 +27,8 @@ async fn until_called(api: &Api, service: &str, tool: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_child_that_writes_without_end_is_read_no_faster_than_it_may() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let (script, file) = (repository().join("tests/fixtures/chaos_child.py"), folder.path().join("floods"));
-    let config =
-        format!("[services.floods]\ncommand = \"python3\"\nargs = [{script:?}, {file:?}, \"flood\"]\n");
-    let mesh = Mesh::start(MeshOptions { config, ..MeshOptions::default() }).await;
+    let book = Book::new();
+    let mesh = mesh(book.service("floods", &["flood"], "")).await;
     let upstream = RawUpstream::plain().await;
     mesh.api.join("other", upstream.port).await;
     until_called(&mesh.api, "floods", "pid").await;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::support::children::Book;
 use crate::support::{
     Client, Mesh, MeshOptions, RawUpstream, SOON, Value, eventually, json, repository, target_dir,
 };
@@ -20,14 +21,13 @@ struct Scene {
     mesh: Mesh,
     _upstream: RawUpstream,
     client: Client,
-    folder: tempfile::TempDir,
+    book: Book,
 }
 
 /// An instance that registered and says nothing more, a child that has just begun to start, and a client's session.
 async fn scene(env: Vec<(String, String)>) -> Scene {
-    let folder = tempfile::tempdir().expect("a folder");
-    let (script, file) = (repository().join("tests/fixtures/chaos_child.py"), folder.path().join("slow"));
-    let config = format!("[services.slow]\ncommand = \"python3\"\nargs = [{script:?}, {file:?}, \"slow\"]\n");
+    let book = Book::new();
+    let config = book.service("slow", &["slow"], "");
     let mesh = Mesh::start(MeshOptions { config, env, ..MeshOptions::default() }).await;
     let upstream = RawUpstream::plain().await;
     let body = json!({"instance_name": "quiet", "port": upstream.port, "tools": []});
@@ -38,7 +38,7 @@ async fn scene(env: Vec<(String, String)>) -> Scene {
     })
     .await;
     let client = Client::legacy(&format!("{}/servers/quiet/mcp", mesh.http)).await;
-    Scene { mesh, _upstream: upstream, client, folder }
+    Scene { mesh, _upstream: upstream, client, book }
 }
 
 impl Scene {
@@ -65,8 +65,7 @@ impl Scene {
             (process["state"] == "ready").then_some(process)
         })
         .await;
-        let pids = std::fs::read_to_string(self.folder.path().join("slow")).expect("it noted its pid");
-        assert_eq!((&process["restarts"], pids.lines().count()), (&json!(0), 1), "{process}");
+        assert_eq!((&process["restarts"], self.book.pids("slow").len()), (&json!(0), 1), "{process}");
     }
 }
 
