@@ -1,7 +1,10 @@
 //! Rules of the house that a machine can check: who may name what, how large a file may be, what never appears.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use meshwright::mesh::observe::EVENT_KINDS;
 
 struct Source {
     /// Relative to the repository, such as `host/mesh/ids.rs`.
@@ -113,6 +116,24 @@ fn each_technology_is_named_in_one_room() {
             .collect();
         none(uses);
     }
+}
+
+/// A capsule of an alerter is asked again with what is in the list.
+#[test]
+fn every_kind_of_event_that_is_sent_is_in_the_list_and_no_other() {
+    const BEGINS: [&str; 6] = ["child_", "configuration_", "expiry_", "instance_", "plugin_", "startup"];
+    let sources = host();
+    let senders = sources.iter().filter(|source| {
+        ["app", "plugin", "registry", "supervisor"].contains(&source.room()) && !source.is_test()
+    });
+    let literals =
+        senders.flat_map(|source| source.code.lines()).flat_map(|line| line.split('"').skip(1).step_by(2));
+    let is_kind = |text: &&str| {
+        BEGINS.iter().any(|begin| text.starts_with(begin))
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+    };
+    let sent: BTreeSet<&str> = literals.filter(is_kind).collect();
+    assert_eq!(sent, BTreeSet::from(EVENT_KINDS));
 }
 
 #[test]

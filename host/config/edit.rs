@@ -2,7 +2,7 @@
 
 use std::fs::File as OpenFile;
 use std::io::{self, Write as _};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -164,13 +164,22 @@ fn lock(path: &Path) -> io::Result<OpenFile> {
     }
 }
 
-/// Puts the new text in the file's place as a whole, with the old one's permissions.
+/// Puts the new text in the file's place as a whole, with the old one's owner and permissions: the proxy may run as
+/// somebody else than who changes its configuration.
 fn replace(fresh: &File) -> io::Result<()> {
     let path = std::fs::canonicalize(&fresh.path)?;
     let folder = path.parent().unwrap_or(Path::new("/"));
     let mut file = tempfile::Builder::new().prefix(".meshwright-").tempfile_in(folder)?;
     file.write_all(fresh.text.as_bytes())?;
-    file.as_file().set_permissions(std::fs::metadata(&path)?.permissions())?;
+    let (old, made) = (std::fs::metadata(&path)?, file.as_file().metadata()?);
+    if (old.uid(), old.gid()) != (made.uid(), made.gid()) {
+        fchown(file.as_file(), Some(old.uid()), Some(old.gid())).map_err(|error| {
+            let (user, group) = (old.uid(), old.gid());
+            let why = format!("it would not belong to user {user} and group {group} any more ({error}); run this as that user");
+            io::Error::new(error.kind(), why)
+        })?;
+    }
+    file.as_file().set_permissions(old.permissions())?;
     file.as_file().sync_all()?;
     file.persist(&path).map_err(|error| error.error)?;
     Ok(())
@@ -280,6 +289,27 @@ mod tests {
         assert!(taken.to_string().contains("more.toml:1"), "{taken}");
         let elsewhere = remove_service(&place.overrides(), "a").expect_err("it is elsewhere");
         assert!(matches!(elsewhere, EditError::Elsewhere { .. }), "{elsewhere}");
+    }
+
+    /// One that is not the usual one of files made here: anybody's for root, else one of the groups that we are in.
+    fn another_owner(now: (u32, u32)) -> Option<(u32, u32)> {
+        if rustix::process::geteuid().is_root() {
+            return Some((12_345, 54_321));
+        }
+        let groups = rustix::process::getgroups().expect("our groups");
+        let other = groups.into_iter().map(rustix::process::Gid::as_raw).find(|gid| *gid != now.1);
+        other.map(|gid| (now.0, gid))
+    }
+
+    #[test]
+    fn the_file_stays_its_owners() {
+        let place = Place::with(WRITTEN);
+        let owner = || std::fs::metadata(place.file()).map(|about| (about.uid(), about.gid())).expect("it");
+        let wanted = another_owner(owner()).unwrap_or_else(owner);
+        std::os::unix::fs::chown(place.file(), Some(wanted.0), Some(wanted.1)).expect("chown");
+        place.add("b", json!({"url": "http://b"})).expect("it is good");
+        assert!(place.text().contains("http://b"));
+        assert_eq!(owner(), wanted);
     }
 
     #[test]

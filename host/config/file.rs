@@ -1,5 +1,6 @@
 //! One file as a tree in which every value knows its place.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
@@ -9,7 +10,9 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
+use super::clients;
 use super::flaw::{Flaw, Place};
+use super::raw::text::keep_written;
 use crate::spelling::no_such;
 
 pub(super) type Value<'f> = Spanned<DeValue<'f>>;
@@ -73,15 +76,75 @@ impl File {
     /// It is none: a setting that there is not, or a value of another kind.
     pub(super) fn understand<T: DeserializeOwned>(&self, key: &str, value: Value<'_>) -> Result<T, Flaw> {
         let span = value.span();
-        T::deserialize(ValueDeserializer::from(value)).map_err(|error| {
+        let written = self.written(key, &value);
+        let mut filled = Vec::new();
+        filled_in(&value, &written, &mut filled);
+        let mut entry = value.clone();
+        keep_written(&mut entry, &written);
+        T::deserialize(ValueDeserializer::from(entry)).map_err(|error| {
+            // In the words for what stands there.
+            let error = T::deserialize(ValueDeserializer::from(value)).err().unwrap_or(error);
             let span = error.span().filter(|span| !span.is_empty()).unwrap_or(span);
-            self.flaw(key, Some(span), in_words(error.message()))
+            let message = error.message().to_owned();
+            let message = filled.iter().fold(message, |message, (text, written)| {
+                let message = message.replace(&format!("{text:?}"), &format!("{written:?}"));
+                message.replace(&format!("`{text}`"), &format!("`{written}`"))
+            });
+            self.flaw(key, Some(span), in_words(&message))
         })
+    }
+
+    /// The value of `key` before anything was filled in.
+    fn written<'v>(&self, key: &str, value: &Value<'v>) -> Value<'v> {
+        if self.is_json() {
+            // Its values do not know their own places.
+            let servers = clients::of_json(self).map(|servers| servers.services).unwrap_or_default();
+            let is_it = |name: &Spanned<String>| Some(&**name.get_ref()) == key.strip_prefix("services.");
+            let found = servers.into_iter().find(|(name, _)| is_it(name));
+            return found.map_or_else(|| value.clone(), |(_, written)| written);
+        }
+        let mut written = value.clone();
+        self.take_out(&mut written);
+        written
+    }
+
+    /// Puts what the file says in place of all text.
+    fn take_out(&self, value: &mut Value<'_>) {
+        let span = value.span();
+        match value.get_mut() {
+            DeValue::String(text) => {
+                let literal = self.text.get(span).unwrap_or_default();
+                let parsed = DeValue::parse(literal).ok();
+                let parsed = parsed.as_ref().and_then(|parsed| parsed.get_ref().as_str());
+                *text = Cow::Owned(parsed.unwrap_or(literal).to_owned());
+            }
+            DeValue::Array(items) => items.iter_mut().for_each(|item| self.take_out(item)),
+            DeValue::Table(table) => table.iter_mut().for_each(|(_, item)| self.take_out(item)),
+            _ => {}
+        }
     }
 
     /// Where the line of a place is, for people.
     pub(super) fn at(&self, span: &Range<usize>) -> String {
         format!("{}:{}", self.path.display(), Place::of(&self.text, span).line)
+    }
+}
+
+/// All text in which something was filled in, with what is written there.
+fn filled_in(value: &Value<'_>, written: &Value<'_>, found: &mut Vec<(String, String)>) {
+    match (value.get_ref(), written.get_ref()) {
+        (DeValue::String(text), DeValue::String(written)) if text != written => {
+            found.push((text.to_string(), written.to_string()));
+        }
+        (DeValue::Array(items), DeValue::Array(written)) => {
+            items.iter().zip(written.iter()).for_each(|(item, written)| filled_in(item, written, found));
+        }
+        (DeValue::Table(table), DeValue::Table(written)) => {
+            for (item, written) in table.iter().filter_map(|(key, item)| Some((item, written.get(key)?))) {
+                filled_in(item, written, found);
+            }
+        }
+        _ => {}
     }
 }
 

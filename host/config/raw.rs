@@ -4,6 +4,7 @@ mod children;
 mod duration;
 mod hedge;
 pub(super) mod services;
+pub(super) mod text;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use super::{
 use crate::mesh::deadline::CALL_TIME_MAX;
 use crate::mesh::lease::LeaseTimes;
 use duration::{RawDuration, or};
+use text::RawText;
 
 /// The settings of a Meshwright proxy.
 #[derive(Debug, Default, JsonSchema)]
@@ -125,13 +127,13 @@ pub(super) struct RawSupervisor {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawService {
     /// A program that speaks MCP on standard input and output.
-    command: Option<String>,
+    command: Option<RawText>,
     /// Its arguments.
-    args: Vec<String>,
+    args: Vec<RawText>,
     /// Variables beside those of the proxy's own environment.
     env: BTreeMap<String, String>,
     /// Where it runs.
-    cwd: Option<PathBuf>,
+    cwd: Option<RawText>,
     /// One process for all clients, or one for each client session.
     sessions: Option<RawSessionUse>,
     /// How many processes it has.
@@ -139,7 +141,7 @@ pub(super) struct RawService {
     /// Whether it is an error when none of them comes up.
     required: bool,
     /// Services that start before it, and without which it is degraded.
-    depends_on: Vec<String>,
+    depends_on: Vec<RawText>,
     /// When its processes are started again.
     restart: RawRestart,
     /// Whether its processes start with the proxy, or with the first call once it is known what they offer.
@@ -149,9 +151,9 @@ pub(super) struct RawService {
     /// From the start of a process to its first answer, without the time in which something is installed.
     startup_timeout: Option<RawDuration>,
     /// Where its one instance listens.
-    url: Option<String>,
+    url: Option<RawText>,
     /// Where its instances listen.
-    urls: Vec<String>,
+    urls: Vec<RawText>,
     /// Calls that each of its instances takes at once.
     concurrency: Option<u32>,
     /// Whether slow calls are asked of a second instance, too.
@@ -226,7 +228,7 @@ struct RawPatterns {
 pub(super) struct RawProfile {
     /// Names of services; all when it is empty.
     #[serde(default)]
-    services: Vec<String>,
+    services: Vec<RawText>,
     /// Names as clients see them, `service__tool`.
     #[serde(default)]
     tools: RawPatterns,
@@ -278,7 +280,7 @@ pub(super) struct RawPlugin {
     on_error: OnError,
     /// What any build of that name may have.
     #[serde(default)]
-    grants: Vec<String>,
+    grants: Vec<RawText>,
     /// The plugin's own settings, checked against its schema.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, serde_json::Value>")]

@@ -69,6 +69,7 @@ fn add(config: &mut Config, path: &Path) -> Result<(), String> {
         env: BTreeMap::new(),
         cwd: None,
         per_session: false,
+        written: None,
     };
     let endpoints = vec![Endpoint::Stdio(Arc::new(command))];
     config.instances.push(services::instance(&name, 0, &endpoints)?);

@@ -1,3 +1,4 @@
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use super::*;
@@ -287,6 +288,83 @@ fn what_is_shown_says_where_it_comes_from_and_hides_what_is_filled_in() {
     assert!(!plain.contains('#'), "{plain}");
     let again: toml::Table = plain.parse().expect("it is TOML");
     assert_eq!(again["services"]["a"]["command"].as_str(), Some("x"));
+}
+
+/// With the secret `tok`, `HUNTER2`; `client.json` may be included.
+fn load_with_secret(text: &str, client_json: &str) -> Result<Config, ConfigError> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("write");
+    write("m.toml", text);
+    write("client.json", client_json);
+    write("tok", "HUNTER2\n");
+    std::fs::set_permissions(folder.path().join("tok"), PermissionsExt::from_mode(0o600)).expect("chmod");
+    let files = Files::read(Some(&folder.path().join("m.toml")))?;
+    let sources = Sources { secrets: vec![folder.path().to_owned()], env: |_| None };
+    load::load(&files, Overrides { data_dir: Some("/nowhere".into()), ..Overrides::default() }, &sources)
+}
+
+#[test]
+fn what_is_said_against_filled_in_values_says_how_they_are_written() {
+    let client = r#"{"mcpServers": {"c": {"command": "x", "args": "${secret:tok}"}}}"#;
+    for (text, part) in [
+        ("[services.a]\nurl = \"https://h/mcp?key=${secret:tok}\"", "`https://h/mcp?key=${secret:tok}`"),
+        ("[services.a]\nurl = \"h/${secret:tok}\"", "`h/${secret:tok}`"),
+        ("[services.a]\nurl = \"http://h:x/${secret:tok}\"", "`http://h:x/${secret:tok}`"),
+        ("[services.a]\nurls = [\"h/${secret:tok}\"]", "`h/${secret:tok}`"),
+        (
+            "[services.a]\ncommand = \"x\"\nargs = \"${secret:tok}\"",
+            "string \"${secret:tok}\", expected a seq",
+        ),
+        ("[services.a]\ncommand = \"x\"\nargs = '${secret:tok}'", "string \"${secret:tok}\", expected a seq"),
+        ("[services.a]\ncommand = [\"${secret:tok}\"]", "expected a string"),
+        (
+            "[services.a]\ncommand = \"x\"\nstartup_timeout = \"${secret:tok}\"",
+            "`${secret:tok}` is not a duration",
+        ),
+        ("[services.a]\ncommand = \"x\"\nsessions = \"${secret:tok}\"", "no value `${secret:tok}`"),
+        ("[services.a]\ncommand = \"x\"\ninstances = \"\\u0024{secret:tok}\"", "string \"${secret:tok}\""),
+        ("[services.a]\ncommand = \"x\"\ndepends_on = [\"${secret:tok}/\"]", "`${secret:tok}/`"),
+        ("[services.a]\nurl = \"http://h\"\nhedge = { after = \"${secret:tok}\" }", "`after` must be"),
+        ("[profiles.p]\nservices = [\"${secret:tok}/\"]", "`${secret:tok}/`"),
+        ("[plugins.p]\ngrants = [\"${secret:tok}\"]", "`${secret:tok}`"),
+        ("[server]\nworkers = \"${secret:tok}\"", "string \"${secret:tok}\""),
+        ("include = [\"client.json\"]", "string \"${secret:tok}\", expected a seq"),
+    ] {
+        let said = match load_with_secret(text, client) {
+            Err(error) => error.to_string(),
+            Ok(config) => config.left_out.iter().map(|left| left.flaw.in_a_line()).collect(),
+        };
+        assert!(said.contains(part) && !said.contains("HUNTER2"), "{part} in {said:?} for {text}");
+    }
+}
+
+#[test]
+fn endpoints_with_filled_in_values_are_shown_as_they_are_written() {
+    let config = load_with_secret(
+        "include = [\"client.json\"]\n[services.a]\ncommand = \"a\"\nargs = [\"-k\", \"${secret:tok}\"]\n\
+         cwd = \"/${secret:tok}\"\n[services.b]\nurl = \"http://h/${secret:tok}\"",
+        r#"{"mcpServers": {"c": {"command": "${secret:tok}", "args": ["$${x}", "--k=${secret:tok}"]}}}"#,
+    )
+    .expect("good");
+    assert!(config.left_out.is_empty(), "{:?}", config.left_out);
+    let shown: Vec<String> = config.instances.iter().map(|one| one.endpoint.to_string()).collect();
+    let expected = [
+        "stdio: a -k ${secret:tok}",
+        "http://h/${secret:tok}",
+        "stdio: ${secret:tok} $${x} --k=${secret:tok}",
+    ];
+    assert_eq!(shown, expected);
+    assert!(!format!("{config:?}").contains("HUNTER2"), "{config:?}");
+    let [Endpoint::Stdio(a), Endpoint::Http(b), Endpoint::Stdio(c)] =
+        [0, 1, 2].map(|index| &config.instances[index].endpoint)
+    else {
+        panic!("two commands and an address")
+    };
+    assert_eq!((&*a.args[1], a.cwd.as_deref()), ("HUNTER2", Some(Path::new("/HUNTER2"))));
+    assert_eq!(
+        (b.path(), &*c.program, &*c.args[0], &*c.args[1]),
+        ("/HUNTER2", "HUNTER2", "${x}", "--k=HUNTER2")
+    );
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! How an instance is reached: over HTTP, or as a child process on its standard input and output.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::instance::SpecError;
@@ -29,6 +30,14 @@ impl From<HttpEndpoint> for Endpoint {
     }
 }
 
+/// The words of a command as they stand in the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Written {
+    pub program: Arc<str>,
+    pub args: Arc<[Arc<str>]>,
+    pub cwd: Option<Arc<str>>,
+}
+
 /// A program that speaks MCP on its standard input and output.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Command {
@@ -41,12 +50,31 @@ pub struct Command {
     pub cwd: Option<PathBuf>,
     /// A process for each client session, not one that all share.
     pub per_session: bool,
+    /// Where something was filled in, which may be secret: what people are shown instead.
+    pub written: Option<Written>,
+}
+
+impl Command {
+    pub fn shown_program(&self) -> &str {
+        self.written.as_ref().map_or(&self.program, |written| &written.program)
+    }
+
+    pub fn shown_args(&self) -> &[Arc<str>] {
+        self.written.as_ref().map_or(&self.args, |written| &written.args)
+    }
+
+    pub fn shown_cwd(&self) -> Option<Cow<'_, str>> {
+        match &self.written {
+            Some(written) => written.cwd.as_deref().map(Cow::Borrowed),
+            None => self.cwd.as_deref().map(Path::to_string_lossy),
+        }
+    }
 }
 
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "stdio: {}", self.program)?;
-        self.args.iter().try_for_each(|arg| write!(f, " {arg}"))
+        write!(f, "stdio: {}", self.shown_program())?;
+        self.shown_args().iter().try_for_each(|arg| write!(f, " {arg}"))
     }
 }
 
@@ -54,22 +82,24 @@ impl fmt::Display for Command {
 impl fmt::Debug for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Command")
-            .field("program", &self.program)
-            .field("args", &self.args)
+            .field("program", &self.shown_program())
+            .field("args", &self.shown_args())
             .field("env", &self.env.keys())
-            .field("cwd", &self.cwd)
+            .field("cwd", &self.shown_cwd())
             .field("per_session", &self.per_session)
             .finish()
     }
 }
 
 /// Where an instance listens: plain HTTP.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct HttpEndpoint {
     /// A host name, an IPv4 address, or an IPv6 address in brackets.
     host: Arc<str>,
     port: u16,
     path: Arc<str>,
+    /// See [`Command::written`].
+    written: Option<Arc<str>>,
 }
 
 impl HttpEndpoint {
@@ -90,7 +120,7 @@ impl HttpEndpoint {
         }
         let bare_v6 = host.contains(':') && !host.starts_with('[');
         let host = if bare_v6 { format!("[{host}]") } else { host.to_owned() };
-        Ok(Self { host: host.into(), port, path: path.into() })
+        Ok(Self { host: host.into(), port, path: path.into(), written: None })
     }
 
     /// Reads `http://HOST[:PORT][/PATH]`.
@@ -118,6 +148,12 @@ impl HttpEndpoint {
         Self::new(host, port, path)
     }
 
+    /// The same, which people are shown as `written`.
+    #[must_use]
+    pub fn written_as(self, written: &str) -> Self {
+        Self { written: Some(written.into()), ..self }
+    }
+
     pub fn host(&self) -> &str {
         &self.host
     }
@@ -143,7 +179,16 @@ impl HttpEndpoint {
 
 impl fmt::Display for HttpEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}:{}{}", self.host, self.port, self.path)
+        match &self.written {
+            Some(written) => f.write_str(written),
+            None => write!(f, "http://{}:{}{}", self.host, self.port, self.path),
+        }
+    }
+}
+
+impl fmt::Debug for HttpEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HttpEndpoint({self})")
     }
 }
 
@@ -159,11 +204,20 @@ mod tests {
             env: [("TOKEN".to_owned(), "hunter2".to_owned())].into(),
             cwd: None,
             per_session: false,
+            written: None,
         };
-        let endpoint = Endpoint::Stdio(Arc::new(command));
+        let endpoint = Endpoint::Stdio(Arc::new(command.clone()));
         assert_eq!(endpoint.to_string(), "stdio: npx -y server");
         let debug = format!("{endpoint:?}");
         assert!(debug.contains("TOKEN") && !debug.contains("hunter2"), "{debug}");
+
+        let args = [Arc::from("--key"), "${secret:key}".into()].into();
+        let written = Some(Written { program: "npx".into(), args, cwd: Some("${HOME}".into()) });
+        let filled = ["--key".into(), "hunter2".into()].into();
+        let command = Command { args: filled, cwd: Some("/home/hunter2".into()), written, ..command };
+        assert_eq!(command.to_string(), "stdio: npx --key ${secret:key}");
+        let debug = format!("{command:?}");
+        assert!(debug.contains("${HOME}") && !debug.contains("hunter2"), "{debug}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-pub use super::endpoint::{Command, Endpoint, HttpEndpoint};
+pub use super::endpoint::{Command, Endpoint, HttpEndpoint, Written};
 use super::ids::{Name, NameError};
 use super::offer::Item;
 
@@ -35,6 +35,18 @@ pub enum SpecError {
     Metadata,
     #[error("a tool must be a name or an object with `name`: {0}")]
     Tool(String),
+}
+
+impl SpecError {
+    /// The same of an address that people read as `shown`.
+    #[must_use]
+    pub fn of(self, shown: &str) -> Self {
+        match self {
+            Self::Endpoint(_) => Self::Endpoint(shown.to_owned()),
+            Self::Tls(_) => Self::Tls(shown.to_owned()),
+            other => other,
+        }
+    }
 }
 
 /// A registration that has been checked.

@@ -26,13 +26,35 @@ pub struct Finished {
     pub story: Story,
 }
 
+/// What may happen to the mesh.
+pub const EVENT_KINDS: [&str; 20] = [
+    "child_parked",
+    "configuration_changed",
+    "configuration_refused",
+    "expiry_held",
+    "instance_deregistered",
+    "instance_drained",
+    "instance_draining",
+    "instance_expired",
+    "instance_registered",
+    "instance_renewed",
+    "instance_state",
+    "instance_undrained",
+    "plugin_input_skipped",
+    "plugin_loaded",
+    "plugin_pending",
+    "plugin_quarantined",
+    "plugin_refused",
+    "plugin_removed",
+    "plugin_rolled_back",
+    "startup",
+];
+
 /// Something that happened to the mesh, for alerters and people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     pub at: Wall,
-    /// `instance_registered`, `instance_renewed`, `instance_deregistered`, `instance_expired`, `instance_state`, `expiry_held`,
-    /// `child_parked`, `startup`, `plugin_loaded`, `plugin_refused`, `plugin_rolled_back`, `plugin_input_skipped`,
-    /// `plugin_quarantined`, `plugin_removed`, `configuration_changed`, `configuration_refused`.
+    /// One of [`EVENT_KINDS`].
     pub kind: &'static str,
     pub service: Option<Name>,
     pub instance: Option<Name>,

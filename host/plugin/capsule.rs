@@ -74,8 +74,7 @@ impl Seen {
 
 impl Capsule {
     pub fn new(plugin: Arc<Plugin>, seen: Seen, fault: &Fault, at: Wall) -> Self {
-        // The last words of a plugin that reads arguments may repeat them.
-        let fault = if plugin.reads_arguments() { fault.without_words() } else { fault.to_string() };
+        let fault = plugin.health.words(fault);
         Self { plugin, seen, fault, at }
     }
 

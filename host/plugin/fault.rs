@@ -114,6 +114,7 @@ impl Strikes {
 pub struct Health {
     name: Name,
     events: EventSink,
+    hides_words: bool,
     /// Microseconds of the room's clock; 0 when the plugin does not rest.
     rests_until: AtomicU64,
     fallbacks: AtomicU64,
@@ -146,15 +147,26 @@ impl Faults {
 }
 
 impl Health {
-    pub fn new(name: Name, events: EventSink) -> Self {
+    /// The last words of a plugin that `reads_arguments` may repeat them, so nobody hears them.
+    pub fn new(name: Name, events: EventSink, reads_arguments: bool) -> Self {
         Self {
             name,
             events,
+            hides_words: reads_arguments,
             rests_until: AtomicU64::new(0),
             fallbacks: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
             record: Mutex::default(),
         }
+    }
+
+    pub const fn hides_words(&self) -> bool {
+        self.hides_words
+    }
+
+    /// The fault as anybody may read it.
+    pub fn words(&self, fault: &Fault) -> String {
+        if self.hides_words { fault.without_words() } else { fault.to_string() }
     }
 
     pub fn rests(&self) -> bool {
@@ -189,7 +201,7 @@ impl Health {
             Scope::Input => format!("of about {} bytes from `{}`", call.size, call.client),
             Scope::Tool => "whoever calls".to_owned(),
         };
-        let skipped_s = SKIPPED_FOR.as_secs();
+        let (skipped_s, fault) = (SKIPPED_FOR.as_secs(), self.words(fault));
         tracing::warn!(plugin = %self.name, service, tool, client = call.client, skipped_s, reason = %fault,
             "plugin is not asked about such calls");
         (self.events)(Event {
@@ -206,10 +218,11 @@ impl Health {
 
     /// Counts a fault. If it is the plugin's own and `strikes`, the plugin rests when it was one too many.
     pub fn fault(&self, fault: &Fault, strikes: bool) {
-        tracing::warn!(plugin = %self.name, fault = %fault, guest = fault.by_guest(), "plugin fault");
+        let words = self.words(fault);
+        tracing::warn!(plugin = %self.name, fault = words, guest = fault.by_guest(), "plugin fault");
         let rest = {
             let mut record = self.record();
-            record.faults.add(fault.by_guest(), fault.to_string());
+            record.faults.add(fault.by_guest(), words.clone());
             let now = clock::now();
             let rest = (fault.by_guest() && strikes).then(|| record.strikes.strike(now)).flatten();
             if let Some(rest) = rest {
@@ -219,13 +232,13 @@ impl Health {
         };
         if let Some(rest) = rest {
             let rest_s = rest.as_secs();
-            tracing::info!(plugin = %self.name, rest_s, reason = %fault, "plugin quarantined");
+            tracing::info!(plugin = %self.name, rest_s, reason = words, "plugin quarantined");
             (self.events)(Event {
                 at: clock::wall(),
                 kind: "plugin_quarantined",
                 service: None,
                 instance: None,
-                detail: format!("plugin `{}` rests for {rest_s} s: {fault}", self.name),
+                detail: format!("plugin `{}` rests for {rest_s} s: {words}", self.name),
             });
         }
     }
@@ -255,10 +268,50 @@ impl Health {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::mesh::ids::CallId;
+    use crate::mesh::time::Wall;
 
     fn at(secs: u64) -> Mono {
         Mono::from_secs(secs)
+    }
+
+    /// The events and the last fault after three times the same.
+    fn told(reads_arguments: bool) -> Vec<String> {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let (sink, name) = (Arc::clone(&told), Name::new("p").expect("a name"));
+        let sink = Arc::new(move |event: Event| sink.lock().expect("no panic").push(event.detail));
+        let health = Health::new(name, sink, reads_arguments);
+        let call = CallFacts {
+            id: CallId(1),
+            arrived: Wall::from_millis(0),
+            now: at(0),
+            random: 0,
+            affinity: 0,
+            service: "s",
+            tool: "t",
+            method: "tools/call",
+            client: "c",
+            size: 1,
+            time_left: Duration::ZERO,
+            arguments: b"",
+        };
+        let fault = Fault::Trap("no more of HUNTER2".to_owned());
+        health.skips(&call, Scope::Tool, &fault);
+        (0..STRIKES).for_each(|_| health.fault(&fault, true));
+        let mut told = told.lock().expect("no panic").clone();
+        told.extend(health.faults().last);
+        told
+    }
+
+    #[test]
+    fn nobody_is_told_the_last_words_of_a_plugin_that_reads_arguments() {
+        let (open, hidden) = (told(false), told(true));
+        assert_eq!((open.len(), hidden.len()), (3, 3), "skipped, at rest, the last fault");
+        assert!(open.iter().all(|text| text.contains("it trapped: no more of HUNTER2")), "{open:?}");
+        assert!(hidden.iter().all(|text| text.ends_with("it trapped")), "{hidden:?}");
     }
 
     #[test]

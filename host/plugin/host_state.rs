@@ -89,6 +89,10 @@ pub struct HostState {
     pub stderr: Line,
     /// The end of what was written to standard error during this call: a panic message, as a rule.
     last_words: String,
+    /// Whether it has read arguments: its standard error may repeat them.
+    has_read: bool,
+    /// What such a guest wrote to standard error during this call, for the log once the guest has survived it.
+    held: Vec<String>,
     /// The pool of the last question, kept so that asking about the same pool costs no reference count.
     pool: Option<Arc<Pool>>,
     asking: bool,
@@ -118,6 +122,8 @@ impl HostState {
             stdout: Line::default(),
             stderr: Line::default(),
             last_words: String::new(),
+            has_read: false,
+            held: Vec::new(),
             pool: None,
             asking: false,
             reading: Reading::Nothing,
@@ -149,7 +155,7 @@ impl HostState {
     pub fn argument(&mut self, at: &str) -> Option<String> {
         match self.reading {
             Reading::Allowed | Reading::Done => {
-                self.reading = Reading::Done;
+                (self.reading, self.has_read) = (Reading::Done, true);
                 let text = pointer::at(std::str::from_utf8(&self.arguments).ok()?, at)?;
                 (text.len() <= ARGUMENT_BYTES_MAX).then(|| text.to_owned())
             }
@@ -164,8 +170,14 @@ impl HostState {
     /// Forgets what belonged to the call before.
     pub fn begin(&mut self, budget: Duration) {
         self.last_words.clear();
+        self.held.clear();
         self.memory.refused = false;
         self.stopwatch = Stopwatch::new(budget);
+    }
+
+    /// The guest has survived the call: what it wrote were no last words.
+    pub fn survived(&mut self) {
+        self.held.drain(..).for_each(|text| self.shared.log(tracing::Level::WARN, &text));
     }
 
     pub fn ask_about(&mut self, pool: &Arc<Pool>) {
@@ -207,7 +219,11 @@ impl HostState {
                 match to {
                     Output::Stdout => self.shared.log(tracing::Level::INFO, &text),
                     Output::Stderr => {
-                        self.shared.log(tracing::Level::WARN, &text);
+                        if !self.has_read {
+                            self.shared.log(tracing::Level::WARN, &text);
+                        } else if self.held.len() < LOG_LINES_PER_S as usize {
+                            self.held.push(text.clone());
+                        }
                         // What Rust's runtime adds to every panic helps nobody here.
                         if !text.starts_with("note: run with") && self.last_words.len() < LAST_WORDS_BYTES_MAX
                         {

@@ -244,7 +244,10 @@ fn guarded<T>(
     store.set_epoch_deadline(Stopwatch::first_ticks(budget));
     // A panic in wasmtime condemns the store like a trap does, so nothing half changed is seen again.
     match catch_unwind(AssertUnwindSafe(|| call(store))) {
-        Ok(Ok(value)) => Ok(value),
+        Ok(Ok(value)) => {
+            store.data_mut().survived();
+            Ok(value)
+        }
         Ok(Err(error)) => Err(blame(store.data(), budget, &error)),
         Err(panic) => Err(Fault::Host(panic_text(&*panic))),
     }

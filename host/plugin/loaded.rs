@@ -66,10 +66,6 @@ impl Plugin {
         self.written_json.as_ref().unwrap_or(&self.config_json)
     }
 
-    pub fn reads_arguments(&self) -> bool {
-        self.compiled.reads_arguments
-    }
-
     /// A fresh instance, configured, that shares no memory with the others: what it does leaves no trace.
     ///
     /// # Errors

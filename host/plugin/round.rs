@@ -340,7 +340,8 @@ impl Round<'_> {
         let (name, version) = (build.name.clone(), build.version.clone());
         let source = Arc::new(Source { name, version, generation, component });
         let shared = memories.of(&build.name, clock::wall());
-        let health = super::fault::Health::new(build.name.clone(), Arc::clone(events));
+        let reads_arguments = build.compiled.reads_arguments;
+        let health = super::fault::Health::new(build.name.clone(), Arc::clone(events), reads_arguments);
         let capsules = Capsules::new(shelf.clone(), repair.clone());
         let plugin = Plugin::new(source, health, build, shared, configuration, capsules);
         plugin.refuses_on_fault.store(refuses, Ordering::Relaxed);

@@ -133,6 +133,10 @@ impl Router for WasmRouter {
 
     /// Shown, but no strike: a service that has not come yet, or has just gone, must not silence all other rules.
     fn overruled(&self, target: &Name) {
-        self.hot.misjudged(&format!("it forwarded to `{target}`, which does not exist"));
+        if self.hot.plugin().health.hides_words() {
+            self.hot.misjudged("it forwarded to a service that does not exist");
+        } else {
+            self.hot.misjudged(&format!("it forwarded to `{target}`, which does not exist"));
+        }
     }
 }

@@ -208,7 +208,7 @@ impl Workbench {
         let source =
             Arc::new(Source { name: name.clone(), version, generation: 1, component: component.sha256 });
         let shared = Shared::new(name.as_str());
-        let health = Health::new(name, Arc::new(|_| {}));
+        let health = Health::new(name, Arc::new(|_| {}), component.build.compiled.reads_arguments);
         let capsules = Capsules::new(None, self.repair.clone());
         let plugin = Plugin::new(source, health, &component.build, shared, configuration, capsules);
         let loaded = Loaded::warm(plugin, 1, &self.repair).map_err(placed)?;

@@ -17,6 +17,18 @@ pub enum Searched {
     Unusable(PathBuf),
 }
 
+impl Searched {
+    /// The same of a program that people read as `shown`.
+    #[must_use]
+    pub fn of(self, shown: &str) -> Self {
+        match self {
+            Self::Place(_) => Self::Place(shown.into()),
+            Self::Path { path, .. } => Self::Path { program: shown.to_owned(), path },
+            Self::Unusable(_) => Self::Unusable(shown.into()),
+        }
+    }
+}
+
 /// Looks a program up as the operating system will: a name in `path`, anything with a slash as it is, from `folder`.
 ///
 /// # Errors

@@ -67,14 +67,18 @@ impl Stdio {
     /// The program is not there, or cannot be started; nothing was sent.
     pub(super) async fn start(&self) -> Result<Arc<Process>, SendError> {
         let command = &self.command;
-        let failed = |source| SendError::Start { program: command.program.to_string(), source };
-        if let Some(folder) = command.cwd.as_ref().filter(|folder| !folder.is_dir()) {
-            let missing = format!("its folder `{}` does not exist", folder.display());
+        let failed = |source| SendError::Start { program: command.shown_program().to_owned(), source };
+        if command.cwd.as_ref().is_some_and(|folder| !folder.is_dir()) {
+            let missing = format!("its folder `{}` does not exist", command.shown_cwd().unwrap_or_default());
             return Err(failed(std::io::Error::new(std::io::ErrorKind::NotADirectory, missing)));
         }
         let path = command.env.get("PATH").map(Into::into);
         let path = path.or_else(|| std::env::var_os("PATH")).unwrap_or_default();
-        find(&command.program, &path, command.cwd.as_deref())?;
+        let found = find(&command.program, &path, command.cwd.as_deref());
+        found.map_err(|missing| match &command.written {
+            Some(written) => missing.of(&written.program),
+            None => missing,
+        })?;
         let mut child = Command::new(&*command.program);
         child.args(command.args.iter().map(|arg| &**arg)).envs(&command.env);
         if let Some(folder) = &command.cwd {
@@ -82,7 +86,7 @@ impl Stdio {
         }
         child.stdin(Pipe::piped()).stdout(Pipe::piped()).stderr(Pipe::piped()).kill_on_drop(true);
         let (child, session) = self.launcher.launch(child).await.map_err(failed)?;
-        tracing::debug!(program = %command.program, pid = child.id(), "process started");
+        tracing::debug!(program = %command.shown_program(), pid = child.id(), "process started");
         Process::new(child, session, command.per_session, &self.log).map(Arc::new).map_err(failed)
     }
 

@@ -1,6 +1,6 @@
 //! How the processes of a service are supervised: from what the file says to what the program gets.
 
-use super::{RawDuration, RawRestart, RawRestartPolicy, RawStart, Wrong, or, wrong};
+use super::{RawDuration, RawRestart, RawRestartPolicy, RawStart, RawText, Wrong, or, wrong};
 use crate::config::ChildConfig;
 use crate::mesh::child::{RestartPolicy, Rules, Start};
 use crate::mesh::ids::Name;
@@ -14,7 +14,7 @@ const FAILURES_MAX: usize = 1000;
 pub(super) struct RawChild {
     pub instances: Option<usize>,
     pub required: bool,
-    pub depends_on: Vec<String>,
+    pub depends_on: Vec<RawText>,
     pub restart: RawRestart,
     pub start: Option<RawStart>,
     pub idle_stop: Option<RawDuration>,
@@ -64,8 +64,9 @@ pub(super) fn child(raw: RawChild) -> Result<ChildConfig, Wrong> {
     if !(1..=INSTANCES_MAX).contains(&instances) {
         return Err(wrong("instances", format!("{instances} is not between 1 and {INSTANCES_MAX}")));
     }
-    let needs = raw.depends_on.iter();
-    let needs =
-        needs.map(|name| Name::new(name).map_err(|error| wrong("depends_on", format!("`{name}`: {error}"))));
+    let needs = raw.depends_on.iter().map(|name| {
+        let bad = |error| wrong("depends_on", format!("`{}`: {error}", name.shown()));
+        Name::new(name.value()).map_err(bad)
+    });
     Ok(ChildConfig { instances, required: raw.required, needs: needs.collect::<Result<_, _>>()?, rules })
 }

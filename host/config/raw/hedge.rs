@@ -34,8 +34,7 @@ pub(super) fn hedge(raw: Option<RawHedge>) -> Result<Option<Hedge>, Wrong> {
         (Some(percent @ 50..=99), _) => After::Quantile(percent * 10),
         (None, Ok(RawDuration(time))) => After::Time(time),
         _ => {
-            let message =
-                format!("`after` is `{after}`; write a time such as \"200ms\", or \"p50\" to \"p99\"");
+            let message = "`after` must be a time such as \"200ms\", or \"p50\" to \"p99\"";
             return Err(wrong("hedge", message));
         }
     };

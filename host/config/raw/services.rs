@@ -1,17 +1,19 @@
 //! Services, profiles and sessions: from what the file says to what the program gets.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::children::{self, RawChild};
 use super::hedge::hedge;
 use super::{
-    RawLimits, RawPatterns, RawProfile, RawService, RawSessionUse, RawSessions, RawTools, Wrong, or, wrong,
+    RawLimits, RawPatterns, RawProfile, RawService, RawSessionUse, RawSessions, RawText, RawTools, Wrong, or,
+    wrong,
 };
 use crate::config::{ChildConfig, ProfileConfig, ServiceConfig, SessionLimits, expand_home};
 use crate::mesh::exposure::{Exposure, Filter, Patterns};
 use crate::mesh::ids::Name;
-use crate::mesh::instance::{Command, Endpoint, HttpEndpoint, InstanceSpec};
+use crate::mesh::instance::{Command, Endpoint, HttpEndpoint, InstanceSpec, SpecError, Written};
 use crate::mesh::limit::Limits;
 use crate::mesh::ruling::Grant;
 
@@ -52,7 +54,9 @@ pub fn service(raw: RawService) -> Result<ServiceConfig, Wrong> {
         }
         let key = if url.is_some() { "url" } else { "urls" };
         let endpoints = url.iter().chain(&urls).map(|url| {
-            HttpEndpoint::parse(url).map(Endpoint::Http).map_err(|error| wrong(key, error.to_string()))
+            let bad = |error: SpecError| wrong(key, error.of(url.shown()).to_string());
+            let endpoint = HttpEndpoint::parse(url.value()).map_err(bad)?;
+            Ok(Endpoint::Http(if url.is_filled() { endpoint.written_as(url.shown()) } else { endpoint }))
         });
         let endpoints = endpoints.collect::<Result<_, _>>()?;
         let child = ChildConfig::default();
@@ -61,23 +65,15 @@ pub fn service(raw: RawService) -> Result<ServiceConfig, Wrong> {
     if url.is_some() || !urls.is_empty() {
         return Err(wrong("command", "a service has either a `command` or a `url`"));
     }
-    if program.is_empty() || program.contains('\0') {
+    if program.value().is_empty() || program.value().contains('\0') {
         return Err(wrong("command", "must name a program"));
     }
     let bad_name = |name: &str| name.is_empty() || name.contains(['=', '\0']);
     if let Some(name) = env.keys().find(|name| bad_name(name)) {
         return Err(wrong("env", format!("`{name}` cannot be the name of a variable")));
     }
-    let command = Command {
-        program: match program.strip_prefix("~/") {
-            Some(_) => expand_home(program.as_ref()).to_string_lossy().as_ref().into(),
-            None => program.into(),
-        },
-        args: args.into_iter().map(Arc::from).collect(),
-        env,
-        cwd: cwd.map(|cwd| expand_home(&cwd)),
-        per_session: matches!(sessions, Some(RawSessionUse::Each)),
-    };
+    let per_session = matches!(sessions, Some(RawSessionUse::Each));
+    let command = self::command(&program, &args, env, cwd.as_ref(), per_session);
     if let Some(key) = child.given().filter(|_| command.per_session) {
         return Err(wrong(key, "means nothing where each session has a process of its own"));
     }
@@ -89,6 +85,32 @@ pub fn service(raw: RawService) -> Result<ServiceConfig, Wrong> {
         exposure,
         child,
     })
+}
+
+fn command(
+    program: &RawText,
+    args: &[RawText],
+    env: BTreeMap<String, String>,
+    cwd: Option<&RawText>,
+    per_session: bool,
+) -> Command {
+    let is_filled = args.iter().chain([program]).chain(cwd).any(RawText::is_filled);
+    let written = is_filled.then(|| Written {
+        program: program.shown().into(),
+        args: args.iter().map(|arg| Arc::from(arg.shown())).collect(),
+        cwd: cwd.map(|cwd| cwd.shown().into()),
+    });
+    Command {
+        program: match program.value().strip_prefix("~/") {
+            Some(_) => expand_home(program.value().as_ref()).to_string_lossy().as_ref().into(),
+            None => program.value().into(),
+        },
+        args: args.iter().map(|arg| Arc::from(arg.value())).collect(),
+        env,
+        cwd: cwd.map(|cwd| expand_home(cwd.value().as_ref())),
+        per_session,
+        written,
+    }
 }
 
 /// The instance that stands for the service's endpoint of that index.
@@ -109,7 +131,8 @@ pub fn profile(raw: RawProfile) -> Result<ProfileConfig, Wrong> {
     let names = raw
         .services
         .iter()
-        .map(|name| Name::new(name).map_err(|error| wrong("services", format!("`{name}`: {error}"))));
+        .map(|name| (Name::new(name.value()), name.shown()))
+        .map(|(name, shown)| name.map_err(|error| wrong("services", format!("`{shown}`: {error}"))));
     Ok(ProfileConfig {
         services: names.collect::<Result<_, _>>()?,
         tools: filter(&raw.tools, "tools")?,
@@ -119,10 +142,11 @@ pub fn profile(raw: RawProfile) -> Result<ProfileConfig, Wrong> {
 }
 
 /// What a plugin may have; else the name of what there is not.
-pub(super) fn grants(names: &[String]) -> Result<Vec<Grant>, String> {
-    let grant = |name: &String| {
-        Grant::named(name).ok_or_else(|| {
-            format!("there is no grant `{name}`; there is {}", crate::mesh::ruling::list(&Grant::ALL))
+pub(super) fn grants(names: &[RawText]) -> Result<Vec<Grant>, String> {
+    let grant = |name: &RawText| {
+        Grant::named(name.value()).ok_or_else(|| {
+            let all = crate::mesh::ruling::list(&Grant::ALL);
+            format!("there is no grant `{}`; there is {all}", name.shown())
         })
     };
     names.iter().map(grant).collect()

@@ -11,7 +11,7 @@ use super::file::{Case, Draws, NOW_MS, Question, RawCall, RawEvent, RawFinished,
 use super::file::{TestPool, name};
 use crate::mesh::alert::{Alert, AlertBook};
 use crate::mesh::ids::{CallId, Name};
-use crate::mesh::observe::{Event, Finished, Sample, Want};
+use crate::mesh::observe::{EVENT_KINDS, Event, Finished, Sample, Want};
 use crate::mesh::pool::Catalog;
 use crate::mesh::story::Story;
 use crate::mesh::time::{Mono, Wall};
@@ -21,25 +21,6 @@ use crate::policy::Ask;
 
 /// Long after the start of the clock, so that durations before the first round can be told.
 const ROUNDS_BEGIN: Mono = Mono::from_secs(100_000);
-
-/// What happens in a mesh, as events name it.
-const EVENT_KINDS: [&str; 15] = [
-    "child_parked",
-    "expiry_held",
-    "instance_deregistered",
-    "instance_expired",
-    "instance_registered",
-    "instance_renewed",
-    "instance_state",
-    "plugin_input_skipped",
-    "plugin_loaded",
-    "plugin_pending",
-    "plugin_quarantined",
-    "plugin_refused",
-    "plugin_removed",
-    "plugin_rolled_back",
-    "startup",
-];
 
 /// # Errors
 /// Why the question could not be asked, or got no answer: a line for the author.
