@@ -20,10 +20,16 @@ use super::file::Value;
 /// Longest secret.
 const SECRET_BYTES_MAX: u64 = 64 << 10;
 
+/// Permissions that no secret of the user's may have.
+const OTHERS: u32 = 0o077;
+/// The same for what systemd passes on: the service's user has it from an access list, whose mask stands where the
+/// group's permissions are (`systemd.exec(5)`).
+const OTHERS_THAN_THE_SERVICE: u32 = 0o007;
+
 /// Where values come from.
 pub(super) struct Sources {
-    /// First come, first served.
-    pub secrets: Vec<PathBuf>,
+    /// First come, first served; with the permissions that files there may not have.
+    pub secrets: Vec<(PathBuf, u32)>,
     pub env: fn(&str) -> Option<String>,
 }
 
@@ -31,7 +37,7 @@ impl Sources {
     /// The environment; secrets that systemd passes on, then those of the user.
     pub(super) fn usual() -> Self {
         let own = super::config_home().map(|home| home.join("meshwright/secrets"));
-        let secrets = env_dir("CREDENTIALS_DIRECTORY").into_iter().chain(own).collect();
+        let secrets = folders(env_dir("CREDENTIALS_DIRECTORY"), own);
         Self { secrets, env: |name| std::env::var(name).ok() }
     }
 
@@ -42,19 +48,19 @@ impl Sources {
                 "`{name}` cannot be the name of a secret; use letters, digits, `_`, `-`, `.`"
             ));
         }
-        let Some(file) = self.secrets.iter().map(|folder| folder.join(name)).find(|file| file.is_file())
-        else {
-            let place =
-                self.secrets.last().map_or_else(|| name.to_owned(), |folder| shown(&folder.join(name)));
+        let mut files = self.secrets.iter().map(|(folder, forbidden)| (folder.join(name), *forbidden));
+        let Some((file, forbidden)) = files.find(|(file, _)| file.is_file()) else {
+            let last = self.secrets.last();
+            let place = last.map_or_else(|| name.to_owned(), |(folder, _)| shown(&folder.join(name)));
             return Err(format!(
                 "there is no secret `{name}`; write it into the file {place}, with mode 600"
             ));
         };
         let failed = |error: std::io::Error| format!("the secret `{name}` cannot be read: {error}");
         let about = file.metadata().map_err(failed)?;
-        if about.permissions().mode() & 0o077 != 0 {
-            let file = shown(&file);
-            return Err(format!("others may read the secret `{name}`; run `chmod 600 {file}`"));
+        if about.permissions().mode() & forbidden != 0 {
+            let (mode, file) = (if forbidden == OTHERS { "600" } else { "o=" }, shown(&file));
+            return Err(format!("others may read the secret `{name}`; run `chmod {mode} {file}`"));
         }
         if about.len() > SECRET_BYTES_MAX {
             return Err(format!("the secret `{name}` has more than {} KiB", SECRET_BYTES_MAX >> 10));
@@ -148,6 +154,11 @@ impl Sources {
     }
 }
 
+fn folders(passed_on: Option<PathBuf>, own: Option<PathBuf>) -> Vec<(PathBuf, u32)> {
+    let passed_on = passed_on.map(|folder| (folder, OTHERS_THAN_THE_SERVICE));
+    passed_on.into_iter().chain(own.map(|folder| (folder, OTHERS))).collect()
+}
+
 fn shown(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
@@ -170,7 +181,7 @@ mod tests {
             "EMPTY" => Some(String::new()),
             _ => None,
         };
-        Sources { secrets: vec![folder.join("nowhere"), folder.to_owned()], env }
+        Sources { secrets: folders(Some(folder.join("passed-on")), Some(folder.to_owned())), env }
     }
 
     #[test]
@@ -205,5 +216,20 @@ mod tests {
         std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o640)).expect("chmod");
         let why = sources.expand("${secret:github}", file).expect_err("others may read it");
         assert!(why.contains("chmod 600"), "{why}");
+    }
+
+    #[test]
+    fn what_systemd_passes_on_may_be_readable_through_its_access_list_and_by_nobody_else() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(folder.path().join("passed-on")).expect("create");
+        let secret = folder.path().join("passed-on/github");
+        std::fs::write(&secret, "s3cret").expect("write");
+        let read = |mode| {
+            std::fs::set_permissions(&secret, PermissionsExt::from_mode(mode)).expect("chmod");
+            sources(folder.path()).expand("${secret:github}", Path::new("m.toml"))
+        };
+        assert_eq!(read(0o440).expect("its user may read it").as_deref(), Some("s3cret"));
+        let why = read(0o444).expect_err("all may read it");
+        assert!(why.contains("chmod o= "), "{why}");
     }
 }
