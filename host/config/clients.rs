@@ -53,6 +53,7 @@ pub(super) fn of_json(file: &File) -> Result<Servers<'static>, Flaw> {
         let places: Vec<String> = PLACES.iter().map(|place| format!("`{}`", place.join("."))).collect();
         file.flaw("", None, format!("no servers are in it, under none of {}", places.join(", ")))
     })?;
+    let of_gemini = file.path.parent().is_some_and(|folder| folder.ends_with(".gemini"));
     let mut read = Servers { services: Vec::new(), left_out: Vec::new() };
     for (name, server) in servers {
         // Names of other tables may be the same text; the first one behind the section is the server's own.
@@ -61,6 +62,7 @@ pub(super) fn of_json(file: &File) -> Result<Servers<'static>, Flaw> {
         let quoted = Json::String(name.clone()).to_string();
         let span = text[section..].find(&quoted).map(|at| section + at..section + at + quoted.len());
         let span = span.unwrap_or(0..0);
+        let server = if under == "mcpServers" { &braced(server, of_gemini) } else { server };
         match service(&json_value(server, &span)) {
             Ok(Some(service)) => {
                 read.services.push((Spanned::new(span.clone(), slug(name)), Spanned::new(span, service)));
@@ -198,6 +200,45 @@ fn json_value(json: &Json, span: &std::ops::Range<usize>) -> DeValue<'static> {
             DeValue::Table(members.iter().filter(|(_, value)| !value.is_null()).map(member).collect())
         }
     }
+}
+
+/// Gemini's `$NAME` as `${NAME}`: in its own file wherever it stands. Another file may mean any text with a `$`, but
+/// hardly one that is nothing else than a variable's name.
+fn braced(value: &Json, anywhere: bool) -> Json {
+    match value {
+        Json::String(text) if anywhere => Json::String(all_braced(text)),
+        Json::String(text) => match text.strip_prefix('$') {
+            Some(name) if is_variable(name) => Json::String(format!("${{{name}}}")),
+            _ => value.clone(),
+        },
+        Json::Array(items) => items.iter().map(|item| braced(item, anywhere)).collect(),
+        Json::Object(members) => {
+            let members = members.iter().map(|(key, value)| (key.clone(), braced(value, anywhere)));
+            Json::Object(members.collect())
+        }
+        _ => value.clone(),
+    }
+}
+
+fn is_variable(name: &str) -> bool {
+    let may_be = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
+    name.starts_with(|c: char| !c.is_ascii_digit()) && name.bytes().all(may_be)
+}
+
+fn all_braced(text: &str) -> String {
+    let mut pieces = text.split('$');
+    let mut out = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let end = piece.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(piece.len());
+        let (name, rest) = piece.split_at(end);
+        if name.starts_with(|c: char| !c.is_ascii_digit()) {
+            out.push_str(&format!("${{{name}}}{rest}"));
+        } else {
+            out.push('$');
+            out.push_str(piece);
+        }
+    }
+    out
 }
 
 /// Clients allow any text as a name.
@@ -348,6 +389,23 @@ mod tests {
         ] {
             let left = tools(entry).expect_err(entry);
             assert!(left[0].flaw.in_a_line().contains(part), "{left:?}");
+        }
+    }
+
+    #[test]
+    fn variables_as_gemini_writes_them_are_variables() {
+        let env = |path: &str, text: &str| {
+            let json = format!(r#"{{"mcpServers": {{"a": {{"command": "a", "env": {{"K": "{text}"}}}}}}}}"#);
+            let (_, service) = read(path, &json).services.remove(0);
+            service.get_ref()["env"].get_ref()["K"].get_ref().as_str().map(ToOwned::to_owned).expect("text")
+        };
+        for (path, text, expected) in [
+            ("x.json", "$MY_API_TOKEN", "${MY_API_TOKEN}"),
+            ("x.json", "pa$WORD", "pa$WORD"),
+            ("x.json", "$ecret", "$ecret"),
+            ("/h/.gemini/settings.json", "Bearer $token, $5 ${X} $", "Bearer ${token}, $5 ${X} $"),
+        ] {
+            assert_eq!(env(path, text), expected, "{text} in {path}");
         }
     }
 
