@@ -3,7 +3,7 @@
 //! | | |
 //! |---|---|
 //! | `${NAME}`, `${env:NAME}` | the environment variable |
-//! | `${NAME:-WORD}`, `${env:NAME:-WORD}` | the same, or `WORD` when it is not set or empty |
+//! | `${NAME:-WORD}`, `${env:NAME:-WORD}` | the same, or `WORD`, itself filled in, when it is not set or empty |
 //! | `${secret:NAME}`, `${input:NAME}` | the file `NAME` in a folder of secrets |
 //! | `${userHome}`, `${workspaceFolder}`, `${pathSeparator}`, `${/}` | as in editors' files |
 //! | `$${` | `${` itself |
@@ -17,6 +17,8 @@ use toml::de::DeValue;
 use super::env_dir;
 use super::file::Value;
 
+/// Defaults within defaults.
+const DEPTH_MAX: usize = 8;
 /// Longest secret.
 const SECRET_BYTES_MAX: u64 = 64 << 10;
 
@@ -74,7 +76,7 @@ impl Sources {
     }
 
     /// `file` is the one in which the text stands.
-    fn value(&self, inside: &str, file: &Path) -> Result<String, String> {
+    fn value(&self, inside: &str, file: &Path, depth: usize) -> Result<String, String> {
         let named = |name: &str| -> Result<String, String> {
             let (name, default) = match name.split_once(":-") {
                 Some((name, default)) => (name, Some(default)),
@@ -87,11 +89,15 @@ impl Sources {
                      `$${{` for `${{` itself"
                 ));
             }
-            self.variable(name).or_else(|| default.map(ToOwned::to_owned)).ok_or_else(|| {
-                format!(
+            match (self.variable(name), default) {
+                (Some(value), _) => Ok(value),
+                (None, Some(default)) => {
+                    Ok(self.filled(default, file, depth + 1)?.unwrap_or_else(|| default.to_owned()))
+                }
+                (None, None) => Err(format!(
                     "`{name}` is not set in the proxy's environment; set it, or write `${{{name}:-WORD}}`"
-                )
-            })
+                )),
+            }
         };
         match inside {
             "userHome" => {
@@ -112,6 +118,13 @@ impl Sources {
     /// # Errors
     /// What cannot be filled in, and what to do.
     pub(super) fn expand(&self, text: &str, file: &Path) -> Result<Option<String>, String> {
+        self.filled(text, file, 0)
+    }
+
+    fn filled(&self, text: &str, file: &Path, depth: usize) -> Result<Option<String>, String> {
+        if depth > DEPTH_MAX {
+            return Err(format!("more than {DEPTH_MAX} defaults are within one another"));
+        }
         if !text.contains("${") {
             return Ok(None);
         }
@@ -125,8 +138,8 @@ impl Sources {
             }
             out.push_str(&rest[..at]);
             let inside = &rest[at + 2..];
-            let end = inside.find('}').ok_or_else(|| "a `${` has no `}` behind it".to_owned())?;
-            out.push_str(&self.value(&inside[..end], file)?);
+            let end = end(inside).ok_or_else(|| "a `${` has no `}` behind it".to_owned())?;
+            out.push_str(&self.value(&inside[..end], file, depth)?);
             rest = &inside[end + 1..];
         }
         out.push_str(rest);
@@ -152,6 +165,24 @@ impl Sources {
             _ => Ok(()),
         }
     }
+}
+
+/// Where the `}` is that belongs to the `${` before `inside`.
+fn end(inside: &str) -> Option<usize> {
+    let (mut open, mut before) = (1, [0; 2]);
+    for (at, byte) in inside.bytes().enumerate() {
+        match byte {
+            // `$${` is no reference.
+            b'{' if before[1] == b'$' && before[0] != b'$' => open += 1,
+            b'}' => open -= 1,
+            _ => {}
+        }
+        if open == 0 {
+            return Some(at);
+        }
+        before = [before[1], byte];
+    }
+    None
 }
 
 fn folders(passed_on: Option<PathBuf>, own: Option<PathBuf>) -> Vec<(PathBuf, u32)> {
@@ -197,6 +228,8 @@ mod tests {
             ("a ${TOKEN} b ${env:TOKEN}", Some("a t0ken b t0ken")),
             ("${EMPTY:-none}${NOT:-some}${env:NOT:-}", Some("nonesome")),
             ("${secret:github}-${input:github}", Some("s3cret-s3cret")),
+            ("${NOT:-${TOKEN}/${NOT:-x}} ${TOKEN:-${NOT}}", Some("t0ken/x t0ken")),
+            ("${NOT:-$${} ${NOT:-{}}", Some("${ {}")),
             ("$${TOKEN} $$${TOKEN}", Some("${TOKEN} $${TOKEN}")),
             ("${workspaceFolder}${/}x", Some("/w/x")),
         ] {
@@ -206,6 +239,9 @@ mod tests {
             ("${NOT}", "`NOT` is not set"),
             ("${env:EMPTY}", "`EMPTY` is not set"),
             ("${TOKEN", "no `}`"),
+            ("${NOT:-${TOKEN}", "no `}`"),
+            ("${NOT:-${env:EMPTY}}", "`EMPTY` is not set"),
+            ("${NOT${TOKEN}}", "nothing that can be filled in"),
             ("${a b}", "nothing that can be filled in"),
             ("${secret:other}", "write it into the file"),
             ("${secret:../x}", "cannot be the name"),
@@ -213,6 +249,9 @@ mod tests {
             let why = sources.expand(text, file).expect_err(text);
             assert!(why.contains(part), "{text}: {why}");
         }
+        let deep = format!("{}x{}", "${NOT:-".repeat(10_000), "}".repeat(10_000));
+        let why = sources.expand(&deep, file).expect_err("too deep");
+        assert!(why.contains("within one another"), "{why}");
         std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o640)).expect("chmod");
         let why = sources.expand("${secret:github}", file).expect_err("others may read it");
         assert!(why.contains("chmod 600"), "{why}");
