@@ -194,8 +194,22 @@ fn shown(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
+/// `text` with the workspace of `file` written out: it means the same in another file.
+pub(super) fn pin_workspace(text: &str, file: &Path) -> String {
+    const WORD: &str = "${workspaceFolder}";
+    // The path stands for itself, whatever is in it.
+    let folder = shown(&workspace(file)).replace("${", "$${");
+    let mut pieces = text.split(WORD);
+    let mut out = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        out.push_str(if out.ends_with('$') { WORD } else { &folder });
+        out.push_str(piece);
+    }
+    out
+}
+
 /// The folder of the file, or the one around it when it is an editor's own.
-fn workspace(file: &Path) -> PathBuf {
+pub(super) fn workspace(file: &Path) -> PathBuf {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let of_editor = folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
     let folder = if of_editor { folder.parent().unwrap_or(folder) } else { folder };
