@@ -13,11 +13,11 @@ use support::{Api, Mesh, MeshOptions, RawUpstream, SOON, eventually, json};
 const WORK: Duration = Duration::from_millis(40);
 const CONCURRENCY: usize = 4;
 
-async fn scene() -> (Mesh, [RawUpstream; 2]) {
+async fn scene(more: &str) -> (Mesh, [RawUpstream; 2]) {
     let options = RawOptions { sessions: false, ..RawOptions::default() };
     let upstreams = [RawUpstream::start(options).await, RawUpstream::start(options).await];
     let urls = upstreams.each_ref().map(|upstream| format!("http://127.0.0.1:{}/mcp", upstream.port));
-    let config = format!("[services.s]\nurls = {urls:?}\nconcurrency = {CONCURRENCY}\n");
+    let config = format!("[services.s]\nurls = {urls:?}\nconcurrency = {CONCURRENCY}\n{more}");
     let mesh = Mesh::start(MeshOptions { config, ..MeshOptions::default() }).await;
     eventually("both instances answer", SOON, || async {
         let status = mesh.api.get("/services/s").await.ok();
@@ -79,7 +79,7 @@ async fn press(mesh: &Mesh, per_s: f64, seconds: u64) -> [u64; 4] {
 #[tokio::test(flavor = "multi_thread")]
 async fn at_three_times_the_capacity_answers_go_on_and_refusals_come_at_once() {
     const SECONDS: u64 = 5;
-    let (mesh, _upstreams) = scene().await;
+    let (mesh, _upstreams) = scene("").await;
     let capacity = 2.0 * CONCURRENCY as f64 / WORK.as_secs_f64();
     let [peak, ..] = press(&mesh, capacity, SECONDS).await;
     let [pressed, refused, in_vain, slow] = press(&mesh, 3.0 * capacity, SECONDS).await;
@@ -101,7 +101,7 @@ async fn at_three_times_the_capacity_answers_go_on_and_refusals_come_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_instance_gets_more_than_it_takes_and_who_waits_is_served() {
-    let (mesh, upstreams) = scene().await;
+    let (mesh, upstreams) = scene("").await;
     let places = 2 * CONCURRENCY;
     let calls = (0..3 * places).map(|_| mesh.api.call("s", "act", json!({})));
     let watched = async {
@@ -121,4 +121,35 @@ async fn no_instance_gets_more_than_it_takes_and_who_waits_is_served() {
     }
     assert!(most.iter().all(|most| *most <= CONCURRENCY as u64), "at once: {most:?}");
     assert_eq!(upstreams[0].calls() + upstreams[1].calls(), 3 * places);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_is_served_in_order_however_long_it_takes() {
+    const CALLS: usize = 10;
+    let (mesh, upstreams) = scene("[limits]\nwait = \"5s\"\n").await;
+    let begin = |how: How| {
+        upstreams.iter().for_each(|upstream| upstream.now(how.clone()));
+        let api = mesh.api.clone();
+        async move { api.call("s", "act", json!({})).await.status }
+    };
+    let mut calls = tokio::task::JoinSet::new();
+    // All places are taken, and one of them is free again soon.
+    for taken in 1..=2 * CONCURRENCY {
+        let work = if taken == 1 { 50 * WORK } else { SOON };
+        let held = begin(How::AnswerAfter(work));
+        calls.spawn(async move { (0, held.await) });
+        let begun = || async { (upstreams[0].calls() + upstreams[1].calls() == taken).then_some(()) };
+        eventually("the call is under way", SOON, begun).await;
+    }
+    for index in 1..=CALLS {
+        let waits = begin(How::AnswerAfter(WORK));
+        calls.spawn(async move { (index, waits.await) });
+        let expected = format!("meshwright_service_waiting{{service=\"s\"}} {index}");
+        let stands = || async { mesh.api.get("/metrics").await.text().contains(&expected).then_some(()) };
+        eventually("it stands in the line", SOON, stands).await;
+    }
+    for expected in 0..=CALLS {
+        let ended = calls.join_next().await.expect("a call").expect("it ends");
+        assert_eq!(ended, (expected, 200));
+    }
 }

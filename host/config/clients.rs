@@ -20,6 +20,20 @@ pub(super) struct Servers<'f> {
 const PLACES: &[&[&str]] =
     &[&["mcpServers"], &["servers"], &["mcp", "servers"], &["context_servers"], &["mcp_servers"]];
 
+/// What changes an entry's meaning and is not taken over, and why.
+const NOT_TAKEN: [(&str, &str); 5] = [
+    ("headers", NO_HEADERS),
+    ("http_headers", NO_HEADERS),
+    ("env_http_headers", NO_HEADERS),
+    ("bearer_token_env_var", NO_HEADERS),
+    ("envFile", "variables are not read from files; write them into `env`"),
+];
+const NO_HEADERS: &str = "headers of one's own are not sent to instances";
+
+/// Lists of tools that are offered, and of those that are not, as Gemini, Codex and Windsurf call them.
+const ALLOWED: [&str; 2] = ["includeTools", "enabled_tools"];
+const DENIED: [&str; 3] = ["excludeTools", "disabled_tools", "disabledTools"];
+
 /// # Errors
 /// It is no JSON, or names no servers.
 pub(super) fn of_json(file: &File) -> Result<Servers<'static>, Flaw> {
@@ -39,6 +53,7 @@ pub(super) fn of_json(file: &File) -> Result<Servers<'static>, Flaw> {
         let places: Vec<String> = PLACES.iter().map(|place| format!("`{}`", place.join("."))).collect();
         file.flaw("", None, format!("no servers are in it, under none of {}", places.join(", ")))
     })?;
+    let of_gemini = file.path.parent().is_some_and(|folder| folder.ends_with(".gemini"));
     let mut read = Servers { services: Vec::new(), left_out: Vec::new() };
     for (name, server) in servers {
         // Names of other tables may be the same text; the first one behind the section is the server's own.
@@ -47,6 +62,7 @@ pub(super) fn of_json(file: &File) -> Result<Servers<'static>, Flaw> {
         let quoted = Json::String(name.clone()).to_string();
         let span = text[section..].find(&quoted).map(|at| section + at..section + at + quoted.len());
         let span = span.unwrap_or(0..0);
+        let server = if under == "mcpServers" { &braced(server, of_gemini) } else { server };
         match service(&json_value(server, &span)) {
             Ok(Some(service)) => {
                 read.services.push((Spanned::new(span.clone(), slug(name)), Spanned::new(span, service)));
@@ -96,9 +112,9 @@ fn service<'f>(server: &DeValue<'f>) -> Result<Option<DeValue<'f>>, (&'static st
         let why = "the transport `sse` of 2024-11-05 is not supported; most of its servers offer `http`, too";
         return Err(("type", why.to_owned()));
     }
-    for key in ["headers", "http_headers", "env_http_headers", "bearer_token_env_var"] {
-        if get(key).is_some_and(|value| value.as_table().is_none_or(|headers| !headers.is_empty())) {
-            return Err((key_of(key), "headers of one's own are not sent to instances".to_owned()));
+    for (key, why) in NOT_TAKEN {
+        if get(key).is_some_and(|value| value.as_table().is_none_or(|table| !table.is_empty())) {
+            return Err((key, why.to_owned()));
         }
     }
     let mut out = DeTable::new();
@@ -115,14 +131,49 @@ fn service<'f>(server: &DeValue<'f>) -> Result<Option<DeValue<'f>>, (&'static st
         put(key, source.get(key));
     }
     put("url", ["url", "httpUrl", "serverUrl"].iter().find_map(|key| table.get(*key)));
+    put("tools", filter(table)?.as_ref());
     Ok(Some(DeValue::Table(out)))
 }
 
-fn key_of(key: &str) -> &'static str {
-    match key {
-        "bearer_token_env_var" => "bearer_token_env_var",
-        _ => "headers",
+/// Which tools are offered, in our words.
+fn filter<'f>(table: &DeTable<'f>) -> Result<Option<Value<'f>>, (&'static str, String)> {
+    let (allow, mut deny) = (names(table, &ALLOWED)?, names(table, &DENIED)?);
+    let Some(span) = allow.as_ref().or(deny.as_ref()).map(Spanned::span) else { return Ok(None) };
+    let spanned = |value| Spanned::new(span.clone(), value);
+    if allow.as_ref().is_some_and(|allow| allow.get_ref().is_empty()) {
+        // A list of none; in our words an empty one is of all.
+        let all = spanned(DeValue::String(Cow::Borrowed("*")));
+        deny = Some(Spanned::new(span.clone(), vec![all]));
     }
+    let lists = [("allow", allow), ("deny", deny)].into_iter();
+    let lists = lists.filter_map(|(key, list)| Some((key, list?.into_inner())));
+    let filter = lists.map(|(key, list)| {
+        let key = Spanned::new(span.clone(), Cow::Borrowed(key));
+        (key, spanned(DeValue::Array(list.into_iter().collect())))
+    });
+    Ok(Some(spanned(DeValue::Table(filter.collect()))))
+}
+
+type Names<'f> = Spanned<Vec<Value<'f>>>;
+
+/// What stands under those keys together.
+fn names<'f>(
+    table: &DeTable<'f>,
+    keys: &[&'static str],
+) -> Result<Option<Names<'f>>, (&'static str, String)> {
+    let mut all: Option<Names<'f>> = None;
+    for key in keys {
+        let Some(list) = table.get(*key) else { continue };
+        let wrong = || (*key, "it must be a list of names".to_owned());
+        let found = all.get_or_insert_with(|| Spanned::new(list.span(), Vec::new())).get_mut();
+        for name in list.get_ref().as_array().ok_or_else(wrong)?.iter() {
+            let text = name.get_ref().as_str().ok_or_else(wrong)?;
+            // Gemini allows `name(…)`, too.
+            let text = text.split('(').next().unwrap_or_default().to_owned();
+            found.push(Spanned::new(name.span(), DeValue::String(Cow::Owned(text))));
+        }
+    }
+    Ok(all)
 }
 
 fn json_value(json: &Json, span: &std::ops::Range<usize>) -> DeValue<'static> {
@@ -149,6 +200,45 @@ fn json_value(json: &Json, span: &std::ops::Range<usize>) -> DeValue<'static> {
             DeValue::Table(members.iter().filter(|(_, value)| !value.is_null()).map(member).collect())
         }
     }
+}
+
+/// Gemini's `$NAME` as `${NAME}`: in its own file wherever it stands. Another file may mean any text with a `$`, but
+/// hardly one that is nothing else than a variable's name.
+fn braced(value: &Json, anywhere: bool) -> Json {
+    match value {
+        Json::String(text) if anywhere => Json::String(all_braced(text)),
+        Json::String(text) => match text.strip_prefix('$') {
+            Some(name) if is_variable(name) => Json::String(format!("${{{name}}}")),
+            _ => value.clone(),
+        },
+        Json::Array(items) => items.iter().map(|item| braced(item, anywhere)).collect(),
+        Json::Object(members) => {
+            let members = members.iter().map(|(key, value)| (key.clone(), braced(value, anywhere)));
+            Json::Object(members.collect())
+        }
+        _ => value.clone(),
+    }
+}
+
+fn is_variable(name: &str) -> bool {
+    let may_be = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
+    name.starts_with(|c: char| !c.is_ascii_digit()) && name.bytes().all(may_be)
+}
+
+fn all_braced(text: &str) -> String {
+    let mut pieces = text.split('$');
+    let mut out = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let end = piece.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(piece.len());
+        let (name, rest) = piece.split_at(end);
+        if name.starts_with(|c: char| !c.is_ascii_digit()) {
+            out.push_str(&format!("${{{name}}}{rest}"));
+        } else {
+            out.push('$');
+            out.push_str(piece);
+        }
+    }
+    out
 }
 
 /// Clients allow any text as a name.
@@ -215,6 +305,8 @@ fn without_comments(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde::Deserialize;
+
     use super::*;
 
     fn read(path: &str, text: &str) -> Servers<'static> {
@@ -270,6 +362,51 @@ mod tests {
             left[1].contains("headers") && left[2].starts_with("x.json:2:2: `mcpServers.old.type`"),
             "{left:?}"
         );
+    }
+
+    #[test]
+    fn tools_that_a_client_hides_stay_hidden() {
+        let tools = |entry: &str| {
+            let servers =
+                read("x.json", &format!("{{\"mcpServers\": {{\"a\": {{\"command\": \"a\", {entry}}}}}}}"));
+            let (_, service) = servers.services.into_iter().next().ok_or(servers.left_out)?;
+            let tools = service.get_ref().get("tools").expect("a filter").clone();
+            let tools = toml::Value::deserialize(toml::de::ValueDeserializer::from(tools)).expect("TOML");
+            Ok::<_, Vec<LeftOut>>(tools.to_string())
+        };
+        for (entry, expected) in [
+            (r#""includeTools": ["a", "b"]"#, r#"{ allow = ["a", "b"] }"#),
+            (r#""excludeTools": ["delete_repo"]"#, r#"{ deny = ["delete_repo"] }"#),
+            (r#""enabled_tools": ["a"], "disabled_tools": ["b"]"#, r#"{ allow = ["a"], deny = ["b"] }"#),
+            (r#""disabledTools": ["b"], "excludeTools": ["c(x)"]"#, r#"{ deny = ["c", "b"] }"#),
+            (r#""includeTools": [], "excludeTools": ["b"]"#, r#"{ allow = [], deny = ["*"] }"#),
+        ] {
+            assert_eq!(tools(entry).expect(entry), expected);
+        }
+        for (entry, part) in [
+            (r#""excludeTools": "b""#, "a list of names"),
+            (r#""envFile": "x.env""#, "`mcpServers.a.envFile`: "),
+        ] {
+            let left = tools(entry).expect_err(entry);
+            assert!(left[0].flaw.in_a_line().contains(part), "{left:?}");
+        }
+    }
+
+    #[test]
+    fn variables_as_gemini_writes_them_are_variables() {
+        let env = |path: &str, text: &str| {
+            let json = format!(r#"{{"mcpServers": {{"a": {{"command": "a", "env": {{"K": "{text}"}}}}}}}}"#);
+            let (_, service) = read(path, &json).services.remove(0);
+            service.get_ref()["env"].get_ref()["K"].get_ref().as_str().map(ToOwned::to_owned).expect("text")
+        };
+        for (path, text, expected) in [
+            ("x.json", "$MY_API_TOKEN", "${MY_API_TOKEN}"),
+            ("x.json", "pa$WORD", "pa$WORD"),
+            ("x.json", "$ecret", "$ecret"),
+            ("/h/.gemini/settings.json", "Bearer $token, $5 ${X} $", "Bearer ${token}, $5 ${X} $"),
+        ] {
+            assert_eq!(env(path, text), expected, "{text} in {path}");
+        }
     }
 
     #[test]

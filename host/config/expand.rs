@@ -3,7 +3,7 @@
 //! | | |
 //! |---|---|
 //! | `${NAME}`, `${env:NAME}` | the environment variable |
-//! | `${NAME:-WORD}`, `${env:NAME:-WORD}` | the same, or `WORD` when it is not set or empty |
+//! | `${NAME:-WORD}`, `${env:NAME:-WORD}` | the same, or `WORD`, itself filled in, when it is not set or empty |
 //! | `${secret:NAME}`, `${input:NAME}` | the file `NAME` in a folder of secrets |
 //! | `${userHome}`, `${workspaceFolder}`, `${pathSeparator}`, `${/}` | as in editors' files |
 //! | `$${` | `${` itself |
@@ -17,13 +17,21 @@ use toml::de::DeValue;
 use super::env_dir;
 use super::file::Value;
 
+/// Defaults within defaults.
+const DEPTH_MAX: usize = 8;
 /// Longest secret.
 const SECRET_BYTES_MAX: u64 = 64 << 10;
 
+/// Permissions that no secret of the user's may have.
+const OTHERS: u32 = 0o077;
+/// The same for what systemd passes on: the service's user has it from an access list, whose mask stands where the
+/// group's permissions are (`systemd.exec(5)`).
+const OTHERS_THAN_THE_SERVICE: u32 = 0o007;
+
 /// Where values come from.
 pub(super) struct Sources {
-    /// First come, first served.
-    pub secrets: Vec<PathBuf>,
+    /// First come, first served; with the permissions that files there may not have.
+    pub secrets: Vec<(PathBuf, u32)>,
     pub env: fn(&str) -> Option<String>,
 }
 
@@ -31,7 +39,7 @@ impl Sources {
     /// The environment; secrets that systemd passes on, then those of the user.
     pub(super) fn usual() -> Self {
         let own = super::config_home().map(|home| home.join("meshwright/secrets"));
-        let secrets = env_dir("CREDENTIALS_DIRECTORY").into_iter().chain(own).collect();
+        let secrets = folders(env_dir("CREDENTIALS_DIRECTORY"), own);
         Self { secrets, env: |name| std::env::var(name).ok() }
     }
 
@@ -42,19 +50,19 @@ impl Sources {
                 "`{name}` cannot be the name of a secret; use letters, digits, `_`, `-`, `.`"
             ));
         }
-        let Some(file) = self.secrets.iter().map(|folder| folder.join(name)).find(|file| file.is_file())
-        else {
-            let place =
-                self.secrets.last().map_or_else(|| name.to_owned(), |folder| shown(&folder.join(name)));
+        let mut files = self.secrets.iter().map(|(folder, forbidden)| (folder.join(name), *forbidden));
+        let Some((file, forbidden)) = files.find(|(file, _)| file.is_file()) else {
+            let last = self.secrets.last();
+            let place = last.map_or_else(|| name.to_owned(), |(folder, _)| shown(&folder.join(name)));
             return Err(format!(
                 "there is no secret `{name}`; write it into the file {place}, with mode 600"
             ));
         };
         let failed = |error: std::io::Error| format!("the secret `{name}` cannot be read: {error}");
         let about = file.metadata().map_err(failed)?;
-        if about.permissions().mode() & 0o077 != 0 {
-            let file = shown(&file);
-            return Err(format!("others may read the secret `{name}`; run `chmod 600 {file}`"));
+        if about.permissions().mode() & forbidden != 0 {
+            let (mode, file) = (if forbidden == OTHERS { "600" } else { "o=" }, shown(&file));
+            return Err(format!("others may read the secret `{name}`; run `chmod {mode} {file}`"));
         }
         if about.len() > SECRET_BYTES_MAX {
             return Err(format!("the secret `{name}` has more than {} KiB", SECRET_BYTES_MAX >> 10));
@@ -68,7 +76,7 @@ impl Sources {
     }
 
     /// `file` is the one in which the text stands.
-    fn value(&self, inside: &str, file: &Path) -> Result<String, String> {
+    fn value(&self, inside: &str, file: &Path, depth: usize) -> Result<String, String> {
         let named = |name: &str| -> Result<String, String> {
             let (name, default) = match name.split_once(":-") {
                 Some((name, default)) => (name, Some(default)),
@@ -81,11 +89,15 @@ impl Sources {
                      `$${{` for `${{` itself"
                 ));
             }
-            self.variable(name).or_else(|| default.map(ToOwned::to_owned)).ok_or_else(|| {
-                format!(
+            match (self.variable(name), default) {
+                (Some(value), _) => Ok(value),
+                (None, Some(default)) => {
+                    Ok(self.filled(default, file, depth + 1)?.unwrap_or_else(|| default.to_owned()))
+                }
+                (None, None) => Err(format!(
                     "`{name}` is not set in the proxy's environment; set it, or write `${{{name}:-WORD}}`"
-                )
-            })
+                )),
+            }
         };
         match inside {
             "userHome" => {
@@ -106,6 +118,13 @@ impl Sources {
     /// # Errors
     /// What cannot be filled in, and what to do.
     pub(super) fn expand(&self, text: &str, file: &Path) -> Result<Option<String>, String> {
+        self.filled(text, file, 0)
+    }
+
+    fn filled(&self, text: &str, file: &Path, depth: usize) -> Result<Option<String>, String> {
+        if depth > DEPTH_MAX {
+            return Err(format!("more than {DEPTH_MAX} defaults are within one another"));
+        }
         if !text.contains("${") {
             return Ok(None);
         }
@@ -119,8 +138,8 @@ impl Sources {
             }
             out.push_str(&rest[..at]);
             let inside = &rest[at + 2..];
-            let end = inside.find('}').ok_or_else(|| "a `${` has no `}` behind it".to_owned())?;
-            out.push_str(&self.value(&inside[..end], file)?);
+            let end = end(inside).ok_or_else(|| "a `${` has no `}` behind it".to_owned())?;
+            out.push_str(&self.value(&inside[..end], file, depth)?);
             rest = &inside[end + 1..];
         }
         out.push_str(rest);
@@ -148,12 +167,49 @@ impl Sources {
     }
 }
 
+/// Where the `}` is that belongs to the `${` before `inside`.
+fn end(inside: &str) -> Option<usize> {
+    let (mut open, mut before) = (1, [0; 2]);
+    for (at, byte) in inside.bytes().enumerate() {
+        match byte {
+            // `$${` is no reference.
+            b'{' if before[1] == b'$' && before[0] != b'$' => open += 1,
+            b'}' => open -= 1,
+            _ => {}
+        }
+        if open == 0 {
+            return Some(at);
+        }
+        before = [before[1], byte];
+    }
+    None
+}
+
+fn folders(passed_on: Option<PathBuf>, own: Option<PathBuf>) -> Vec<(PathBuf, u32)> {
+    let passed_on = passed_on.map(|folder| (folder, OTHERS_THAN_THE_SERVICE));
+    passed_on.into_iter().chain(own.map(|folder| (folder, OTHERS))).collect()
+}
+
 fn shown(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
+/// `text` with the workspace of `file` written out: it means the same in another file.
+pub(super) fn pin_workspace(text: &str, file: &Path) -> String {
+    const WORD: &str = "${workspaceFolder}";
+    // The path stands for itself, whatever is in it.
+    let folder = shown(&workspace(file)).replace("${", "$${");
+    let mut pieces = text.split(WORD);
+    let mut out = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        out.push_str(if out.ends_with('$') { WORD } else { &folder });
+        out.push_str(piece);
+    }
+    out
+}
+
 /// The folder of the file, or the one around it when it is an editor's own.
-fn workspace(file: &Path) -> PathBuf {
+pub(super) fn workspace(file: &Path) -> PathBuf {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let of_editor = folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
     let folder = if of_editor { folder.parent().unwrap_or(folder) } else { folder };
@@ -170,7 +226,7 @@ mod tests {
             "EMPTY" => Some(String::new()),
             _ => None,
         };
-        Sources { secrets: vec![folder.join("nowhere"), folder.to_owned()], env }
+        Sources { secrets: folders(Some(folder.join("passed-on")), Some(folder.to_owned())), env }
     }
 
     #[test]
@@ -186,6 +242,8 @@ mod tests {
             ("a ${TOKEN} b ${env:TOKEN}", Some("a t0ken b t0ken")),
             ("${EMPTY:-none}${NOT:-some}${env:NOT:-}", Some("nonesome")),
             ("${secret:github}-${input:github}", Some("s3cret-s3cret")),
+            ("${NOT:-${TOKEN}/${NOT:-x}} ${TOKEN:-${NOT}}", Some("t0ken/x t0ken")),
+            ("${NOT:-$${} ${NOT:-{}}", Some("${ {}")),
             ("$${TOKEN} $$${TOKEN}", Some("${TOKEN} $${TOKEN}")),
             ("${workspaceFolder}${/}x", Some("/w/x")),
         ] {
@@ -195,6 +253,9 @@ mod tests {
             ("${NOT}", "`NOT` is not set"),
             ("${env:EMPTY}", "`EMPTY` is not set"),
             ("${TOKEN", "no `}`"),
+            ("${NOT:-${TOKEN}", "no `}`"),
+            ("${NOT:-${env:EMPTY}}", "`EMPTY` is not set"),
+            ("${NOT${TOKEN}}", "nothing that can be filled in"),
             ("${a b}", "nothing that can be filled in"),
             ("${secret:other}", "write it into the file"),
             ("${secret:../x}", "cannot be the name"),
@@ -202,8 +263,26 @@ mod tests {
             let why = sources.expand(text, file).expect_err(text);
             assert!(why.contains(part), "{text}: {why}");
         }
+        let deep = format!("{}x{}", "${NOT:-".repeat(10_000), "}".repeat(10_000));
+        let why = sources.expand(&deep, file).expect_err("too deep");
+        assert!(why.contains("within one another"), "{why}");
         std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o640)).expect("chmod");
         let why = sources.expand("${secret:github}", file).expect_err("others may read it");
         assert!(why.contains("chmod 600"), "{why}");
+    }
+
+    #[test]
+    fn what_systemd_passes_on_may_be_readable_through_its_access_list_and_by_nobody_else() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(folder.path().join("passed-on")).expect("create");
+        let secret = folder.path().join("passed-on/github");
+        std::fs::write(&secret, "s3cret").expect("write");
+        let read = |mode| {
+            std::fs::set_permissions(&secret, PermissionsExt::from_mode(mode)).expect("chmod");
+            sources(folder.path()).expand("${secret:github}", Path::new("m.toml"))
+        };
+        assert_eq!(read(0o440).expect("its user may read it").as_deref(), Some("s3cret"));
+        let why = read(0o444).expect_err("all may read it");
+        assert!(why.contains("chmod o= "), "{why}");
     }
 }

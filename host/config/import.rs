@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::de::ValueDeserializer;
 
+use super::expand::{pin_workspace, workspace};
 use super::file::File;
 use super::flaw::LeftOut;
 use super::{ConfigError, clients, env_dir};
@@ -46,12 +47,35 @@ pub fn import(path: &Path) -> Result<Imported, ConfigError> {
     let mut text = format!("# from {}\n", path.display());
     for (name, service) in servers.services {
         let service = toml::Value::deserialize(ValueDeserializer::from(service));
-        let service = service.map_err(|error| one(file.flaw("", error.span(), error.message())))?;
+        let mut service = service.map_err(|error| one(file.flaw("", error.span(), error.message())))?;
+        pin(&mut service, path);
+        if let Some(toml::Value::String(cwd)) = service.get_mut("cwd") {
+            *cwd = from_workspace(cwd, path);
+        }
         let name = toml::Value::String(name.into_inner()).to_string();
         let lines = service.as_table().into_iter().flatten().map(|(key, value)| format!("{key} = {value}\n"));
         text.push_str(&format!("\n[services.{name}]\n{}", lines.collect::<String>()));
     }
     Ok(Imported { text, left_out: servers.left_out })
+}
+
+/// What depends on where the file is must not depend on where the text goes.
+fn pin(value: &mut toml::Value, file: &Path) {
+    match value {
+        toml::Value::String(text) => *text = pin_workspace(text, file),
+        toml::Value::Array(items) => items.iter_mut().for_each(|item| pin(item, file)),
+        toml::Value::Table(table) => table.iter_mut().for_each(|(_, item)| pin(item, file)),
+        _ => {}
+    }
+}
+
+/// `cwd` as a client means it; one that begins with what is filled in later stays as it is.
+fn from_workspace(cwd: &str, file: &Path) -> String {
+    if cwd.starts_with("${") || cwd == "~" || cwd.starts_with("~/") || Path::new(cwd).is_absolute() {
+        return cwd.to_owned();
+    }
+    let folder = workspace(file).to_string_lossy().replace("${", "$${");
+    Path::new(&folder).join(cwd.trim_start_matches("./")).to_string_lossy().into_owned()
 }
 
 /// Those files of clients that are there and name servers.
@@ -64,4 +88,34 @@ pub fn client_files() -> Vec<PathBuf> {
     places
         .filter(|path| path.is_file() && import(path).is_ok_and(|found| found.text.contains("[services.")))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_over_means_the_same_elsewhere() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let project = folder.path().join("pro${ject");
+        std::fs::create_dir_all(project.join(".vscode")).expect("create");
+        let file = project.join(".vscode/mcp.json");
+        let json = r#"{"servers": {
+            "a": {"command": "${workspaceFolder}/a", "args": ["${X:-${workspaceFolder}}", "$${workspaceFolder}"],
+                  "env": {"AT": "${workspaceFolder}"}, "cwd": "./sub"},
+            "b": {"command": "b", "cwd": "${workspaceFolder}/x"}, "c": {"command": "c", "cwd": "~/x"},
+            "d": {"command": "d", "cwd": "${userHome}"}}}"#;
+        std::fs::write(&file, json).expect("write");
+        let imported: toml::Table = import(&file).expect("servers").text.parse().expect("TOML");
+        let services = &imported["services"];
+        let at = folder.path().join("pro$${ject").to_string_lossy().into_owned();
+        let a = &services["a"];
+        assert_eq!(a["command"].as_str(), Some(&*format!("{at}/a")));
+        assert_eq!(a["args"][0].as_str(), Some(&*format!("${{X:-{at}}}")));
+        assert_eq!(a["args"][1].as_str(), Some("$${workspaceFolder}"));
+        assert_eq!(a["env"]["AT"].as_str(), Some(&*at));
+        assert_eq!(a["cwd"].as_str(), Some(&*format!("{at}/sub")));
+        let cwd = |name: &str| services[name]["cwd"].as_str().map(ToOwned::to_owned).expect("a folder");
+        assert_eq!([cwd("b"), cwd("c"), cwd("d")], [format!("{at}/x"), "~/x".into(), "${userHome}".into()]);
+    }
 }

@@ -1,6 +1,6 @@
 //! The configuration for people and editors: what is in force, where it comes from, and what there is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::ops::Range;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use toml::de::ValueDeserializer;
 
 use super::expand::Sources;
 use super::file::places;
+use super::flaw::LeftOut;
 use super::load::{Entry, Files, load};
 use super::{ChildConfig, Config, ConfigError, Overrides, ServiceConfig};
 use crate::mesh::child::Rules;
@@ -25,7 +26,7 @@ pub fn schema() -> serde_json::Value {
 }
 
 /// The configuration in force as TOML. Values of services, profiles and plugins are shown as they are written: what
-/// is filled in may be secret. With `origin`, each line says where it comes from.
+/// is filled in may be secret; what is left out is a comment. With `origin`, each line says where it comes from.
 ///
 /// # Errors
 /// Those of [`Config::load`].
@@ -50,23 +51,46 @@ pub fn show(overrides: Overrides, origin: bool) -> Result<String, ConfigError> {
         let whence = said.get(key).cloned().or_else(|| at.get(key).map(|span| main.at(span)));
         page.line(&format!("{name} = {value}"), &whence.unwrap_or_else(|| "default".to_owned()));
     }
+    let mut said_above = Vec::new();
+    let mut seen = BTreeSet::new();
     for entry in &contents.services {
+        // Of several of one name the first counts; the others are named below.
+        if !seen.insert(entry.name.get_ref()) {
+            continue;
+        }
+        if let Some(left) = config.left_out.iter().find(|left| is_about(left, entry)) {
+            page.left_out(entry, left);
+            said_above.push(left);
+            continue;
+        }
         let service = Name::new(entry.name.get_ref()).ok().and_then(|name| config.services.get(&name));
         page.entry("services", entry, &service.map(supervision).unwrap_or_default());
     }
-    let is_written =
-        |name: &Name| contents.services.iter().any(|entry| entry.name.get_ref() == name.as_str());
+    let is_written = |name: &Name| seen.iter().any(|written| *written == name.as_str());
     for (name, service) in config.services.iter().filter(|(name, _)| !is_written(name)) {
         page.discovered(name, service);
     }
     for (section, entries) in [("profiles", &contents.profiles), ("plugins", &contents.plugins)] {
         entries.iter().for_each(|entry| page.entry(section, entry, &[]));
     }
-    for left in &config.left_out {
-        page.out.push_str("\n# left out: ");
-        page.out.push_str(&left.flaw.in_a_line());
+    for left in config.left_out.iter().filter(|left| !said_above.contains(left)) {
+        page.out.push('\n');
+        page.out.push_str(&commented(&format!("left out: {}", left.flaw.in_a_line())));
     }
-    Ok(page.out.trim_start().to_owned() + "\n")
+    Ok(page.out.trim().to_owned() + "\n")
+}
+
+/// Whether it is that entry that is left out, and not another one of its name.
+fn is_about(left: &LeftOut, entry: &Entry<'_>) -> bool {
+    let key = entry.key("services");
+    let of_entry =
+        left.flaw.key.strip_prefix(&key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    of_entry && left.service.as_deref() == Some(entry.name.get_ref()) && left.flaw.path == entry.file.path
+}
+
+/// Lines that say nothing to the proxy.
+fn commented(text: &str) -> String {
+    text.lines().map(|line| if line.is_empty() { "\n".to_owned() } else { format!("# {line}\n") }).collect()
 }
 
 struct Page {
@@ -87,12 +111,18 @@ impl Page {
         self.out.push('\n');
     }
 
+    /// An entry that is not in force, as a comment.
+    fn left_out(&mut self, entry: &Entry<'_>, left: &LeftOut) {
+        let mut page = Page { out: String::new(), origin: self.origin };
+        page.entry("services", entry, &[]);
+        self.out.push('\n');
+        self.out.push_str(&commented(&format!("left out: {}", left.flaw.in_a_line())));
+        self.out.push_str(&commented(page.out.trim_start()));
+    }
+
     /// `filled` are keys with their values in force, whether the file has them or not.
     fn entry(&mut self, section: &str, entry: &Entry<'_>, filled: &[(&str, String)]) {
-        let name = toml::Value::String(entry.name.get_ref().clone()).to_string();
-        let plain =
-            entry.name.get_ref().bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
-        let name = if plain { entry.name.get_ref().clone() } else { name };
+        let name = toml_edit::Key::new(entry.name.get_ref());
         self.line(&format!("[{section}.{name}]"), &entry.file.at(&entry.name.span()));
         // What is no TOML here was none before, either, and is among what is left out.
         let Ok(toml::Value::Table(table)) =
@@ -103,7 +133,8 @@ impl Page {
         let at = places(&entry.value);
         let origin = |key: &str| at.get(key).map(|span| entry.file.at(span));
         for (key, value) in table.iter().filter(|(key, _)| filled.iter().all(|(other, _)| key != other)) {
-            self.line(&format!("{key} = {value}"), &origin(key).unwrap_or_default());
+            let name = toml_edit::Key::new(key);
+            self.line(&format!("{name} = {value}"), &origin(key).unwrap_or_default());
         }
         for (key, value) in filled {
             self.line(&format!("{key} = {value}"), &origin(key).unwrap_or_else(|| "default".to_owned()));

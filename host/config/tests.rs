@@ -368,6 +368,35 @@ fn endpoints_with_filled_in_values_are_shown_as_they_are_written() {
 }
 
 #[test]
+fn what_is_shown_is_what_is_in_force_and_all_else_a_comment() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("m.toml");
+    let text = "include = [\"more.toml\"]\n[services.twice]\ncommand = \"first\"\n[services.bad]\ncomand = \"x\"\n\
+                \"z key\" = \"\"\"a\nb\"\"\"\n[services.\"a b\"]\ncommand = \"c\"\n[services.good]\nurl = \"http://h\"\n";
+    std::fs::write(&file, text).expect("write");
+    let more = "[services.twice]\ncommand = \"second\"\n[services.\"bad.too\"]\nargs = [\"x\"]\n";
+    std::fs::write(folder.path().join("more.toml"), more).expect("write");
+    let overrides = Overrides { file: Some(file), data_dir: Some("/d".into()), ..Overrides::default() };
+    for origin in [false, true] {
+        let shown = show(overrides.clone(), origin).expect("good");
+        let again: toml::Table = shown.parse().unwrap_or_else(|error| panic!("{error} in\n{shown}"));
+        let services: Vec<&String> = again["services"].as_table().expect("services").keys().collect();
+        assert_eq!(services, ["good", "twice"], "{shown}");
+        assert_eq!(again["services"]["twice"]["command"].as_str(), Some("first"));
+        for part in [
+            "# comand = \"x\"",
+            "did you mean `command`?",
+            "# [services.\"a b\"]",
+            "# [services.\"bad.too\"]",
+        ] {
+            assert!(shown.contains(part), "no {part} in\n{shown}");
+        }
+        assert_eq!(shown.matches("# left out: ").count(), 4, "{shown}");
+        assert!(shown.contains("more.toml:1:11: `services.twice`: it is in "), "{shown}");
+    }
+}
+
+#[test]
 fn the_schema_takes_what_the_proxy_takes() {
     let schema = schema();
     let validator = jsonschema::validator_for(&schema).expect("a schema");

@@ -65,10 +65,12 @@ impl Live {
         self.in_flight.load(Ordering::SeqCst) >= self.limit()
     }
 
-    /// Counts a call in unless it is full.
+    /// Counts a call in unless it is full. Never beyond the limit, not even for a moment: others would find it full.
     pub fn try_enter(self: &Arc<Self>) -> Option<InFlight> {
-        let entered = self.enter();
-        (self.in_flight.load(Ordering::SeqCst) <= self.limit()).then_some(entered)
+        let limit = self.limit();
+        let one_more = |in_flight| (in_flight < limit).then_some(in_flight + 1);
+        let entered = self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more);
+        entered.is_ok().then(|| InFlight(Arc::clone(self)))
     }
 
     /// Counts a call in; the guard counts it out.

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use super::account::Account;
 use super::failure::CallFailure;
 use super::hedge::Race;
 use super::pick::{Excluded, Question};
+use super::turn::is_taken;
 use crate::clock;
 use crate::mesh::balance::failure_charge;
 use crate::mesh::ids::Name;
-use crate::mesh::limit::{Limits, Shed, Waited};
+use crate::mesh::limit::{Limits, Waited};
 use crate::mesh::offer::Kind;
 use crate::mesh::pool::InFlight;
 use crate::mesh::retry::{self, Failure};
@@ -19,8 +19,11 @@ use crate::mesh::stats::CallCounters;
 use crate::mesh::story::{Figures, Picker, RIVALS_MAX, Tried, TriedEnd};
 use crate::mesh::time::Mono;
 use crate::policy::chain::{Call, Permitted};
-use crate::registry::{Found, Instance, Line, Snapshot};
+use crate::registry::{Found, Instance, Snapshot};
 use crate::upstream::{Blame, SendError, Times};
+
+/// How often a call looks again because a place has just become free.
+const LATE_MAX: u32 = 8;
 
 /// A permitted call and where it goes.
 pub struct Run<'a> {
@@ -85,15 +88,19 @@ impl Run<'_> {
         let mut last: Option<Failed> = None;
         let mut attempts = 0;
         let mut unsure = false;
+        let (mut place, mut late) = (None, 0);
         loop {
-            // Who waits is before who comes.
-            let called = service.core.line.called();
-            if called > 0 && question.room(&tried) <= called {
-                self.wait(&question, &tried, account).await?;
+            if place.is_none() && is_taken(&service.core.line, || question.room(&tried)) {
+                self.wait(&question, &tried, &mut place, account).await?;
             }
             let Some(picked) = question.pick(&tried, clock::mono()) else {
                 if question.is_crowded(&tried) {
-                    self.wait(&question, &tried, account).await?;
+                    self.wait(&question, &tried, &mut place, account).await?;
+                    continue;
+                }
+                // All were full a moment ago, and one is not any more.
+                if question.room(&tried) > 0 && late < LATE_MAX {
+                    late += 1;
                     continue;
                 }
                 return Err(self.give_up(last, attempts, unsure));
@@ -101,6 +108,9 @@ impl Run<'_> {
             let told = picked.told();
             // Another call may have taken the last place meanwhile.
             let Some(mut attempt) = Attempt::try_begin(picked.instance, picked.trial) else { continue };
+            if let Some(place) = place.take() {
+                place.enter(|| question.openings(&tried));
+            }
             attempts += 1;
             account.begin_attempt(told);
             let ended = match self.hedged_after().filter(|_| attempts == 1) {
@@ -168,57 +178,6 @@ impl Run<'_> {
                 Err(self.give_up(Some(Failed { error, instance: instance.name().clone() }), 1, unsure))
             }
         }
-    }
-
-    /// Waits until an instance that could take the call is not full any more.
-    async fn wait(
-        &self,
-        question: &Question<'_>,
-        tried: &Excluded,
-        account: &mut Account,
-    ) -> Result<(), CallFailure> {
-        let service = self.target.service();
-        let (mut places, mut latency_us, mut count) = (0_u32, 0_u64, 0_u64);
-        for live in question.takers(tried).map(|instance| &instance.core.live) {
-            places = places.saturating_add(live.limit());
-            latency_us += u64::from(live.ewma_us());
-            count += 1;
-        }
-        let pace = (places, Duration::from_micros(latency_us / count.max(1)));
-        self.stand(&service.core.line, pace, account, || !question.is_crowded(tried)).await
-    }
-
-    /// Takes a place at the one instance that can take the call, once there is one.
-    async fn enter_at(
-        &self,
-        instance: &Arc<Instance>,
-        account: &mut Account,
-    ) -> Result<Attempt, CallFailure> {
-        let (live, line) = (&instance.core.live, &instance.core.line);
-        loop {
-            if let Some(attempt) = Attempt::try_begin(instance, false) {
-                return Ok(attempt);
-            }
-            let pace = (live.limit(), Duration::from_micros(live.ewma_us().into()));
-            self.stand(line, pace, account, || !live.is_full()).await?;
-        }
-    }
-
-    async fn stand(
-        &self,
-        line: &Line,
-        pace: (u32, Duration),
-        account: &mut Account,
-        has_room: impl Fn() -> bool,
-    ) -> Result<(), CallFailure> {
-        let waited = line.wait(pace, self.times.deadline, &self.limits, has_room).await;
-        let service = &self.target.service().name;
-        account.waited(match waited {
-            Ok(waited) => waited,
-            Err(Shed::Waited(time)) => Waited { time, ..Waited::default() },
-            Err(_) => Waited::default(),
-        });
-        waited.map(drop).map_err(|shed| CallFailure::Shed { service: service.to_string(), shed })
     }
 
     fn give_up(&self, last: Option<Failed>, attempts: u32, unsure: bool) -> CallFailure {
@@ -429,7 +388,7 @@ impl Drop for Attempt {
     fn drop(&mut self) {
         // Who is woken must find the place free.
         drop(self.in_flight.take());
-        self.instance.core.line.leave();
+        self.instance.core.line.leave(self.instance.slot);
         if self.ended {
             return;
         }

@@ -11,6 +11,7 @@ mod hedge;
 mod mirror;
 mod pick;
 mod reply;
+mod turn;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;

@@ -13,7 +13,7 @@ use crate::mesh::pool::Member;
 use crate::mesh::story::{Figures, Picker, RIVALS_MAX, Rival, Tried, TriedEnd};
 use crate::mesh::time::Mono;
 use crate::policy::{Ask, PolicySet};
-use crate::registry::{Found, Instance, Service};
+use crate::registry::{Found, Instance, Service, Takers};
 
 /// Slots that this call must not get: tried already, or refused by their breaker.
 #[derive(Clone, Debug, Default)]
@@ -142,9 +142,11 @@ impl<'a> Question<'a> {
     }
 
     fn may_take(&self, instance: &Instance, excluded: &Excluded) -> bool {
-        self.is_there(instance)
-            && !excluded.has(instance.slot)
-            && self.tag.is_none_or(|tag| instance.spec.tags.contains(tag))
+        self.is_there(instance) && self.fits(instance, excluded)
+    }
+
+    fn fits(&self, instance: &Instance, excluded: &Excluded) -> bool {
+        !excluded.has(instance.slot) && self.tag.is_none_or(|tag| instance.spec.tags.contains(tag))
     }
 
     fn is_there(&self, instance: &Instance) -> bool {
@@ -158,17 +160,32 @@ impl<'a> Question<'a> {
 
     /// The instances that would be picked from if they were not full.
     pub(super) fn takers(&self, tried: &Excluded) -> impl Iterator<Item = &'a Arc<Instance>> {
+        self.targets().filter(|instance| self.may_take(instance, tried))
+    }
+
+    fn targets(&self) -> impl Iterator<Item = &'a Arc<Instance>> {
         let (service, alone) = match self.target {
             Found::Service(service) => (service.instances.as_slice(), None),
             Found::Instance(_, instance) => (&[][..], Some(instance)),
         };
-        service.iter().chain(alone).filter(|instance| self.may_take(instance, tried))
+        service.iter().chain(alone)
+    }
+
+    /// Where a place is worth waiting for, be the instance there now or not.
+    pub(super) fn waits_for(&self, tried: &Excluded) -> Takers {
+        let fitting = self.targets().filter(|instance| self.fits(instance, tried));
+        fitting.map(|instance| instance.slot).collect()
     }
 
     /// Calls that the takers have room for.
     pub(super) fn room(&self, tried: &Excluded) -> u32 {
         let rooms = self.takers(tried).map(|taker| &taker.core.live);
         rooms.fold(0, |all, live| all.saturating_add(live.limit().saturating_sub(live.in_flight())))
+    }
+
+    /// As much as `room`, and 1 when there is nothing to wait for.
+    pub(super) fn openings(&self, tried: &Excluded) -> u32 {
+        if self.is_crowded(tried) { 0 } else { self.room(tried).max(1) }
     }
 
     /// Whether there are takers, and all of them are full.

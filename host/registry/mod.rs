@@ -34,7 +34,7 @@ use crate::store::{Kept, Store};
 use crate::upstream::Probe;
 
 pub use instance::{Berthed, Guard, Instance, InstanceCore, Service, ServiceCore};
-pub use line::Line;
+pub use line::{Line, Place, Takers};
 pub use snapshot::{Departed, Found, Snapshot};
 pub use task::Task;
 
