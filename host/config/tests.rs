@@ -299,7 +299,7 @@ fn load_with_secret(text: &str, client_json: &str) -> Result<Config, ConfigError
     write("tok", "HUNTER2\n");
     std::fs::set_permissions(folder.path().join("tok"), PermissionsExt::from_mode(0o600)).expect("chmod");
     let files = Files::read(Some(&folder.path().join("m.toml")))?;
-    let sources = Sources { secrets: vec![folder.path().to_owned()], env: |_| None };
+    let sources = Sources { secrets: vec![(folder.path().to_owned(), 0o077)], env: |_| None };
     load::load(&files, Overrides { data_dir: Some("/nowhere".into()), ..Overrides::default() }, &sources)
 }
 

@@ -106,6 +106,14 @@ impl Pair<'_> {
         Ok(Sides { old, new, old_us: Vec::new(), new_us: Vec::new() })
     }
 
+    /// An instance that was stopped can be asked nothing more, also when a busy machine is to blame.
+    fn renew(&self, sides: &mut Sides, fault: &Fault, call: &RecordedCall) -> Result<(), Setback> {
+        if fault.condemns() {
+            sides.new = self.after.apart(Class::Hot).map_err(|fault| setback(call, fault))?;
+        }
+        Ok(())
+    }
+
     fn routes(&mut self, recording: &Recording, budget_us: f64) -> Result<bool, Setback> {
         let was_router = self.before.kinds().contains(&"router");
         let Some((first, _)) = recording.calls.first() else { return Ok(false) };
@@ -123,7 +131,11 @@ impl Pair<'_> {
             let after = match timed(&mut sides.new_us, || sides.new.route(&facts, catalog)) {
                 Ok(decision) => decision.verdict,
                 Err(fault) if fault.by_guest() => return Err(setback(call, fault)),
-                Err(_) => continue,
+                Err(fault) => {
+                    self.renew(&mut sides, &fault, call)?;
+                    sides.new.tell(catalog).map_err(|fault| setback(call, fault))?;
+                    continue;
+                }
             };
             let before = if was_router {
                 match sides.ask_old(|old| old.route(&facts, catalog)) {
@@ -163,7 +175,10 @@ impl Pair<'_> {
             let after = match timed(&mut sides.new_us, || sides.new.pick(pool, ask)) {
                 Ok(slot) => slot,
                 Err(fault) if fault.by_guest() => return Err(setback(call, fault)),
-                Err(_) => continue,
+                Err(fault) => {
+                    self.renew(&mut sides, &fault, call)?;
+                    continue;
+                }
             };
             let before = match sides.ask_old(|old| old.pick(pool, ask)) {
                 Some(Ok(slot)) => picked(pool, slot),
