@@ -96,7 +96,7 @@ pub struct Capsules {
     shelf: Option<Arc<Shelf>>,
     repair: Repair,
     seen: Mutex<HashSet<u64>>,
-    newest: Mutex<Option<String>>,
+    pub(super) newest: Mutex<Option<String>>,
 }
 
 impl Capsules {
@@ -127,7 +127,7 @@ impl Capsules {
         }
     }
 
-    /// Called by the repair thread only.
+    /// Called by the thread for it only.
     pub fn write(&self, capsule: &Capsule, input: u64) {
         let Some(shelf) = &self.shelf else { return };
         let (plugin, file) = (&capsule.plugin().source.name, capsule.file_name(input));
