@@ -220,6 +220,24 @@ async fn a_plugin_that_repeats_arguments_in_its_last_words_brings_them_nowhere()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_be_written_is_tried_again_with_the_next_fault() {
+    let (mesh, _upstream) = scene("", misbehaver_only("trap", "watch", "1.0.0", "act")).await;
+    let folder = mesh.data_dir().join("capsules");
+    fs::remove_dir_all(&folder).expect("take the folder away");
+    mesh.api.call("s", "act", json!({})).await.ok();
+    eventually("it is said that nothing can be written", SOON, || async {
+        mesh.log().contains("capsule cannot be written").then_some(())
+    })
+    .await;
+    fs::create_dir(&folder).expect("bring the folder back");
+    let file = eventually("the capsule of the same input is written", SOON, || async {
+        mesh.api.call("s", "act", json!({})).await.ok();
+        mesh.api.plugin("watch").await?["capsule"].as_str().map(str::to_owned)
+    });
+    assert_eq!(read(&folder.join(file.await))["call"]["tool"], "act");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_input_leaves_one_capsule_and_the_oldest_files_make_room() {
     let (mut mesh, _upstream) = scene("", misbehaver("answer", "watch", "1.0.0")).await;
     let folder = mesh.data_dir().join("capsules");

@@ -57,25 +57,36 @@ impl Shelf {
     }
 
     /// # Errors
-    /// Nothing can be written; what was there before still is.
+    /// It cannot be written; what was there before still is.
     fn put(&self, name: &str, text: &[u8]) -> io::Result<()> {
         let mut fresh = tempfile::Builder::new().prefix(".").suffix(UNFINISHED).tempfile_in(&self.folder)?;
         fresh.write_all(text)?;
         fresh.persist(self.folder.join(name)).map_err(|error| error.error)?;
-        self.remove(|name| name.ends_with(".json"), FILES_MAX)
+        if let Err(error) = self.remove(|name| name.ends_with(".json"), FILES_MAX) {
+            tracing::warn!(%error, "old capsules cannot be removed");
+        }
+        Ok(())
     }
 
-    /// Removes the files that are `meant` but for the last `keep` by name.
+    /// Removes the files that are `meant` but for the last `keep` by name. Another process may do so, too.
+    ///
+    /// # Errors
+    /// That of the first file that is still there.
     fn remove(&self, meant: impl Fn(&str) -> bool, keep: usize) -> io::Result<()> {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
             names.extend(entry?.file_name().into_string().ok().filter(|name| meant(name)));
         }
         names.sort_unstable();
+        let mut removed = Ok(());
         for name in &names[..names.len().saturating_sub(keep)] {
-            fs::remove_file(self.folder.join(name))?;
+            let gone = fs::remove_file(self.folder.join(name));
+            removed = removed.and(gone.or_else(|error| match error.kind() {
+                io::ErrorKind::NotFound => Ok(()),
+                _ => Err(error),
+            }));
         }
-        Ok(())
+        removed
     }
 }
 
@@ -85,7 +96,7 @@ pub struct Capsules {
     shelf: Option<Arc<Shelf>>,
     repair: Repair,
     seen: Mutex<HashSet<u64>>,
-    newest: Mutex<Option<String>>,
+    pub(super) newest: Mutex<Option<String>>,
 }
 
 impl Capsules {
@@ -116,7 +127,7 @@ impl Capsules {
         }
     }
 
-    /// Called by the repair thread only.
+    /// Called by the thread for it only.
     pub fn write(&self, capsule: &Capsule, input: u64) {
         let Some(shelf) = &self.shelf else { return };
         let (plugin, file) = (&capsule.plugin().source.name, capsule.file_name(input));
@@ -126,7 +137,11 @@ impl Capsules {
                 tracing::info!(%plugin, %file, "capsule written");
                 *lock(&self.newest) = Some(file);
             }
-            Err(error) => tracing::warn!(%plugin, %file, %error, "capsule cannot be written"),
+            Err(error) => {
+                // The next fault of the same input may find room.
+                lock(&self.seen).remove(&input);
+                tracing::warn!(%plugin, %file, %error, "capsule cannot be written");
+            }
         }
     }
 }
@@ -163,6 +178,16 @@ mod tests {
         let wanted: Vec<String> = (150..200).map(|number| format!("{number:03}.json")).collect();
         assert_eq!(names, wanted);
         assert_eq!(mode(&shelf.folder.join("199.json")), 0o600);
+    }
+
+    #[test]
+    fn what_cannot_be_removed_keeps_nothing_from_being_written() {
+        let data = tempfile::tempdir().expect("a folder");
+        let shelf = Shelf::open(data.path()).expect("a shelf");
+        fs::create_dir(shelf.folder.join("000.json")).expect("a folder in the way");
+        (1..60).for_each(|number| shelf.put(&format!("{number:03}.json"), b"{}").expect("written"));
+        let names = fs::read_dir(&shelf.folder).expect("the folder").count();
+        assert_eq!(names, FILES_MAX + 1, "all older ones are removed but for what is in the way");
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub type Embedded = &'static [(&'static str, &'static [u8])];
 pub struct Plugins {
     folder: Option<PathBuf>,
     embedded: Embedded,
-    reloader: Mutex<Reloader>,
+    pub(super) reloader: Mutex<Reloader>,
     memories: Arc<Memories>,
     config: Mutex<BTreeMap<String, PluginConfig>>,
     /// Plugins that somebody switched on since the last reload: what was rolled back is tried again.

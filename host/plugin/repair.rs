@@ -1,5 +1,5 @@
-//! One thread that replaces instances which a fault or their age has ended, and writes down what they failed on, so that
-//! no call waits for either.
+//! A thread that replaces instances which a fault or their age has ended, and one that writes down what they failed on,
+//! so that no call waits for either, and no instance for a slow disk.
 
 use std::io;
 use std::sync::Weak;
@@ -9,53 +9,62 @@ use std::thread;
 use super::capsule::Capsule;
 use super::hot::Hot;
 
-const QUEUE: usize = 256;
+const REBUILDS_MAX: usize = 256;
+/// Each holds what its plugin knew.
+const CAPSULES_MAX: usize = 32;
 
-enum Job {
-    Rebuild(Weak<Hot>, usize),
-    /// With the fingerprint of the input.
-    Write(Box<Capsule>, u64),
-}
+type Rebuild = (Weak<Hot>, usize);
+/// With the fingerprint of the input.
+type Write = (Box<Capsule>, u64);
 
-/// A way to the repair thread, which ends when the last of these is gone.
+/// A way to the two threads, which end when the last of these is gone.
 #[derive(Clone)]
-pub struct Repair(SyncSender<Job>);
+pub struct Repair {
+    rebuilds: SyncSender<Rebuild>,
+    writes: SyncSender<Write>,
+}
 
 impl Repair {
     /// # Errors
-    /// The thread could not be started.
+    /// A thread could not be started.
     pub fn start() -> io::Result<Self> {
-        let (sender, jobs) = sync_channel::<Job>(QUEUE);
-        thread::Builder::new().name("plugin-repair".into()).spawn(move || {
-            for job in jobs {
-                match job {
-                    // A generation that nobody uses any more needs no repair.
-                    Job::Rebuild(hot, index) => {
-                        if let Some(hot) = hot.upgrade() {
-                            hot.rebuild(index);
-                        }
-                    }
-                    Job::Write(capsule, input) => capsule.plugin().capsules.write(&capsule, input),
-                }
+        let rebuilds = thread("plugin-repair", REBUILDS_MAX, |(hot, index): Rebuild| {
+            // A generation that nobody uses any more needs no repair.
+            if let Some(hot) = hot.upgrade() {
+                hot.rebuild(index);
             }
         })?;
-        Ok(Self(sender))
+        let writes = thread("plugin-capsules", CAPSULES_MAX, |(capsule, input): Write| {
+            capsule.plugin().capsules.write(&capsule, input);
+        })?;
+        Ok(Self { rebuilds, writes })
     }
 
     /// Never waits; `false` when the queue is full.
     pub fn rebuild(&self, hot: Weak<Hot>, index: usize) -> bool {
-        self.send(Job::Rebuild(hot, index))
+        send(&self.rebuilds, (hot, index))
     }
 
     /// Never waits; `false` when the queue is full.
     pub fn write(&self, capsule: Capsule, input: u64) -> bool {
-        self.send(Job::Write(Box::new(capsule), input))
+        send(&self.writes, (Box::new(capsule), input))
     }
+}
 
-    fn send(&self, job: Job) -> bool {
-        match self.0.try_send(job) {
-            Ok(()) => true,
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
-        }
+/// Does jobs in their order.
+fn thread<J: Send + 'static>(
+    name: &str,
+    queue: usize,
+    work: impl Fn(J) + Send + 'static,
+) -> io::Result<SyncSender<J>> {
+    let (sender, jobs) = sync_channel::<J>(queue);
+    thread::Builder::new().name(name.to_owned()).spawn(move || jobs.into_iter().for_each(work))?;
+    Ok(sender)
+}
+
+fn send<J>(jobs: &SyncSender<J>, job: J) -> bool {
+    match jobs.try_send(job) {
+        Ok(()) => true,
+        Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::support::{Bench, catalog, facts, name, until};
+use super::support::{Bench, catalog, facts, guest, name, until};
 use crate::mesh::time::Mono;
 use crate::mesh::verdict::{CallFacts, Decision};
 use crate::policy::status::PluginState;
@@ -48,6 +48,23 @@ fn what_crashed_twice_is_skipped_until_it_works_again() {
     assert!(ask(&set, &at(602)).is_ok());
     assert_eq!((bench.only().faults, bench.only().skipped), (3, 4));
     assert_eq!(bench.kinds_of_events(), kinds, "that is not said again");
+}
+
+#[test]
+fn a_disk_that_hangs_keeps_no_instance_from_being_replaced() {
+    let data = tempfile::tempdir().unwrap();
+    let bench = Bench::kept_in(data.path());
+    bench.put("guest.wasm", &guest("route-trap"));
+    let (set, _) = bench.plugins.reload();
+    let plugin = Arc::clone(&bench.plugins.reloader.lock().unwrap().in_force["guest"].loaded.plugin);
+    // Whoever writes a capsule notes it here, and so waits as long as for a disk.
+    let hanging = plugin.capsules.newest.lock().unwrap();
+    for client in ["a", "b", "c", "d"] {
+        let call = CallFacts { client, ..facts() };
+        assert_eq!(ask(&set, &call), Err(PolicyFault::Trap(name("guest"))), "{client}");
+    }
+    drop(hanging);
+    until("a capsule", || plugin.capsules.newest());
 }
 
 #[test]

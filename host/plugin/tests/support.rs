@@ -89,6 +89,12 @@ impl Bench {
         Self { folder, plugins: Plugins::with_embedded(settings, sink, embedded).unwrap(), events }
     }
 
+    /// With one worker, and a folder for what is kept.
+    pub fn kept_in(data: &Path) -> Self {
+        let data = Some(data.to_owned());
+        Self::of_settings(Settings { workers: 1, data, ..Settings::default() }, &[])
+    }
+
     /// With calls that new builds are asked about.
     pub fn recorded(recorder: Recorder) -> Self {
         Self::of_settings(Settings { workers: 2, recorder: Some(recorder), ..Settings::default() }, &[])
