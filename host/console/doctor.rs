@@ -38,6 +38,11 @@ pub(super) fn run(args: &Args) -> Result<bool, RunningError> {
     for Finding { about, wrong, fix } in &findings {
         print(&format!("✖ {about}: {wrong}\n  → {fix}\n"));
     }
+    let mut waiting = on_their_way(&processes);
+    waiting.retain(|finding| args.name.as_ref().is_none_or(|name| *name == finding.about));
+    for Finding { about, wrong, fix } in &waiting {
+        print(&format!("◌ {about}: {wrong}\n  → {fix}\n"));
+    }
     if findings.is_empty() {
         print("✔ nothing is wrong\n");
     }
@@ -51,6 +56,20 @@ fn of_processes(processes: &[Process]) -> Vec<Finding> {
         Some(Finding { about: process.service.clone(), wrong, fix })
     });
     unwell.collect()
+}
+
+/// What is not there yet, and may need more time than it has.
+fn on_their_way(processes: &[Process]) -> Vec<Finding> {
+    let starting = processes.iter().filter(|process| matches!(&*process.state, "starting" | "installing"));
+    let finding = |process: &Process| {
+        let about = process.service.clone();
+        let fix = format!(
+            "`meshwright logs {about}` shows what it does; if it needs longer, say so as \
+             `services.{about}.startup_timeout`"
+        );
+        Finding { wrong: process.state.clone(), fix, about }
+    };
+    starting.map(finding).collect()
 }
 
 /// What the proxy says of itself, but for services of which their processes say it better.
@@ -69,7 +88,7 @@ fn of_health(reasons: &[String], processes: &[Process]) -> Vec<Finding> {
             format!("see whether its server runs; `GET /services/{name}` shows each instance")
         } else if reason.contains("plugin ") {
             "`meshwright plugin ls` shows what keeps it out or at rest".to_owned()
-        } else if reason.starts_with("left out: ") || reason.starts_with("the changed configuration") {
+        } else if reason.starts_with("left out: ") || reason.starts_with("the changed ") {
             "mend that line, which takes effect at once; `meshwright config check` shows it".to_owned()
         } else {
             "free the disk of the data folder; calls go on meanwhile".to_owned()
@@ -109,12 +128,16 @@ mod tests {
             "nothing can be written down: disk full".to_owned(),
             "left out: m.toml:1:1: `services.v`: no".to_owned(),
             "left out: more.toml:7:1: `include`: it cannot be read".to_owned(),
+            "the changed file is not in force: a.toml:1:1: unclosed table".to_owned(),
         ];
         let mut findings = of_processes(&processes);
         findings.extend(of_health(&reasons, &processes));
         let about: Vec<&str> = findings.iter().map(|finding| finding.about.as_str()).collect();
-        assert_eq!(about, ["a", "v", "web", "p", "proxy", "include"]);
-        assert!(findings[5].fix.contains("config check"));
+        assert_eq!(about, ["a", "v", "web", "p", "proxy", "include", "proxy"]);
+        assert!(findings[5..].iter().all(|finding| finding.fix.contains("config check")));
+        let waiting = on_their_way(&processes);
+        assert_eq!(waiting.iter().map(|finding| &*finding.about).collect::<Vec<_>>(), ["b"]);
+        assert!(waiting[0].fix.contains("services.b.startup_timeout"));
         assert!(findings.iter().all(|finding| !finding.fix.is_empty()));
     }
 }
