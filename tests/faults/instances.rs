@@ -118,6 +118,7 @@ async fn whatever_an_instance_does_it_is_left_alone_soon_and_back_when_it_is_wel
 
 async fn is_found_out_and_back(fault: How) {
     let (mesh, [bad, _good, _other]) = scene().await;
+    let calm = p99(&mesh.api, "other", "act_read_only").await;
     bad.now(fault.clone());
     let began = Instant::now();
     // Some calls hang there; the balancer sends the others to the instance that has fewer.
@@ -127,6 +128,7 @@ async fn is_found_out_and_back(fault: How) {
             tokio::spawn(async move { api.call("s", "act_read_only", json!({})).await.status })
         })
         .collect();
+    let beside = p99(&mesh.api, "other", "act_read_only").await;
     eventually(&format!("{fault:?}: it is known to be bad"), EJECTED, || async {
         (state(&mesh).await != "healthy").then_some(())
     })
@@ -142,7 +144,10 @@ async fn is_found_out_and_back(fault: How) {
         (state(&mesh).await == "healthy").then_some(())
     })
     .await;
-    eprintln!("{fault:?}: found out after {found_out:?}, well after {:?}", began.elapsed());
+    eprintln!(
+        "{fault:?}: found out after {found_out:?}, well after {:?}; others' p99 {calm:?} before, {beside:?} beside",
+        began.elapsed()
+    );
     calls.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
