@@ -16,8 +16,8 @@ pub const RATIO_SAMPLES_MIN: u32 = 10;
 pub const RATIO_SECONDS: u64 = 10;
 /// How long the breaker stays open after its first trip, before jitter. Doubles with each failed trial.
 pub const OPEN_FIRST: Duration = Duration::from_secs(1);
-/// Longest time open, before jitter.
-pub const OPEN_MAX: Duration = Duration::from_secs(60);
+/// Longest time open, before jitter: an instance that fails calls and no probes is back within 30 s of its recovery.
+pub const OPEN_MAX: Duration = Duration::from_secs(16);
 /// A trial without an outcome for this long no longer blocks the next one.
 pub const TRIAL_MAX: Duration = Duration::from_secs(60);
 
