@@ -162,6 +162,7 @@ pub(super) fn conditions(children: &Children) -> Conditions {
                 ("service".to_owned(), child.service.to_string()),
             ],
             title: format!("`{name}` failed too often and is parked"),
+            // One that is parked has a fix; without one the reason stands alone.
             detail: [child.reason.as_str(), child.fix.as_deref().unwrap_or_default()].join("; "),
             value: 1.0,
             threshold: 1.0,

@@ -168,7 +168,7 @@ fn names<'f>(
         let found = all.get_or_insert_with(|| Spanned::new(list.span(), Vec::new())).get_mut();
         for name in list.get_ref().as_array().ok_or_else(wrong)?.iter() {
             let text = name.get_ref().as_str().ok_or_else(wrong)?;
-            // Gemini allows `name(…)`, too.
+            // Gemini allows `name(…)`, too. What is split has a first piece, here and below.
             let text = text.split('(').next().unwrap_or_default().to_owned();
             found.push(Spanned::new(name.span(), DeValue::String(Cow::Owned(text))));
         }

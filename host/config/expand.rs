@@ -199,6 +199,7 @@ pub(super) fn pin_workspace(text: &str, file: &Path) -> String {
     const WORD: &str = "${workspaceFolder}";
     // The path stands for itself, whatever is in it.
     let folder = shown(&workspace(file)).replace("${", "$${");
+    // What is split has a first piece.
     let mut pieces = text.split(WORD);
     let mut out = pieces.next().unwrap_or_default().to_owned();
     for piece in pieces {

@@ -97,7 +97,7 @@ impl File {
     /// The value of `key` before anything was filled in.
     fn written<'v>(&self, key: &str, value: &Value<'v>) -> Value<'v> {
         if self.is_json() {
-            // Its values do not know their own places.
+            // Its values do not know their own places. What was read once is read again alike.
             let servers = clients::of_json(self).map(|servers| servers.services).unwrap_or_default();
             let is_it = |name: &Spanned<String>| Some(&**name.get_ref()) == key.strip_prefix("services.");
             let found = servers.into_iter().find(|(name, _)| is_it(name));
@@ -113,6 +113,7 @@ impl File {
         let span = value.span();
         match value.get_mut() {
             DeValue::String(text) => {
+                // A place outside of the text, or one that is no literal, shows nothing of what was filled in.
                 let literal = self.text.get(span).unwrap_or_default();
                 let parsed = DeValue::parse(literal).ok();
                 let parsed = parsed.as_ref().and_then(|parsed| parsed.get_ref().as_str());

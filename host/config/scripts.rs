@@ -37,6 +37,7 @@ pub(super) fn discover(config: &mut Config, folder: &Path) -> Result<(), String>
 
 /// Hidden files and what editors leave behind are passed over, and so is what nobody may execute.
 fn is_script(path: &Path) -> bool {
+    // A name that is no text is refused, with the reason, where it becomes a service.
     let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
     let hidden = name.starts_with('.') || name.ends_with('~');
     !hidden && path.metadata().is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
@@ -74,6 +75,7 @@ fn add(config: &mut Config, path: &Path) -> Result<(), String> {
     let endpoints = vec![Endpoint::Stdio(Arc::new(command))];
     config.instances.push(services::instance(&name, 0, &endpoints)?);
     let child = ChildConfig { instances: 1, ..ChildConfig::default() };
+    // Mostly nothing was said of it elsewhere.
     let said = config.services.remove(&name).unwrap_or_default();
     config.services.insert(name, ServiceConfig { endpoints, child, ..said });
     Ok(())

@@ -64,6 +64,7 @@ pub fn show(overrides: Overrides, origin: bool) -> Result<String, ConfigError> {
             continue;
         }
         let service = Name::new(entry.name.get_ref()).ok().and_then(|name| config.services.get(&name));
+        // One that is left out has no supervision to show.
         page.entry("services", entry, &service.map(supervision).unwrap_or_default());
     }
     let is_written = |name: &Name| seen.iter().any(|written| *written == name.as_str());
@@ -134,6 +135,7 @@ impl Page {
         let origin = |key: &str| at.get(key).map(|span| entry.file.at(span));
         for (key, value) in table.iter().filter(|(key, _)| filled.iter().all(|(other, _)| key != other)) {
             let name = toml_edit::Key::new(key);
+            // What stands nowhere has no place to name.
             self.line(&format!("{name} = {value}"), &origin(key).unwrap_or_default());
         }
         for (key, value) in filled {
