@@ -1,6 +1,7 @@
 //! Builds the house and runs it: alone knows every room, owns the tasks and the shutdown.
 
 mod banner;
+mod conditions;
 mod configuration;
 mod doors;
 mod tasks;
@@ -172,7 +173,7 @@ async fn run(overrides: Overrides, config: Config) -> anyhow::Result<()> {
     let alerting = Alerting {
         registry: registry.clone(),
         plugins: Arc::clone(&pages.plugins),
-        conditions: doors::conditions(&children),
+        conditions: conditions::conditions(&children, &registry),
         events: event_log,
         alerts: Arc::clone(&pages.alerts),
     };

@@ -121,7 +121,8 @@ fn each_technology_is_named_in_one_room() {
 /// A capsule of an alerter is asked again with what is in the list.
 #[test]
 fn every_kind_of_event_that_is_sent_is_in_the_list_and_no_other() {
-    const BEGINS: [&str; 6] = ["child_", "configuration_", "expiry_", "instance_", "plugin_", "startup"];
+    const BEGINS: [&str; 8] =
+        ["breaker_", "child_", "configuration_", "expiry_", "instance_", "plugin_", "service_", "startup"];
     let sources = host();
     let senders = sources.iter().filter(|source| {
         ["app", "plugin", "registry", "supervisor"].contains(&source.room()) && !source.is_test()

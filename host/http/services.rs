@@ -30,9 +30,8 @@ pub(super) struct Filter {
 
 /// `healthy`, `degraded` or `unavailable`, with the reason.
 pub(super) fn condition(service: &Service) -> (&'static str, String) {
-    let draining = service.instances.iter().filter(|i| i.drain.is_some()).count();
-    // Those that somebody took out of use are not missed.
-    let total = service.instances.len() - draining;
+    let total = service.wanted();
+    let draining = service.instances.len() - total;
     let healthy =
         service.instances.iter().filter(|i| i.is_routable() && i.health == HealthState::Healthy).count();
     let open = service.instances.iter().filter(|i| i.core.guard.state() == BreakerState::Open).count();
@@ -42,9 +41,10 @@ pub(super) fn condition(service: &Service) -> (&'static str, String) {
     } else if available == 0 {
         ("unavailable", format!("none of {total} instances is available{}", of_children(service)))
     } else if service.core.panics.load(Ordering::Relaxed) {
+        let free = service.unhampered();
         (
             "degraded",
-            format!("{available} of {total} instances are available: calls go to all that are not dead"),
+            format!("{free} of {total} instances are available: calls may go to all that are not dead"),
         )
     } else if healthy < total {
         ("degraded", format!("{healthy} of {total} instances are healthy{}", of_children(service)))
@@ -195,8 +195,9 @@ pub(super) struct InstanceView<'a> {
     instance_name: &'a str,
     instance_id: String,
     url: String,
-    /// `healthy`, `degraded`, `unhealthy`, `dead`; `draining` while it is taken out of use; of a supervised process that is not ready, what it is; `restored` until a probe proved it after a restart, `starting` until
-    /// one proved an instance of the configuration.
+    /// `healthy`, `degraded`, `unhealthy`, `dead`; `draining` while it is taken out of use; of a supervised process
+    /// that is not ready, what it is; `restored` until a probe proved it after a restart, `starting` until one proved
+    /// an instance of the configuration.
     state: &'static str,
     reason: String,
     since: String,
@@ -208,6 +209,8 @@ pub(super) struct InstanceView<'a> {
     score: u8,
     share_permille: u32,
     breaker: &'static str,
+    /// What brought it into that state; empty while it never opened.
+    breaker_reason: String,
     breaker_trips: u64,
     probe_failures: u32,
     in_flight: u32,
@@ -248,6 +251,7 @@ impl<'a> From<&'a Instance> for InstanceView<'a> {
             score: core.live.score(),
             share_permille: core.live.share_permille(),
             breaker: core.guard.state().as_str(),
+            breaker_reason: core.guard.reason().unwrap_or_default(),
             breaker_trips: core.trips(),
             probe_failures: core.probe_failures.load(Ordering::Relaxed),
             in_flight: core.live.in_flight(),

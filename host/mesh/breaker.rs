@@ -4,6 +4,7 @@
 //! What counts as a failure is the caller's knowledge: connect errors, resets, 5xx, timeouts and malformed JSON-RPC
 //! do; a tool's own error, other 4xx and the client's cancel do not.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::time::Mono;
@@ -46,6 +47,45 @@ pub enum Admission {
     No,
 }
 
+/// What brought a breaker into its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It has never opened.
+    Unused,
+    /// [`FAILURES_IN_A_ROW`].
+    InARow,
+    /// Of the calls of the last [`RATIO_SECONDS`].
+    Ratio {
+        ok: u32,
+        failed: u32,
+    },
+    /// Its health fell for calls that failed, if not so fast that they opened it.
+    Health,
+    TrialFailed,
+    /// The time open is over, and a trial was sent.
+    TrialSent,
+    /// What was down answers probes again.
+    Recovered,
+    TrialSucceeded,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unused => f.write_str("it has never opened"),
+            Self::InARow => write!(f, "{FAILURES_IN_A_ROW} calls in a row failed"),
+            Self::Ratio { ok, failed } => {
+                write!(f, "{failed} of {} calls in {RATIO_SECONDS} s failed", ok + failed)
+            }
+            Self::Health => f.write_str("most of its calls failed, and its health fell"),
+            Self::TrialFailed => f.write_str("the trial call failed"),
+            Self::TrialSent => f.write_str("a trial call was sent"),
+            Self::Recovered => f.write_str("it answers probes again, and the next call is a trial"),
+            Self::TrialSucceeded => f.write_str("the trial call was answered"),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transition {
     /// Opened, or opened again after a failed trial; the next trial is at `until`.
@@ -73,6 +113,7 @@ struct Second {
 #[derive(Clone, Debug)]
 pub struct Breaker {
     phase: Phase,
+    cause: Cause,
     failures_in_a_row: u32,
     seconds: [Second; RATIO_SECONDS as usize],
     /// Trips since it was last closed: the n of 1 s · 2ⁿ, plus one.
@@ -90,6 +131,7 @@ impl Breaker {
     pub fn new() -> Self {
         Self {
             phase: Phase::Closed,
+            cause: Cause::Unused,
             failures_in_a_row: 0,
             seconds: [Second::default(); RATIO_SECONDS as usize],
             trips_in_a_row: 0,
@@ -102,6 +144,19 @@ impl Breaker {
             Phase::Closed => BreakerState::Closed,
             Phase::Open { .. } => BreakerState::Open,
             Phase::HalfOpen { .. } => BreakerState::HalfOpen,
+        }
+    }
+
+    /// What brought it into its state.
+    pub fn cause(&self) -> Cause {
+        self.cause
+    }
+
+    /// Until when it is open.
+    pub fn opens_until(&self) -> Option<Mono> {
+        match self.phase {
+            Phase::Open { until } => Some(until),
+            Phase::Closed | Phase::HalfOpen { .. } => None,
         }
     }
 
@@ -118,7 +173,8 @@ impl Breaker {
             Phase::HalfOpen { trial_since: Some(since) } if now.since(since) < TRIAL_MAX => {
                 return Admission::No;
             }
-            Phase::Open { .. } | Phase::HalfOpen { .. } => {}
+            Phase::Open { .. } => self.cause = Cause::TrialSent,
+            Phase::HalfOpen { .. } => {}
         }
         self.phase = Phase::HalfOpen { trial_since: Some(now) };
         Admission::Trial
@@ -145,6 +201,7 @@ impl Breaker {
             Phase::Open { .. } => None,
             Phase::HalfOpen { .. } => {
                 self.phase = Phase::Closed;
+                self.cause = Cause::TrialSucceeded;
                 self.trips_in_a_row = 0;
                 Some(Transition::Closed)
             }
@@ -165,12 +222,18 @@ impl Breaker {
         match self.phase {
             Phase::Closed => {
                 self.second(now).failed += 1;
-                let trips = self.failures_in_a_row >= FAILURES_IN_A_ROW || self.ratio_is_bad(now);
-                trips.then(|| self.open(now, random))
+                let cause = self.cause_to_open(now)?;
+                Some(self.open(now, random, cause))
             }
             Phase::Open { .. } => None,
-            Phase::HalfOpen { .. } => Some(self.open(now, random)),
+            Phase::HalfOpen { .. } => Some(self.open(now, random, Cause::TrialFailed)),
         }
+    }
+
+    /// Health keeps calls away for those that failed, which were not enough to open it: now a trial finds out when
+    /// it is over, as if they had been.
+    pub fn on_unhealthy(&mut self, now: Mono, random: u64) -> Option<Transition> {
+        matches!(self.phase, Phase::Closed).then(|| self.open(now, random, Cause::Health))
     }
 
     /// The trial ended without an outcome, as when its client went away: the next call may be the trial.
@@ -180,17 +243,20 @@ impl Breaker {
         }
     }
 
-    /// What was down answers again, as a probe has seen: the trial need not be waited for.
+    /// What was down answers again, as a probe has seen: the trial need not be waited for, nor the end of one that
+    /// was sent before.
     pub fn on_recovery(&mut self) {
-        if let Phase::Open { .. } = self.phase {
+        if !matches!(self.phase, Phase::Closed) {
             self.phase = Phase::HalfOpen { trial_since: None };
+            self.cause = Cause::Recovered;
             self.trips_in_a_row = 0;
         }
     }
 
-    fn open(&mut self, now: Mono, random: u64) -> Transition {
+    fn open(&mut self, now: Mono, random: u64, cause: Cause) -> Transition {
         let base = OPEN_FIRST.saturating_mul(1 << self.trips_in_a_row.min(16)).min(OPEN_MAX);
         let until = now + base.mul_f64(0.5 + random as f64 / u64::MAX as f64);
+        self.cause = cause;
         self.trips_in_a_row = self.trips_in_a_row.saturating_add(1);
         self.trips += 1;
         self.failures_in_a_row = 0;
@@ -209,11 +275,14 @@ impl Breaker {
         second
     }
 
-    fn ratio_is_bad(&self, now: Mono) -> bool {
+    fn cause_to_open(&self, now: Mono) -> Option<Cause> {
+        if self.failures_in_a_row >= FAILURES_IN_A_ROW {
+            return Some(Cause::InARow);
+        }
         let number = second_number(now);
         let recent = self.seconds.iter().filter(|second| second.number + RATIO_SECONDS > number);
         let (ok, failed) = recent.fold((0, 0), |(ok, failed), s| (ok + s.ok, failed + s.failed));
-        ok + failed >= RATIO_SAMPLES_MIN && ok < failed
+        (ok + failed >= RATIO_SAMPLES_MIN && ok < failed).then_some(Cause::Ratio { ok, failed })
     }
 }
 

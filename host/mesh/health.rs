@@ -104,6 +104,11 @@ impl Assessment {
     pub fn routed_score(&self) -> u8 {
         if self.share_permille == 0 { 0 } else { self.score.max(1) }
     }
+
+    /// Whether it gets no calls because most of those that it had failed, and its probes do not.
+    pub fn is_for_calls(&self) -> bool {
+        self.state == HealthState::Unhealthy && self.probe_failures == 0 && self.success_permille < 500
+    }
 }
 
 #[derive(Clone, Debug)]

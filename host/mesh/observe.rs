@@ -27,7 +27,8 @@ pub struct Finished {
 }
 
 /// What may happen to the mesh.
-pub const EVENT_KINDS: [&str; 20] = [
+pub const EVENT_KINDS: [&str; 22] = [
+    "breaker_state",
     "child_parked",
     "configuration_changed",
     "configuration_refused",
@@ -47,6 +48,7 @@ pub const EVENT_KINDS: [&str; 20] = [
     "plugin_refused",
     "plugin_removed",
     "plugin_rolled_back",
+    "service_panic",
     "startup",
 ];
 

@@ -78,6 +78,7 @@ impl Run<'_> {
         let question = Question {
             counts: true,
             continues: self.continues,
+            repeatable: self.is_repeatable(),
             policies: &self.snapshot.policies,
             target: self.target,
             tag: self.permitted.tag(),
@@ -214,8 +215,16 @@ pub(super) async fn bring<C: Carry>(
     affinity: u64,
     carry: &C,
 ) -> Result<C::Answer, CallFailure> {
-    let question =
-        Question { counts: false, continues: false, policies: &snapshot.policies, target, tag, affinity };
+    let question = Question {
+        counts: false,
+        continues: false,
+        // It does nothing that a second one would do twice.
+        repeatable: true,
+        policies: &snapshot.policies,
+        target,
+        tag,
+        affinity,
+    };
     let mut tried = Excluded::default();
     let mut last = None;
     for _ in 0..retry::ATTEMPTS_MAX {
@@ -341,28 +350,26 @@ impl Attempt {
         let ended = clock::mono();
         let core = &self.instance.core;
         let random = fastrand::u64(..);
-        let transition = match blame {
+        match blame {
             Blame::Instance => {
                 core.doubt.notify_one();
                 core.live.observe(ended, failure_charge(ended.since(self.started)));
-                core.guard.on_failure(ended, random)
+                core.guard.on_failure(ended, random);
             }
-            Blame::Often => core.guard.on_ratio_failure(ended, random),
-            Blame::Caller => core.guard.on_success(ended),
-            Blame::Nobody => {
-                core.guard.on_abandoned();
-                None
+            Blame::Often => {
+                core.guard.on_ratio_failure(ended, random);
             }
-        };
+            Blame::Caller => {
+                core.guard.on_success(ended);
+            }
+            Blame::Nobody => core.guard.on_abandoned(),
+        }
         if error.is_refused() {
             core.refused.store(true, Ordering::Relaxed);
         }
         // Whoever watches it tells so soon; calls must not crowd where they fail fastest until then.
         if matches!(error, SendError::Down(_)) {
             core.live.pass_over();
-        }
-        if let Some(transition) = transition {
-            tracing::info!(instance = %self.instance.name(), ?transition, "breaker changed");
         }
         if matches!(blame, Blame::Instance | Blame::Often) {
             core.errors_in_a_row.fetch_add(1, Ordering::Relaxed);

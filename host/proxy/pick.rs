@@ -45,6 +45,8 @@ pub(super) struct Question<'a> {
     pub counts: bool,
     /// It is the rest of what was begun at that instance.
     pub continues: bool,
+    /// It may be sent again when it may have been done.
+    pub repeatable: bool,
     pub policies: &'a PolicySet,
     pub target: Found<'a>,
     pub tag: Option<&'a Name>,
@@ -96,16 +98,22 @@ impl<'a> Question<'a> {
         self.choose(tried, now).map(|(instance, by)| self.picked(instance, false, by, tried))
     }
 
-    /// An instance whose breaker waits for a trial looks bad to every balancer, so it is not left to them.
+    /// An instance whose breaker waits for a trial looks bad to every balancer, so it is not left to them. A call
+    /// that cannot be repeated is risked only where probes are answered.
     fn trial(&self, tried: &Excluded, now: Mono) -> Option<Picked<'a>> {
         let Found::Service(service) = self.target else { return None };
-        if !service.core.trial_due.load(Ordering::Relaxed)
-            || !service.core.trial_due.swap(false, Ordering::Relaxed)
-        {
+        let due = &service.core.trial_due;
+        if !due.load(Ordering::Relaxed) {
             return None;
         }
-        let due = |instance: &&Arc<Instance>| instance.is_due(now) && self.qualifies(instance, tried);
-        let instance = service.instances.iter().find(due)?;
+        let waits = |instance: &&Arc<Instance>| {
+            let risks = self.repeatable || instance.answers_probes();
+            risks && instance.is_due(now) && self.qualifies(instance, tried)
+        };
+        let instance = service.instances.iter().find(waits)?;
+        if !due.swap(false, Ordering::Relaxed) {
+            return None;
+        }
         let is_trial = instance.core.guard.admits(now) == Admission::Trial;
         is_trial.then(|| self.picked(instance, true, Picker::Trial, tried))
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::clock;
-use crate::mesh::breaker::{Admission, Breaker, BreakerState, Transition};
+use crate::mesh::breaker::BreakerState;
 use crate::mesh::child::ChildState;
 use crate::mesh::drain::{self, Drain, Wants};
 use crate::mesh::health::HealthState;
@@ -23,7 +23,7 @@ use crate::mesh::stats::{CallCounters, CallCounts, LatencyHistogram};
 use crate::mesh::time::{Mono, Wall};
 use crate::upstream::Peer;
 
-use super::Line;
+use super::{Guard, Line};
 
 /// One instance at one moment. What changes with each call is behind `core`, which all snapshots share.
 #[derive(Debug)]
@@ -69,9 +69,15 @@ impl Instance {
         }
     }
 
-    /// Whether it is well but for its breaker, which waits for a trial.
+    /// Whether its breaker waits for a trial, and nothing but failed calls keeps others away.
     pub fn is_due(&self, now: Mono) -> bool {
-        self.is_routable() && self.core.live.share_permille() > 0 && self.core.guard.is_due(now)
+        let by_calls_only = self.core.live.share_permille() > 0 || self.answers_probes();
+        self.is_routable() && by_calls_only && self.core.guard.is_due(now)
+    }
+
+    /// Whether the last probe said nothing against it.
+    pub fn answers_probes(&self) -> bool {
+        self.core.probe_failures.load(Ordering::Relaxed) == 0
     }
 
     /// Why the state is what it is, and when that may change by itself.
@@ -205,89 +211,6 @@ impl Drop for Berthed {
     }
 }
 
-/// How long after its last failure an instance's successes are looked at.
-const TROUBLE: Duration = Duration::from_secs(30);
-
-/// An instance's breaker, and the flag that spares calls to a healthy instance its lock.
-#[derive(Debug, Default)]
-pub struct Guard {
-    troubled: AtomicBool,
-    failed_at: AtomicU64,
-    /// Stepped by calls while there is trouble, and by nobody else.
-    breaker: Mutex<Breaker>,
-}
-
-impl Guard {
-    pub fn admits(&self, now: Mono) -> Admission {
-        if self.troubled.load(Ordering::Relaxed) {
-            self.with(|breaker| breaker.admits(now))
-        } else {
-            Admission::Yes
-        }
-    }
-
-    pub fn on_success(&self, now: Mono) -> Option<Transition> {
-        if self.troubled.load(Ordering::Relaxed) {
-            self.with(|breaker| breaker.on_success(now))
-        } else {
-            None
-        }
-    }
-
-    pub fn on_failure(&self, now: Mono, random: u64) -> Option<Transition> {
-        self.note_trouble(now);
-        self.with(|breaker| breaker.on_failure(now, random))
-    }
-
-    pub fn on_ratio_failure(&self, now: Mono, random: u64) -> Option<Transition> {
-        self.note_trouble(now);
-        self.with(|breaker| breaker.on_ratio_failure(now, random))
-    }
-
-    pub fn on_abandoned(&self) {
-        if self.troubled.load(Ordering::Relaxed) {
-            self.with(Breaker::on_abandoned);
-        }
-    }
-
-    pub fn state(&self) -> BreakerState {
-        self.with(|breaker| breaker.state())
-    }
-
-    /// Whether the next call there would be a breaker's trial.
-    pub fn is_due(&self, now: Mono) -> bool {
-        self.troubled.load(Ordering::Relaxed) && self.with(|breaker| breaker.is_due(now))
-    }
-
-    pub fn on_recovery(&self) {
-        if self.troubled.load(Ordering::Relaxed) {
-            self.with(Breaker::on_recovery);
-        }
-    }
-
-    pub fn trips(&self) -> u64 {
-        self.with(|breaker| breaker.trips())
-    }
-
-    /// Called each second: long after the last failure, successes go by unseen again.
-    pub fn settle(&self, now: Mono) {
-        let failed_at = Mono::from_micros(self.failed_at.load(Ordering::Relaxed));
-        let settled = now.since(failed_at) > TROUBLE && self.state() == BreakerState::Closed;
-        if settled {
-            self.troubled.store(false, Ordering::Relaxed);
-        }
-    }
-
-    fn note_trouble(&self, now: Mono) {
-        self.failed_at.store(now.as_micros(), Ordering::Relaxed);
-        self.troubled.store(true, Ordering::Relaxed);
-    }
-
-    fn with<T>(&self, step: impl FnOnce(&mut Breaker) -> T) -> T {
-        step(&mut self.breaker.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
 /// What calls change of a service. Lives as long as the process, whether the service has instances or not.
 #[derive(Debug, Default)]
 pub struct ServiceCore {
@@ -340,5 +263,16 @@ impl Service {
 
     pub fn available(&self) -> usize {
         self.instances.iter().filter(|instance| instance.is_available()).count()
+    }
+
+    /// Instances that are available, with no breaker that keeps calls away.
+    pub fn unhampered(&self) -> usize {
+        let closed = |instance: &Instance| instance.core.guard.state() == BreakerState::Closed;
+        self.instances.iter().filter(|instance| instance.is_available() && closed(instance)).count()
+    }
+
+    /// Instances but for those that somebody took out of use, which are not missed.
+    pub fn wanted(&self) -> usize {
+        self.instances.iter().filter(|instance| instance.drain.is_none()).count()
     }
 }

@@ -64,7 +64,7 @@ pub(super) fn note_probe(record: &mut Record, probe: &Probe, now: Mono, times: &
         Probe::Good => {
             record.core.refused.store(false, Ordering::Relaxed);
             if record.core.probe_failures.load(Ordering::Relaxed) > 0 {
-                record.core.guard.on_recovery();
+                record.core.guard.on_recovery(now);
             }
         }
         Probe::Refused | Probe::Bad(_) => {}
@@ -119,6 +119,9 @@ pub(super) fn judge(record: &mut Record, now: Mono, times: &LeaseTimes) -> bool 
         record.core.live.set_health(record.core.live.score(), 0, assessment.success_permille);
         record.reason = down.unwrap_or_else(|| std::mem::take(&mut record.reason));
         return false;
+    }
+    if assessment.is_for_calls() {
+        record.core.guard.on_unhealthy(now, fastrand::u64(..));
     }
     let share_permille = if record.drain.is_some() { 0 } else { assessment.share_permille };
     record.core.live.set_health(assessment.routed_score(), share_permille, assessment.success_permille);

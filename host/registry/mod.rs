@@ -4,6 +4,7 @@
 //! Knows the domain, the store and the peers that instances bring. Must not know HTTP surfaces, calls or plugins.
 
 mod book;
+mod guard;
 mod instance;
 mod judge;
 mod line;
@@ -33,7 +34,8 @@ use crate::process::Launcher;
 use crate::store::{Kept, Store};
 use crate::upstream::Probe;
 
-pub use instance::{Berthed, Guard, Instance, InstanceCore, Service, ServiceCore};
+pub use guard::{Guard, Shift};
+pub use instance::{Berthed, Instance, InstanceCore, Service, ServiceCore};
 pub use line::{Line, Place, Takers};
 pub use snapshot::{Departed, Found, Snapshot};
 pub use task::Task;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::book::{Book, Record};
 use super::judge::{judge, note_probe, see_child};
 use super::snapshot::Snapshot;
-use super::{Command, Grant, Reconfigured, RegistryError};
+use super::{Command, Grant, Reconfigured, RegistryError, Shift};
 use crate::clock;
 use crate::mesh::drain::{Order, Told};
 use crate::mesh::ids::Name;
@@ -316,7 +316,7 @@ impl Task {
         if swept || judged || purged {
             self.publish();
         }
-        self.judge_pools(now);
+        self.judge_pools(now, wall);
         self.look_at_uptimes(now, wall);
     }
 
@@ -364,7 +364,12 @@ impl Task {
                 record.since = wall;
                 let detail = format!("{}: {}", record.health.state().as_str(), record.reason);
                 tracing::info!(instance = %name, state = record.health.state().as_str(), reason = record.reason, "health changed");
-                events.push((record.spec.service.clone(), name.clone(), detail));
+                events.push(("instance_state", record.spec.service.clone(), name.clone(), detail));
+            }
+            for Shift { state, why } in record.core.guard.shifts() {
+                let detail = format!("{}: {why}", state.as_str());
+                tracing::info!(instance = %name, state = state.as_str(), why, "breaker changed");
+                events.push(("breaker_state", record.spec.service.clone(), name.clone(), detail));
             }
             record.core.guard.settle(now);
             let after = (record.core.live.score(), record.core.live.share_permille());
@@ -373,8 +378,8 @@ impl Task {
                 touched.push(record.spec.service.clone());
             }
         }
-        for (service, name, detail) in events {
-            self.emit("instance_state", wall, &service, &name, detail);
+        for (kind, service, name, detail) in events {
+            self.emit(kind, wall, &service, &name, detail);
         }
         touched.dedup();
         for service in &touched {
@@ -403,12 +408,15 @@ impl Task {
         !old.is_empty()
     }
 
-    /// An event that finds the channel full is dropped; alerters are level-triggered and see the state all the same.
     fn emit(&self, kind: &'static str, at: Wall, service: &Name, instance: &Name, detail: String) {
-        let event =
-            Event { at, kind, service: Some(service.clone()), instance: Some(instance.clone()), detail };
+        self.say(kind, at, service, Some(instance), detail);
+    }
+
+    /// An event that finds the channel full is dropped; alerters are level-triggered and see the state all the same.
+    fn say(&self, kind: &'static str, at: Wall, service: &Name, instance: Option<&Name>, detail: String) {
+        let event = Event { at, kind, service: Some(service.clone()), instance: instance.cloned(), detail };
         if self.events.try_send(event).is_err() {
-            tracing::debug!(kind, instance = %instance, "event dropped");
+            tracing::debug!(kind, service = %service, "event dropped");
         }
     }
 }

@@ -185,7 +185,17 @@ impl Scrape {
         };
         let hedged = hedges("hedges", "Second attempts beside slow ones", Hedging::sent);
         let won = hedges("hedges_won", "Second attempts that were answered first", Hedging::won);
-        counts.chain([latency, waiting, shed, hedged, won]).collect()
+        let panics = services.iter().map(|service| {
+            let panics = service.core.panics.load(Ordering::Relaxed);
+            (vec![label("service", &service.name)], f64::from(u8::from(panics)))
+        });
+        let panics = Family {
+            name: "meshwright_service_panic".to_owned(),
+            help: "1 while so few instances are well that calls may go to all that are not dead".to_owned(),
+            kind: MetricType::Gauge,
+            series: panics.collect(),
+        };
+        counts.chain([latency, waiting, shed, hedged, won, panics]).collect()
     }
 
     fn instance_families(&self) -> Vec<Family> {

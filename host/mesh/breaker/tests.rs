@@ -193,7 +193,7 @@ proptest! {
     /// Against any history: trials come one at a time, and calls flow freely only while closed.
     #[test]
     fn never_more_than_one_trial_at_a_time(
-        steps in prop::collection::vec((0u8..6, 0u64..3_000, any::<u64>()), 1..400),
+        steps in prop::collection::vec((0u8..7, 0u64..3_000, any::<u64>()), 1..400),
     ) {
         let mut breaker = Breaker::new();
         let mut now = at(0);
@@ -216,7 +216,8 @@ proptest! {
                 }
                 3 => breaker.on_success(now),
                 4 => breaker.on_failure(now, random),
-                _ => breaker.on_ratio_failure(now, random),
+                5 => breaker.on_ratio_failure(now, random),
+                _ => breaker.on_unhealthy(now, random),
             };
             match transition {
                 Some(Transition::Opened { until }) => {
@@ -247,4 +248,51 @@ fn a_trial_is_due_when_the_time_is_over_or_a_probe_has_seen_recovery() {
     assert!(!breaker.is_due(at(100_000)), "a closed one needs none");
     breaker.on_recovery();
     assert_eq!(breaker.state(), BreakerState::Closed);
+}
+
+#[test]
+fn ill_health_opens_it_like_failures_in_a_row_and_only_when_closed() {
+    let mut breaker = Breaker::new();
+    breaker.on_failure(at(0), NO_JITTER);
+    assert!((open_s(breaker.on_unhealthy(at(0), NO_JITTER), at(0)) - 1.0).abs() < 1e-3);
+    assert_eq!((breaker.cause(), breaker.trips()), (Cause::Health, 1));
+    assert_eq!(breaker.on_unhealthy(at(500), NO_JITTER), None, "it is open");
+    assert_eq!(breaker.admits(at(1_001)), Admission::Trial);
+    assert_eq!(breaker.on_unhealthy(at(1_001), NO_JITTER), None, "its trial finds out");
+    assert_eq!(breaker.on_success(at(1_002)), Some(Transition::Closed));
+}
+
+#[test]
+fn a_trial_that_was_sent_while_it_was_down_is_not_waited_for_once_it_recovered() {
+    let mut breaker = tripped(at(0));
+    assert_eq!(breaker.admits(at(1_001)), Admission::Trial);
+    assert_eq!(breaker.admits(at(2_000)), Admission::No);
+    breaker.on_recovery();
+    assert_eq!((breaker.state(), breaker.cause()), (BreakerState::HalfOpen, Cause::Recovered));
+    assert_eq!(breaker.admits(at(2_001)), Admission::Trial);
+}
+
+#[test]
+fn each_state_has_the_cause_that_brought_it_about() {
+    let mut breaker = Breaker::new();
+    assert_eq!(breaker.cause(), Cause::Unused);
+    for _ in 0..6 {
+        breaker.on_success(at(0));
+    }
+    for _ in 0..7 {
+        breaker.on_ratio_failure(at(0), 0);
+    }
+    assert_eq!(breaker.cause(), Cause::Ratio { ok: 6, failed: 7 });
+    assert_eq!(breaker.cause().to_string(), "7 of 13 calls in 10 s failed");
+    breaker.admits(at(1_001));
+    assert_eq!(breaker.cause(), Cause::TrialSent);
+    breaker.on_failure(at(1_002), NO_JITTER);
+    assert_eq!(breaker.cause(), Cause::TrialFailed);
+    breaker.admits(at(4_000));
+    breaker.on_success(at(4_001));
+    assert_eq!(breaker.cause(), Cause::TrialSucceeded);
+    for _ in 0..5 {
+        breaker.on_failure(at(5_000), 0);
+    }
+    assert_eq!(breaker.cause(), Cause::InARow);
 }

@@ -4,35 +4,43 @@ use std::sync::atomic::Ordering;
 
 use super::Task;
 use crate::mesh::balance;
-use crate::mesh::breaker::BreakerState;
 use crate::mesh::reliability::Uptime;
 use crate::mesh::time::{Mono, Wall};
+use crate::registry::Service;
 
 impl Task {
-    /// Says of each pool whether so few of its instances are left that all that are not dead must do.
-    pub(super) fn judge_pools(&self, now: Mono) {
+    /// Looks at what breakers and pools became: which wait for a trial, and which pools have so few instances left
+    /// that all that are not dead must do.
+    pub(super) fn judge_pools(&self, now: Mono, wall: Wall) {
         for service in self.snapshot.load().services.values() {
             let after = service.hedge.and_then(|hedge| hedge.after(&service.core.latency.snapshot()));
             service.core.hedging.set_after(after);
             let due = service.instances.iter().any(|instance| instance.is_due(now));
             service.core.trial_due.store(due, Ordering::Relaxed);
-            let alive = service.instances.iter().filter(|instance| instance.is_routable());
-            let free = alive.filter(|instance| {
-                instance.core.live.share_permille() > 0 && instance.core.guard.state() != BreakerState::Open
-            });
-            // Those that somebody took out of use are not missed.
-            let wanted = service.instances.iter().filter(|instance| instance.drain.is_none());
-            let panics = balance::panics(free.count(), wanted.count());
-            let before = service.core.panics.swap(panics, Ordering::Relaxed);
-            if panics != before {
-                let state = if panics {
-                    "fewer than half are available: calls go to all that are not dead"
-                } else {
-                    "enough are available again"
-                };
-                tracing::warn!(service = %service.name, panics, "{state}");
-            }
+            self.look_at_panic(service, wall);
         }
+    }
+
+    fn look_at_panic(&self, service: &Service, wall: Wall) {
+        let (free, wanted) = (service.unhampered(), service.wanted());
+        let alive = service.instances.iter().filter(|instance| instance.is_routable()).count();
+        // With nobody else to be sent calls it would make no difference.
+        let panics = free < alive && balance::panics(free, wanted);
+        if service.core.panics.swap(panics, Ordering::Relaxed) == panics {
+            return;
+        }
+        let detail = if panics {
+            let detail = format!(
+                "{free} of {wanted} instances are available: calls may go to all {alive} that are not dead"
+            );
+            tracing::warn!(service = %service.name, "{detail}");
+            detail
+        } else {
+            let detail = format!("over: {free} of {wanted} instances are available");
+            tracing::info!(service = %service.name, "{detail}");
+            detail
+        };
+        self.say("service_panic", wall, &service.name, None, detail);
     }
 
     /// A service that was deregistered is wanted by nobody; one whose leases ran out is missed.
