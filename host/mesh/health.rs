@@ -19,6 +19,8 @@ pub const DEAD_AFTER: Duration = Duration::from_secs(120);
 pub const RAMP: Duration = Duration::from_secs(30);
 
 const WINDOW_SECONDS: u64 = 30;
+/// What balancers go by is younger: who is kept from calls for those that failed gets none that could prove it well.
+const RECENT_SECONDS: u64 = 10;
 const PROBES: u32 = 5;
 const FRESH: Duration = Duration::from_secs(60);
 /// Heartbeat age at which freshness is 0. A lease that is older and has not expired is held by the mass-expiry guard.
@@ -91,6 +93,8 @@ pub struct Assessment {
     pub share_permille: u32,
     /// Of the last 30 s, with a prior of 2 good samples.
     pub success_permille: u32,
+    /// The same of the last 10 s, for balancers.
+    pub recent_permille: u32,
     /// A short phrase for people; empty when healthy.
     pub reason: String,
     /// Whether the state is another than at the last tick.
@@ -194,7 +198,8 @@ impl Health {
             state: self.state,
             score: self.score,
             share_permille: self.state.weight_permille() * self.ramp_permille(now) / 1000,
-            success_permille: (self.window.success() * 1000.0).round() as u32,
+            success_permille: permille(self.window.success()),
+            recent_permille: permille(self.window.recent_success()),
             reason: self.reason(now, target, inputs, &losses),
             changed: self.state != before,
             probe_failures: self.probes.failed_in_row,
@@ -325,6 +330,10 @@ impl Losses {
     fn name_age(&self, inputs: &Inputs) -> String {
         format!("no heartbeat for {} s", inputs.heartbeat_age.unwrap_or_default().as_secs())
     }
+}
+
+fn permille(ratio: f64) -> u32 {
+    (ratio * 1000.0).round() as u32
 }
 
 #[derive(Clone, Debug, Default)]

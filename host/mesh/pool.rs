@@ -18,7 +18,7 @@ pub struct Live {
     ewma_us: AtomicU32,
     /// When `ewma_us` was last written, as [`Mono`] microseconds.
     ewma_at: AtomicU64,
-    /// Successes of 1000 over the last 30 s, kept by the health task.
+    /// Successes of 1000 over the last 10 s, kept by the health task.
     success_permille: AtomicU32,
     /// 0-100, kept by the health task; 0 means: not routed to.
     score: AtomicU8,
@@ -133,7 +133,8 @@ impl Live {
         self.share_permille.load(Ordering::Relaxed)
     }
 
-    /// What the health task found: score 0-100, share of the weight 0-1000, successes of 1000.
+    /// What the health task found: score 0-100, share of the weight 0-1000, successes of 1000 over the
+    /// last 10 s.
     pub fn set_health(&self, score: u8, share_permille: u32, success_permille: u32) {
         self.score.store(score, Ordering::Relaxed);
         self.share_permille.store(share_permille, Ordering::Relaxed);

@@ -116,7 +116,7 @@ pub(super) fn judge(record: &mut Record, now: Mono, times: &LeaseTimes) -> bool 
     let assessment = record.health.tick(now, &inputs);
     record.core.probe_failures.store(assessment.probe_failures, Ordering::Relaxed);
     if record.lease.phase() == LeasePhase::Restored {
-        record.core.live.set_health(record.core.live.score(), 0, assessment.success_permille);
+        record.core.live.set_health(record.core.live.score(), 0, assessment.recent_permille);
         record.reason = down.unwrap_or_else(|| std::mem::take(&mut record.reason));
         return false;
     }
@@ -124,7 +124,7 @@ pub(super) fn judge(record: &mut Record, now: Mono, times: &LeaseTimes) -> bool 
         record.core.guard.on_unhealthy(now, fastrand::u64(..));
     }
     let share_permille = if record.drain.is_some() { 0 } else { assessment.share_permille };
-    record.core.live.set_health(assessment.routed_score(), share_permille, assessment.success_permille);
+    record.core.live.set_health(assessment.routed_score(), share_permille, assessment.recent_permille);
     record.reason = down.unwrap_or(assessment.reason);
     assessment.changed
 }

@@ -420,3 +420,34 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn balancers_forget_failures_sooner_than_health_does() {
+    let mut patient = Patient::new();
+    let failing = patient.calls(0, 8);
+    assert_eq!((failing.success_permille, failing.recent_permille), (200, 200));
+    let after = patient.wait(9);
+    assert_eq!((after.success_permille, after.recent_permille), (200, 200));
+    let after = patient.wait(1);
+    assert_eq!(
+        (after.success_permille, after.recent_permille),
+        (200, 1000),
+        "who is never asked cannot prove itself"
+    );
+    assert_eq!(patient.wait(20).success_permille, 1000);
+}
+
+#[test]
+fn it_is_for_calls_when_most_failed_and_probes_did_not() {
+    let mut patient = Patient::new();
+    patient.inputs.latency_ratio = 0.1;
+    assert!(patient.calls(0, 40).is_for_calls());
+    assert!(!patient.probes(1, false).is_for_calls(), "probes tell more");
+    let mut proven = Patient::new();
+    proven.inputs.latency_ratio = 0.1;
+    proven.calls(0, 40);
+    proven.inputs.proven = true;
+    let assessment = proven.calls(1, 0);
+    assert_eq!(assessment.state, HealthState::Unhealthy);
+    assert!(!assessment.is_for_calls(), "its trial succeeded: the rest is a matter of time");
+}

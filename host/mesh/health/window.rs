@@ -1,6 +1,6 @@
 //! Calls of the last 30 s, from totals that only grow.
 
-use super::{Mono, WINDOW_SECONDS};
+use super::{Mono, RECENT_SECONDS, WINDOW_SECONDS};
 
 /// Good calls that every instance is credited with, so that one failure of one call condemns nobody.
 const PRIOR: f64 = 2.0;
@@ -43,15 +43,27 @@ impl Window {
 
     /// Calls that succeeded and that failed.
     pub(super) fn sums(&self) -> (u64, u64) {
-        let within = self.seconds.iter().filter(|second| second.number + WINDOW_SECONDS > self.now);
-        within.fold((0, 0), |(ok, failed), second| (ok + second.ok, failed + second.failed))
+        self.sums_of(WINDOW_SECONDS)
     }
 
     /// Ratio of success, 0-1, with the prior.
     pub(super) fn success(&self) -> f64 {
-        let (ok, failed) = self.sums();
-        (ok as f64 + PRIOR) / ((ok + failed) as f64 + PRIOR)
+        ratio(self.sums())
     }
+
+    /// The same of the last [`RECENT_SECONDS`].
+    pub(super) fn recent_success(&self) -> f64 {
+        ratio(self.sums_of(RECENT_SECONDS))
+    }
+
+    fn sums_of(&self, seconds: u64) -> (u64, u64) {
+        let within = self.seconds.iter().filter(|second| second.number + seconds > self.now);
+        within.fold((0, 0), |(ok, failed), second| (ok + second.ok, failed + second.failed))
+    }
+}
+
+fn ratio((ok, failed): (u64, u64)) -> f64 {
+    (ok as f64 + PRIOR) / ((ok + failed) as f64 + PRIOR)
 }
 
 fn per_window(delta: u64, missed: u64) -> u64 {
