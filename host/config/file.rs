@@ -100,8 +100,9 @@ impl File {
             // Its values do not know their own places. What was read once is read again alike.
             let servers = clients::of_json(self).map(|servers| servers.services).unwrap_or_default();
             let is_it = |name: &Spanned<String>| Some(&**name.get_ref()) == key.strip_prefix("services.");
-            let found = servers.into_iter().find(|(name, _)| is_it(name));
-            return found.map_or_else(|| value.clone(), |(_, written)| written);
+            if let Some((_, written)) = servers.into_iter().find(|(name, _)| is_it(name)) {
+                return written;
+            }
         }
         let mut written = value.clone();
         self.take_out(&mut written);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::stats::HistogramSnapshot;
+use super::time::Mono;
 
 /// Calls that a quantile is taken of at least: fewer say nothing about the slowest.
 pub const SAMPLES_MIN: u64 = 100;
@@ -23,7 +24,7 @@ pub struct Hedge {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
     Time(Duration),
-    /// As long as so many of a thousand calls took at most, since the start.
+    /// As long as so many of a thousand calls took at most, lately.
     Quantile(u32),
 }
 
@@ -38,6 +39,30 @@ impl Hedge {
             }
         };
         Some(after.max(AFTER_MIN))
+    }
+}
+
+/// What calls took lately: between one and two of these, or since the start while those calls are too few.
+const LATELY: Duration = Duration::from_secs(60);
+
+/// Forgets what calls took long ago.
+#[derive(Clone, Debug, Default)]
+pub struct Lately {
+    /// What was seen when the last turns began, the older one first.
+    before: [HistogramSnapshot; 2],
+    turned_at: Option<Mono>,
+}
+
+impl Lately {
+    /// The part of `seen` that counts. Called each second; `seen` only grows.
+    pub fn of(&mut self, seen: HistogramSnapshot, now: Mono) -> HistogramSnapshot {
+        if self.turned_at.is_none_or(|turned_at| now.since(turned_at) >= LATELY) {
+            let [_, newer] = std::mem::take(&mut self.before);
+            self.before = [newer, seen.clone()];
+            self.turned_at = Some(now);
+        }
+        let lately = seen.since(&self.before[0]);
+        if lately.count() < SAMPLES_MIN { seen } else { lately }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::mesh::breaker::BreakerState;
 use crate::mesh::child::ChildState;
 use crate::mesh::drain::{self, Drain, Wants};
 use crate::mesh::health::HealthState;
-use crate::mesh::hedge::{Hedge, Hedging};
+use crate::mesh::hedge::{Hedge, Hedging, Lately};
 use crate::mesh::ids::{Name, Slot};
 use crate::mesh::instance::InstanceSpec;
 use crate::mesh::lease::LeasePhase;
@@ -19,7 +19,7 @@ use crate::mesh::offer::Offer;
 use crate::mesh::pool::{Live, Pool};
 use crate::mesh::reliability::{self, Kept, Subject, Uptime};
 use crate::mesh::retry::Budget;
-use crate::mesh::stats::{CallCounters, CallCounts, LatencyHistogram};
+use crate::mesh::stats::{CallCounters, CallCounts, HistogramSnapshot, LatencyHistogram};
 use crate::mesh::time::{Mono, Wall};
 use crate::upstream::Peer;
 
@@ -218,6 +218,8 @@ pub struct ServiceCore {
     pub latency: LatencyHistogram,
     pub budget: Budget,
     pub hedging: Hedging,
+    /// Written by the registry's task alone, while the service hedges.
+    lately: Mutex<Lately>,
     /// Calls that wait for an instance to have room.
     pub line: Arc<Line>,
     /// Written by the registry's task alone.
@@ -231,6 +233,12 @@ pub struct ServiceCore {
 impl ServiceCore {
     pub fn seeded(counts: CallCounts) -> Self {
         Self { counters: CallCounters::seeded(counts), ..Self::default() }
+    }
+
+    /// What its calls took lately. To be asked each second, or never.
+    pub fn lately(&self, now: Mono) -> HistogramSnapshot {
+        let mut lately = self.lately.lock().unwrap_or_else(PoisonError::into_inner);
+        lately.of(self.latency.snapshot(), now)
     }
 
     /// How much of the time it could be called, to be read or added to.

@@ -21,6 +21,23 @@ fn a_quantile_of_few_calls_is_none() {
 }
 
 #[test]
+fn what_calls_took_long_ago_is_forgotten_once_there_were_enough_others() {
+    let (histogram, mut lately) = (LatencyHistogram::new(), Lately::default());
+    let mut at = |second: u64, us: u32, calls: u32| {
+        (0..calls).for_each(|_| histogram.record(us));
+        lately.of(histogram.snapshot(), Mono::from_secs(second))
+    };
+    assert_eq!(at(0, 1_000, 10_000).count(), 10_000, "all that there is");
+    assert_eq!(at(59, 50_000, 500).count(), 10_500);
+    let turned = at(60, 50_000, 500);
+    assert_eq!(turned.count(), 1_000, "those of the first turn are gone");
+    assert!(turned.quantile(0.5) > 30_000, "{}", turned.quantile(0.5));
+    assert_eq!(at(119, 50_000, 0).count(), 1_000);
+    assert_eq!(at(120, 50_000, 99).count(), 11_099, "too few to say anything");
+    assert_eq!(at(121, 50_000, 1).count(), 100);
+}
+
+#[test]
 fn good_times_save_no_more_than_ten_attempts() {
     let hedging = Hedging::default();
     assert!(!hedging.withdraw(), "nothing was earned yet");

@@ -13,7 +13,7 @@ impl Task {
     /// that all that are not dead must do.
     pub(super) fn judge_pools(&self, now: Mono, wall: Wall) {
         for service in self.snapshot.load().services.values() {
-            let after = service.hedge.and_then(|hedge| hedge.after(&service.core.latency.snapshot()));
+            let after = service.hedge.and_then(|hedge| hedge.after(&service.core.lately(now)));
             service.core.hedging.set_after(after);
             let due = service.instances.iter().any(|instance| instance.is_due(now));
             service.core.trial_due.store(due, Ordering::Relaxed);
