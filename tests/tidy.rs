@@ -135,6 +135,12 @@ fn every_kind_of_event_that_is_sent_is_in_the_list_and_no_other() {
     };
     let sent: BTreeSet<&str> = literals.filter(is_kind).collect();
     assert_eq!(sent, BTreeSet::from(EVENT_KINDS));
+    let guide = fs::read_to_string(repository().join("wit/README.md")).expect("read the guide");
+    let table = guide.split("\n| kind | |\n").nth(1).expect("a table of events");
+    let rows = table.lines().skip(1).map_while(|line| line.strip_prefix("| ")?.split(" | ").next());
+    let told: BTreeSet<&str> =
+        rows.flat_map(|row| row.split(", ")).map(|kind| kind.trim_matches('`')).collect();
+    assert_eq!(told, BTreeSet::from(EVENT_KINDS), "the guide's table");
 }
 
 #[test]
