@@ -72,10 +72,7 @@ async fn calls_in_a_second(upstream: &RawUpstream) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_an_instance_does_it_is_left_alone_soon_and_back_when_it_is_well() {
     let (mesh, [bad, _good, _other]) = scene().await;
-    let pressure = Pressure::start(&mesh.api);
-    let calm = p99(&mesh.api, "other", "act_read_only").await;
-    pressure.stop().await;
-    let mut beside = Vec::new();
+    let (mut calm, mut beside) = (Vec::new(), Vec::new());
     for fault in [
         How::Reset,
         How::Garbage,
@@ -90,14 +87,15 @@ async fn whatever_an_instance_does_it_is_left_alone_soon_and_back_when_it_is_wel
         How::Chatter,
     ] {
         let callers = Pressure::start(&mesh.api);
+        calm.push(p99(&mesh.api, "other", "act_read_only").await);
         bad.now(fault.clone());
         let began = Instant::now();
+        beside.push(p99(&mesh.api, "other", "act_read_only").await);
         eventually(&format!("{fault:?}: it is left alone"), EJECTED, || async {
             (calls_in_a_second(&bad).await <= 1).then_some(())
         })
         .await;
         let ejected = began.elapsed();
-        beside.push(p99(&mesh.api, "other", "act_read_only").await);
         bad.now(How::Answer);
         let began = Instant::now();
         eventually(&format!("{fault:?}: it is back"), BACK, || async {
@@ -107,18 +105,28 @@ async fn whatever_an_instance_does_it_is_left_alone_soon_and_back_when_it_is_wel
         eprintln!("{fault:?}: left alone after {ejected:?}, back after {:?}", began.elapsed());
         callers.stop().await;
     }
+    others_notice_nothing(calm, beside);
+}
+
+/// The lower quartiles are compared: a busy machine slows some of the moments, what is in the way slows all.
+fn others_notice_nothing(mut calm: Vec<Duration>, mut beside: Vec<Duration>) {
+    calm.sort();
     beside.sort();
     eprintln!("others' p99 was {calm:?} before, and beside {beside:?}");
-    // A busy machine slows one or the other; what is in the way slows most.
-    assert!(
-        beside[beside.len() / 2] <= calm + Duration::from_millis(5),
-        "{calm:?} before, beside {beside:?}"
-    );
+    let (calm, beside) = (calm[calm.len() / 4], beside[beside.len() / 4]);
+    assert!(beside <= calm + Duration::from_millis(2).max(calm / 10), "{calm:?} before, {beside:?} beside");
 }
 
 async fn is_found_out_and_back(fault: How) {
     let (mesh, [bad, _good, _other]) = scene().await;
-    let calm = p99(&mesh.api, "other", "act_read_only").await;
+    let others = async || {
+        let mut p99s = Vec::new();
+        for _ in 0..5 {
+            p99s.push(p99(&mesh.api, "other", "act_read_only").await);
+        }
+        p99s
+    };
+    let calm = others().await;
     bad.now(fault.clone());
     let began = Instant::now();
     // Some calls hang there; the balancer sends the others to the instance that has fewer.
@@ -128,7 +136,7 @@ async fn is_found_out_and_back(fault: How) {
             tokio::spawn(async move { api.call("s", "act_read_only", json!({})).await.status })
         })
         .collect();
-    let beside = p99(&mesh.api, "other", "act_read_only").await;
+    let beside = others().await;
     eventually(&format!("{fault:?}: it is known to be bad"), EJECTED, || async {
         (state(&mesh).await != "healthy").then_some(())
     })
@@ -144,10 +152,8 @@ async fn is_found_out_and_back(fault: How) {
         (state(&mesh).await == "healthy").then_some(())
     })
     .await;
-    eprintln!(
-        "{fault:?}: found out after {found_out:?}, well after {:?}; others' p99 {calm:?} before, {beside:?} beside",
-        began.elapsed()
-    );
+    eprintln!("{fault:?}: found out after {found_out:?}, well after {:?}", began.elapsed());
+    others_notice_nothing(calm, beside);
     calls.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
