@@ -75,10 +75,11 @@ impl Run<'_> {
         carry: &C,
     ) -> Result<(Attempt, C::Answer), CallFailure> {
         let service = self.target.service();
+        let repeatable = || self.is_repeatable();
         let question = Question {
             counts: true,
             continues: self.continues,
-            repeatable: self.is_repeatable(),
+            repeatable: &repeatable,
             policies: &self.snapshot.policies,
             target: self.target,
             tag: self.permitted.tag(),
@@ -219,7 +220,7 @@ pub(super) async fn bring<C: Carry>(
         counts: false,
         continues: false,
         // It does nothing that a second one would do twice.
-        repeatable: true,
+        repeatable: &|| true,
         policies: &snapshot.policies,
         target,
         tag,

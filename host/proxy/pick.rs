@@ -45,8 +45,8 @@ pub(super) struct Question<'a> {
     pub counts: bool,
     /// It is the rest of what was begun at that instance.
     pub continues: bool,
-    /// It may be sent again when it may have been done.
-    pub repeatable: bool,
+    /// Whether it may be sent again when it may have been done; asked only when that matters.
+    pub repeatable: &'a (dyn Fn() -> bool + Sync),
     pub policies: &'a PolicySet,
     pub target: Found<'a>,
     pub tag: Option<&'a Name>,
@@ -106,8 +106,9 @@ impl<'a> Question<'a> {
         if !due.load(Ordering::Relaxed) {
             return None;
         }
+        let repeatable = (self.repeatable)();
         let waits = |instance: &&Arc<Instance>| {
-            let risks = self.repeatable || instance.answers_probes();
+            let risks = repeatable || instance.answers_probes();
             risks && instance.is_due(now) && self.qualifies(instance, tried)
         };
         let instance = service.instances.iter().find(waits)?;
