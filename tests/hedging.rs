@@ -41,7 +41,9 @@ fn calls(upstreams: &[RawUpstream; 2]) -> usize {
 
 /// Calls one after the other until one was hedged; none is noticeably slow. Answers the id of that call.
 async fn until_hedged(mesh: &Mesh, mut call: impl AsyncFnMut() -> String) -> String {
-    for _ in 0..200 {
+    // One whose first calls were the slower ones is asked again when that has faded, after some seconds.
+    for _ in 0..1000 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
         let (before, began) = (count(mesh, "hedges").await, Instant::now());
         let id = call().await;
         assert!(began.elapsed() < NOTICED, "{:?}", began.elapsed());
