@@ -59,6 +59,10 @@ fn text(
         let whence = if configured { "" } else { " from before" };
         line(format!("  ◌ {:<20} {count} instance{plural}{whence}, probing", service.name.as_str()));
     }
+    if children.iter().any(is_on_its_way) {
+        let shows = "`meshwright logs NAME` shows what one that starts does";
+        line(format!("    {:<20} → {shows}; `services.NAME.startup_timeout` gives it longer", ""));
+    }
     for left in &config.left_out {
         let what = left.service.as_deref().unwrap_or("a file");
         line(format!("  ✖ {what:<20} left out: {}", left.flaw.in_a_line()));
@@ -78,6 +82,11 @@ fn text(
     }
     line(String::new());
     out
+}
+
+/// What is to be done with those is said once for all.
+fn is_on_its_way(child: &ChildStatus) -> bool {
+    matches!(child.state, ChildState::Starting | ChildState::Installing)
 }
 
 /// One line for those of a service that are all alike.
@@ -100,7 +109,7 @@ fn children_line(same: &[&ChildStatus]) -> String {
     if !child.reason.is_empty() {
         write!(text, ": {}", child.reason).ok();
     }
-    if let Some(fix) = &child.fix {
+    if let Some(fix) = child.fix.as_ref().filter(|_| !is_on_its_way(child)) {
         write!(text, "\n    {:<20} → {fix}", "").ok();
     }
     text

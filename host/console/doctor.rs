@@ -50,26 +50,24 @@ pub(super) fn run(args: &Args) -> Result<bool, RunningError> {
 }
 
 fn of_processes(processes: &[Process]) -> Vec<Finding> {
-    let unwell = processes.iter().filter_map(|process| {
-        let fix = process.fix.clone()?;
-        let wrong = format!("{}: {}", process.state, process.why());
-        Some(Finding { about: process.service.clone(), wrong, fix })
-    });
-    unwell.collect()
+    processes.iter().filter(|process| !is_on_its_way(process)).filter_map(finding).collect()
 }
 
 /// What is not there yet, and may need more time than it has.
 fn on_their_way(processes: &[Process]) -> Vec<Finding> {
-    let starting = processes.iter().filter(|process| matches!(&*process.state, "starting" | "installing"));
-    let finding = |process: &Process| {
-        let about = process.service.clone();
-        let fix = format!(
-            "`meshwright logs {about}` shows what it does; if it needs longer, say so as \
-             `services.{about}.startup_timeout`"
-        );
-        Finding { wrong: process.state.clone(), fix, about }
-    };
-    starting.map(finding).collect()
+    processes.iter().filter(|process| is_on_its_way(process)).filter_map(finding).collect()
+}
+
+fn is_on_its_way(process: &Process) -> bool {
+    matches!(&*process.state, "starting" | "installing")
+}
+
+/// `None` of a process with which nothing is to be done.
+fn finding(process: &Process) -> Option<Finding> {
+    let fix = process.fix.clone()?;
+    let why = process.why();
+    let colon = if why.is_empty() { "" } else { ": " };
+    Some(Finding { about: process.service.clone(), wrong: format!("{}{colon}{why}", process.state), fix })
 }
 
 /// What the proxy says of itself, but for services of which their processes say it better.
@@ -112,7 +110,12 @@ mod tests {
                 fix: Some("install it".into()),
                 ..Process::default()
             },
-            Process { service: "b".into(), state: "installing".into(), ..Process::default() },
+            Process {
+                service: "b".into(),
+                state: "installing".into(),
+                fix: Some("give it longer".into()),
+                ..Process::default()
+            },
             Process {
                 service: "v".into(),
                 state: "left_out".into(),
@@ -137,7 +140,7 @@ mod tests {
         assert!(findings[5..].iter().all(|finding| finding.fix.contains("config check")));
         let waiting = on_their_way(&processes);
         assert_eq!(waiting.iter().map(|finding| &*finding.about).collect::<Vec<_>>(), ["b"]);
-        assert!(waiting[0].fix.contains("services.b.startup_timeout"));
+        assert_eq!((&*waiting[0].wrong, &*waiting[0].fix), ("installing", "give it longer"));
         assert!(findings.iter().all(|finding| !finding.fix.is_empty()));
     }
 }

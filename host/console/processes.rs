@@ -101,7 +101,14 @@ fn table(processes: &[Process]) -> String {
             process.why(),
         ]);
     }
-    text::table(&rows)
+    let table = text::table(&rows);
+    let mut lines = table.lines();
+    let mut shown: Vec<String> = lines.next().map(str::to_owned).into_iter().collect();
+    for (line, process) in lines.zip(processes) {
+        shown.push(line.to_owned());
+        shown.extend(process.fix.as_ref().map(|fix| format!("  → {fix}")));
+    }
+    shown.join("\n") + "\n"
 }
 
 fn uptime(seconds: f64) -> String {
@@ -129,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reasons_and_the_next_try_stand_behind_each_process() {
+    fn reasons_the_next_try_and_the_fix_stand_with_each_process() {
         let shown = table(&[
             Process {
                 instance: "a".into(),
@@ -143,11 +150,13 @@ mod tests {
                 state: "backoff".into(),
                 reason: "exited with 1".into(),
                 next_try_s: Some(1.2),
+                fix: Some("look at it".into()),
                 ..Process::default()
             },
         ]);
         let lines: Vec<&str> = shown.lines().collect();
         assert!(lines[1].starts_with("a         ready    7    2 h"), "{shown}");
         assert!(lines[2].ends_with("exited with 1; next try in 2 s"), "{shown}");
+        assert_eq!(lines[3..], ["  → look at it"], "{shown}");
     }
 }

@@ -250,6 +250,10 @@ impl Kept {
             ChildState::Backoff | ChildState::Fatal => Some(format!(
                 "`meshwright logs {service}` shows what it said; then `meshwright restart {service}`"
             )),
+            ChildState::Starting | ChildState::Installing => Some(format!(
+                "`meshwright logs {service}` shows what it does; if it needs longer, say so as \
+                 `services.{service}.startup_timeout`"
+            )),
             ChildState::Stopped if self.first.is_some() => Some(format!("`meshwright start {service}`")),
             ChildState::Ready => self.lacks.as_ref().map(|_| "bring back what it needs".to_owned()),
             _ => None,
