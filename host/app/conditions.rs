@@ -51,7 +51,7 @@ fn service_panic(service: &Service) -> Firing {
             "{} of {} are available, so calls may go to all that are not dead; \
              `GET /services/{name}` says what each of them suffers from",
             service.unhampered(),
-            service.wanted(),
+            service.expected(),
         ),
         value: 1.0,
         threshold: 1.0,

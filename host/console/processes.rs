@@ -90,7 +90,7 @@ fn table(processes: &[Process]) -> String {
     let head = ["INSTANCE", "STATE", "PID", "UPTIME", "RESTARTS", "COMMAND", ""];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for process in processes {
-        let command: String = process.command.chars().take(40).collect();
+        let command: String = in_a_line(&process.command).chars().take(40).collect();
         rows.push(vec![
             process.instance.clone(),
             if process.degraded { format!("{} (degraded)", process.state) } else { process.state.clone() },
@@ -98,7 +98,7 @@ fn table(processes: &[Process]) -> String {
             process.uptime_s.map_or_else(|| "-".to_owned(), uptime),
             process.restarts.to_string(),
             command,
-            process.why(),
+            in_a_line(&process.why()),
         ]);
     }
     let table = text::table(&rows);
@@ -109,6 +109,10 @@ fn table(processes: &[Process]) -> String {
         shown.extend(process.fix.as_ref().map(|fix| format!("  → {fix}")));
     }
     shown.join("\n") + "\n"
+}
+
+fn in_a_line(text: &str) -> String {
+    text.replace(char::is_control, " ")
 }
 
 fn uptime(seconds: f64) -> String {
@@ -148,7 +152,7 @@ mod tests {
             Process {
                 instance: "b".into(),
                 state: "backoff".into(),
-                reason: "exited with 1".into(),
+                reason: "exited\nwith 1".into(),
                 next_try_s: Some(1.2),
                 fix: Some("look at it".into()),
                 ..Process::default()

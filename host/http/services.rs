@@ -14,7 +14,6 @@ use super::answer::{Document, Refusal, document};
 use super::drains::DrainView;
 use super::reliability::Reliability;
 use crate::clock;
-use crate::mesh::breaker::BreakerState;
 use crate::mesh::health::HealthState;
 use crate::mesh::ids::Name;
 use crate::mesh::offer::Kind;
@@ -34,22 +33,18 @@ pub(super) fn condition(service: &Service) -> (&'static str, String) {
     let draining = service.instances.len() - total;
     let healthy =
         service.instances.iter().filter(|i| i.is_routable() && i.health == HealthState::Healthy).count();
-    let open = service.instances.iter().filter(|i| i.core.guard.state() == BreakerState::Open).count();
-    let available = service.available();
+    let (available, free) = (service.available(), service.unhampered());
     if total == 0 {
         ("unavailable", format!("all of its {draining} instances are taken out of use"))
     } else if available == 0 {
         ("unavailable", format!("none of {total} instances is available{}", of_children(service)))
     } else if service.core.panics.load(Ordering::Relaxed) {
-        let free = service.unhampered();
-        (
-            "degraded",
-            format!("{free} of {total} instances are available: calls may go to all that are not dead"),
-        )
+        let of = service.expected();
+        ("degraded", format!("{free} of {of} instances are available: calls may go to all that are not dead"))
     } else if healthy < total {
         ("degraded", format!("{healthy} of {total} instances are healthy{}", of_children(service)))
-    } else if open > 0 {
-        ("degraded", format!("{open} of {total} instances are behind an open breaker"))
+    } else if free < available {
+        ("degraded", format!("{} of {total} instances are behind a breaker", available - free))
     } else if draining > 0 {
         ("healthy", format!("{draining} of {} instances are taken out of use", total + draining))
     } else {

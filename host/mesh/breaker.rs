@@ -19,6 +19,8 @@ pub const RATIO_SECONDS: u64 = 10;
 pub const OPEN_FIRST: Duration = Duration::from_secs(1);
 /// Longest time open, before jitter: an instance that fails calls and no probes is back within 30 s of its recovery.
 pub const OPEN_MAX: Duration = Duration::from_secs(16);
+/// A trial that is due is awaited for so long before nobody seems to call.
+const UNTRIED: Duration = Duration::from_secs(5);
 /// A trial without an outcome for this long no longer blocks the next one.
 pub const TRIAL_MAX: Duration = Duration::from_secs(60);
 
@@ -153,11 +155,25 @@ impl Breaker {
     }
 
     /// Until when it is open.
-    pub fn opens_until(&self) -> Option<Mono> {
+    pub fn open_until(&self) -> Option<Mono> {
         match self.phase {
             Phase::Open { until } => Some(until),
             Phase::Closed | Phase::HalfOpen { .. } => None,
         }
+    }
+
+    /// Whether calls are kept away now. One whose trial is due keeps nobody away, once nobody came for a while.
+    pub fn keeps_away(&self, now: Mono) -> bool {
+        match self.phase {
+            Phase::Closed | Phase::HalfOpen { trial_since: None } => false,
+            Phase::Open { until } => now < until + UNTRIED,
+            Phase::HalfOpen { trial_since: Some(since) } => now.since(since) < TRIAL_MAX,
+        }
+    }
+
+    /// Long after the last failure: a row that was begun then is none any more.
+    pub fn settle(&mut self) {
+        self.failures_in_a_row = 0;
     }
 
     /// How often it opened, failed trials included.
@@ -173,8 +189,7 @@ impl Breaker {
             Phase::HalfOpen { trial_since: Some(since) } if now.since(since) < TRIAL_MAX => {
                 return Admission::No;
             }
-            Phase::Open { .. } => self.cause = Cause::TrialSent,
-            Phase::HalfOpen { .. } => {}
+            Phase::Open { .. } | Phase::HalfOpen { .. } => self.cause = Cause::TrialSent,
         }
         self.phase = Phase::HalfOpen { trial_since: Some(now) };
         Admission::Trial

@@ -30,12 +30,15 @@ pub enum After {
 
 impl Hedge {
     /// `None` while too little is known to say.
-    pub fn after(&self, seen: &HistogramSnapshot) -> Option<Duration> {
+    pub fn after(&self, lately: impl FnOnce() -> HistogramSnapshot) -> Option<Duration> {
         let after = match self.after {
             After::Time(time) => time,
-            After::Quantile(_) if seen.count() < SAMPLES_MIN => return None,
             After::Quantile(permille) => {
-                Duration::from_micros(seen.quantile(f64::from(permille) / 1000.0).into())
+                let lately = lately();
+                if lately.count() < SAMPLES_MIN {
+                    return None;
+                }
+                Duration::from_micros(lately.quantile(f64::from(permille) / 1000.0).into())
             }
         };
         Some(after.max(AFTER_MIN))
@@ -56,9 +59,12 @@ pub struct Lately {
 impl Lately {
     /// The part of `seen` that counts. Called each second; `seen` only grows.
     pub fn of(&mut self, seen: HistogramSnapshot, now: Mono) -> HistogramSnapshot {
-        if self.turned_at.is_none_or(|turned_at| now.since(turned_at) >= LATELY) {
+        let age = self.turned_at.map(|turned_at| now.since(turned_at));
+        if age.is_none_or(|age| age >= LATELY) {
+            // After a pause in which nobody asked, both are old.
             let [_, newer] = std::mem::take(&mut self.before);
-            self.before = [newer, seen.clone()];
+            let older = if age.is_some_and(|age| age >= 2 * LATELY) { seen.clone() } else { newer };
+            self.before = [older, seen.clone()];
             self.turned_at = Some(now);
         }
         let lately = seen.since(&self.before[0]);

@@ -296,13 +296,10 @@ impl Attempt {
         let latency = ended.since(self.started);
         let core = &self.instance.core;
         core.latency.record(u32::try_from(latency.as_micros()).unwrap_or(u32::MAX));
-        match core.guard.on_success(ended) {
-            Some(_) => {
-                core.live.start_anew(ended, latency);
-                core.proven.store(true, Ordering::Relaxed);
-                core.doubt.notify_one();
-            }
-            None => core.live.observe(ended, latency),
+        if self.prove(ended) {
+            core.live.start_anew(ended, latency);
+        } else {
+            core.live.observe(ended, latency);
         }
         if core.refused.load(Ordering::Relaxed) {
             core.refused.store(false, Ordering::Relaxed);
@@ -311,6 +308,17 @@ impl Attempt {
             core.errors_in_a_row.store(0, Ordering::Relaxed);
         }
         count(&core.counters, if is_error { &core.counters.tool_errors } else { &core.counters.ok });
+    }
+
+    /// It answers; whether that closed its breaker, so that what was before says nothing more.
+    fn prove(&self, now: Mono) -> bool {
+        let core = &self.instance.core;
+        let closed = core.guard.on_success(now);
+        if closed {
+            core.proven.store(true, Ordering::Relaxed);
+            core.doubt.notify_one();
+        }
+        closed
     }
 
     /// Another instance answered first: that it takes so long at least is all that is known.
@@ -326,7 +334,7 @@ impl Attempt {
     /// What is no call was answered: it teaches the breaker, and is not counted.
     fn pass(mut self) {
         self.ended = true;
-        self.instance.core.guard.on_success(clock::mono());
+        self.prove(clock::mono());
     }
 
     /// What is no call was not answered.
@@ -334,9 +342,7 @@ impl Attempt {
         self.ended = true;
         let core = &self.instance.core;
         match error.blame() {
-            Blame::Instance => {
-                core.guard.on_failure(clock::mono(), fastrand::u64(..));
-            }
+            Blame::Instance => core.guard.on_failure(clock::mono(), fastrand::u64(..)),
             _ => core.guard.on_abandoned(),
         }
         if error.is_refused() {
@@ -357,11 +363,9 @@ impl Attempt {
                 core.live.observe(ended, failure_charge(ended.since(self.started)));
                 core.guard.on_failure(ended, random);
             }
-            Blame::Often => {
-                core.guard.on_ratio_failure(ended, random);
-            }
+            Blame::Often => core.guard.on_ratio_failure(ended, random),
             Blame::Caller => {
-                core.guard.on_success(ended);
+                self.prove(ended);
             }
             Blame::Nobody => core.guard.on_abandoned(),
         }

@@ -89,27 +89,36 @@ impl<'a> Question<'a> {
         }
         let mut excluded = Excluded { low: tried.low, high: tried.high.clone() };
         while let Some((instance, by)) = self.choose(&excluded, now) {
+            if instance.core.guard.is_due(now) && !self.may_try(instance) {
+                excluded.add(instance.slot);
+                continue;
+            }
             match instance.core.guard.admits(now) {
                 Admission::Yes => return Some(self.picked(instance, false, by, &excluded)),
                 Admission::Trial => return Some(self.picked(instance, true, by, &excluded)),
                 Admission::No => excluded.add(instance.slot),
             }
         }
-        self.choose(tried, now).map(|(instance, by)| self.picked(instance, false, by, tried))
+        self.choose(tried, now).map(|(instance, by)| {
+            let is_trial = instance.core.guard.admits(now) == Admission::Trial;
+            self.picked(instance, is_trial, by, tried)
+        })
     }
 
-    /// An instance whose breaker waits for a trial looks bad to every balancer, so it is not left to them. A call
-    /// that cannot be repeated is risked only where probes are answered.
+    /// What cannot be repeated is risked only where probes are answered.
+    fn may_try(&self, instance: &Instance) -> bool {
+        instance.answers_probes() || (self.repeatable)()
+    }
+
+    /// An instance whose breaker waits for a trial looks bad to every balancer, so it is not left to them.
     fn trial(&self, tried: &Excluded, now: Mono) -> Option<Picked<'a>> {
         let Found::Service(service) = self.target else { return None };
         let due = &service.core.trial_due;
         if !due.load(Ordering::Relaxed) {
             return None;
         }
-        let repeatable = (self.repeatable)();
         let waits = |instance: &&Arc<Instance>| {
-            let risks = repeatable || instance.answers_probes();
-            risks && instance.is_due(now) && self.qualifies(instance, tried)
+            instance.is_due(now) && self.qualifies(instance, tried) && self.may_try(instance)
         };
         let instance = service.instances.iter().find(waits)?;
         if !due.swap(false, Ordering::Relaxed) {

@@ -23,9 +23,9 @@ pub struct Shift {
 /// An instance's breaker, and the flag that spares calls to a healthy instance its lock.
 #[derive(Debug, Default)]
 pub struct Guard {
+    /// Written under the lock.
     troubled: AtomicBool,
     failed_at: AtomicU64,
-    /// Stepped by calls while there is trouble, and by nobody else.
     kept: Mutex<Kept>,
 }
 
@@ -41,23 +41,21 @@ impl Guard {
         if self.is_troubled() { self.step(now, |breaker| breaker.admits(now)) } else { Admission::Yes }
     }
 
-    pub fn on_success(&self, now: Mono) -> Option<Transition> {
-        if self.is_troubled() { self.step(now, |breaker| breaker.on_success(now)) } else { None }
+    /// Whether this closed it.
+    pub fn on_success(&self, now: Mono) -> bool {
+        self.is_troubled() && self.step(now, |breaker| breaker.on_success(now)).is_some()
     }
 
-    pub fn on_failure(&self, now: Mono, random: u64) -> Option<Transition> {
-        self.note_trouble(now);
-        self.step(now, |breaker| breaker.on_failure(now, random))
+    pub fn on_failure(&self, now: Mono, random: u64) {
+        self.fail(now, |breaker| breaker.on_failure(now, random));
     }
 
-    pub fn on_ratio_failure(&self, now: Mono, random: u64) -> Option<Transition> {
-        self.note_trouble(now);
-        self.step(now, |breaker| breaker.on_ratio_failure(now, random))
+    pub fn on_ratio_failure(&self, now: Mono, random: u64) {
+        self.fail(now, |breaker| breaker.on_ratio_failure(now, random));
     }
 
-    pub fn on_unhealthy(&self, now: Mono, random: u64) -> Option<Transition> {
-        self.note_trouble(now);
-        self.step(now, |breaker| breaker.on_unhealthy(now, random))
+    pub fn on_unhealthy(&self, now: Mono, random: u64) {
+        self.fail(now, |breaker| breaker.on_unhealthy(now, random));
     }
 
     pub fn on_abandoned(&self) {
@@ -91,27 +89,44 @@ impl Guard {
         self.with(|kept| kept.breaker.trips())
     }
 
+    /// Whether it keeps calls away now.
+    pub fn keeps_away(&self, now: Mono) -> bool {
+        self.is_troubled() && self.with(|kept| kept.breaker.keeps_away(now))
+    }
+
+    /// When a call last failed there.
+    pub fn failed_at(&self) -> Mono {
+        Mono::from_micros(self.failed_at.load(Ordering::Relaxed))
+    }
+
     /// What became of it since this was last asked, oldest first.
     pub fn shifts(&self) -> VecDeque<Shift> {
-        if self.is_troubled() { self.with(|kept| std::mem::take(&mut kept.shifts)) } else { VecDeque::new() }
+        self.with(|kept| std::mem::take(&mut kept.shifts))
     }
 
     /// Called each second: long after the last failure, successes go by unseen again.
     pub fn settle(&self, now: Mono) {
-        let failed_at = Mono::from_micros(self.failed_at.load(Ordering::Relaxed));
-        let settled = now.since(failed_at) > TROUBLE && self.state() == BreakerState::Closed;
-        if settled {
-            self.troubled.store(false, Ordering::Relaxed);
+        if !self.is_troubled() {
+            return;
         }
+        self.with(|kept| {
+            if now.since(self.failed_at()) > TROUBLE && kept.breaker.state() == BreakerState::Closed {
+                kept.breaker.settle();
+                self.troubled.store(false, Ordering::Relaxed);
+            }
+        });
     }
 
     fn is_troubled(&self) -> bool {
         self.troubled.load(Ordering::Relaxed)
     }
 
-    fn note_trouble(&self, now: Mono) {
-        self.failed_at.store(now.as_micros(), Ordering::Relaxed);
-        self.troubled.store(true, Ordering::Relaxed);
+    fn fail(&self, now: Mono, step: impl FnOnce(&mut Breaker) -> Option<Transition>) {
+        self.step(now, |breaker| {
+            self.failed_at.store(now.as_micros(), Ordering::Relaxed);
+            self.troubled.store(true, Ordering::Relaxed);
+            step(breaker)
+        });
     }
 
     fn step<T>(&self, now: Mono, step: impl FnOnce(&mut Breaker) -> T) -> T {
@@ -121,7 +136,7 @@ impl Guard {
             let state = kept.breaker.state();
             if (state, kept.breaker.trips()) != before {
                 let mut why = kept.breaker.cause().to_string();
-                if let Some(until) = kept.breaker.opens_until() {
+                if let Some(until) = kept.breaker.open_until() {
                     let left = until.since(now).as_secs_f64();
                     why.push_str(&format!("; the next trial in {left:.1} s"));
                 }

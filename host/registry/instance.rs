@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::clock;
-use crate::mesh::breaker::BreakerState;
 use crate::mesh::child::ChildState;
 use crate::mesh::drain::{self, Drain, Wants};
 use crate::mesh::health::HealthState;
@@ -71,13 +70,14 @@ impl Instance {
 
     /// Whether its breaker waits for a trial, and nothing but failed calls keeps others away.
     pub fn is_due(&self, now: Mono) -> bool {
-        let by_calls_only = self.core.live.share_permille() > 0 || self.answers_probes();
+        let by_calls_only =
+            self.core.live.share_permille() > 0 || self.core.probe_failures.load(Ordering::Relaxed) == 0;
         self.is_routable() && by_calls_only && self.core.guard.is_due(now)
     }
 
-    /// Whether the last probe said nothing against it.
+    /// Whether it answered a probe since it last failed a call, or is not asked because it wants credentials.
     pub fn answers_probes(&self) -> bool {
-        self.core.probe_failures.load(Ordering::Relaxed) == 0
+        self.core.answered_at.load(Ordering::Relaxed) > self.core.guard.failed_at().as_micros()
     }
 
     /// Why the state is what it is, and when that may change by itself.
@@ -134,6 +134,9 @@ pub struct InstanceCore {
     pub refused: AtomicBool,
     /// Failed probes in a row.
     pub probe_failures: AtomicU32,
+    /// Its last answer to a probe, as [`Mono`] microseconds; the greatest number when it is not asked any more, and 0
+    /// when the last probe failed.
+    pub answered_at: AtomicU64,
     /// Last accepted heartbeat, as [`Mono`] microseconds.
     pub heartbeat_at: AtomicU64,
     /// How the instance's latency compares with its pool's, tool by tool, in thousandths: 1000 and more is fine.
@@ -224,9 +227,9 @@ pub struct ServiceCore {
     pub line: Arc<Line>,
     /// Written by the registry's task alone.
     uptime: Mutex<Uptime>,
-    /// An instance waits for its breaker's trial: the next call is it. Looked at each second.
+    /// An instance waits for its breaker's trial: the next call that may be it is it. Looked at each second.
     pub trial_due: AtomicBool,
-    /// Fewer than half of the instances are available: calls go to all that are not dead.
+    /// Fewer than half of the instances are available: calls may go to all that are not dead.
     pub panics: AtomicBool,
 }
 
@@ -235,7 +238,7 @@ impl ServiceCore {
         Self { counters: CallCounters::seeded(counts), ..Self::default() }
     }
 
-    /// What its calls took lately. To be asked each second, or never.
+    /// What its calls took lately, when it is asked each second.
     pub fn lately(&self, now: Mono) -> HistogramSnapshot {
         let mut lately = self.lately.lock().unwrap_or_else(PoisonError::into_inner);
         lately.of(self.latency.snapshot(), now)
@@ -275,8 +278,17 @@ impl Service {
 
     /// Instances that are available, with no breaker that keeps calls away.
     pub fn unhampered(&self) -> usize {
-        let closed = |instance: &Instance| instance.core.guard.state() == BreakerState::Closed;
-        self.instances.iter().filter(|instance| instance.is_available() && closed(instance)).count()
+        let now = clock::mono();
+        let free =
+            |instance: &&Arc<Instance>| instance.is_available() && !instance.core.guard.keeps_away(now);
+        self.instances.iter().filter(free).count()
+    }
+
+    /// Instances that were seen at least once, but for those that somebody took out of use: so many should be there.
+    pub fn expected(&self) -> usize {
+        let expected =
+            |instance: &&Arc<Instance>| instance.drain.is_none() && instance.phase != LeasePhase::Restored;
+        self.instances.iter().filter(expected).count()
     }
 
     /// Instances but for those that somebody took out of use, which are not missed.

@@ -34,6 +34,7 @@ pub(super) fn see_child(
     if is_ready && !was_ready || takes_calls && !took_calls {
         record.health = Health::new(now);
         record.core.refused.store(false, Ordering::Relaxed);
+        record.core.guard.on_recovery(now);
         record.health.probe(now, true, false);
         // Its first answer proves it.
         record.lease.proved(now);
@@ -59,15 +60,17 @@ pub(super) fn note_probe(record: &mut Record, probe: &Probe, now: Mono, times: &
     match probe {
         Probe::Unauthorized => {
             record.health.unprobed();
+            record.core.answered_at.store(u64::MAX, Ordering::Relaxed);
             return changed;
         }
         Probe::Good => {
+            record.core.answered_at.store(now.as_micros(), Ordering::Relaxed);
             record.core.refused.store(false, Ordering::Relaxed);
             if record.core.probe_failures.load(Ordering::Relaxed) > 0 {
                 record.core.guard.on_recovery(now);
             }
         }
-        Probe::Refused | Probe::Bad(_) => {}
+        Probe::Refused | Probe::Bad(_) => record.core.answered_at.store(0, Ordering::Relaxed),
     }
     record.core.reliability(|record| {
         record.probes += 1;
@@ -120,7 +123,8 @@ pub(super) fn judge(record: &mut Record, now: Mono, times: &LeaseTimes) -> bool 
         record.reason = down.unwrap_or_else(|| std::mem::take(&mut record.reason));
         return false;
     }
-    if assessment.is_for_calls() {
+    // A trial that was answered since says more than what was before it.
+    if assessment.is_for_calls() && !record.core.proven.load(Ordering::Relaxed) {
         record.core.guard.on_unhealthy(now, fastrand::u64(..));
     }
     let share_permille = if record.drain.is_some() { 0 } else { assessment.share_permille };

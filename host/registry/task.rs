@@ -416,7 +416,7 @@ impl Task {
     fn say(&self, kind: &'static str, at: Wall, service: &Name, instance: Option<&Name>, detail: String) {
         let event = Event { at, kind, service: Some(service.clone()), instance: instance.cloned(), detail };
         if self.events.try_send(event).is_err() {
-            tracing::debug!(kind, service = %service, "event dropped");
+            tracing::debug!(kind, service = %service, instance = instance.map(Name::as_str), "event dropped");
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Instances, children and the machine itself go wrong, as they do; what the proxy makes of it, in figures.
 
 mod floods;
-mod instances;
 mod kills;
 #[path = "../support/mod.rs"]
 mod support;

@@ -296,3 +296,26 @@ fn each_state_has_the_cause_that_brought_it_about() {
     }
     assert_eq!(breaker.cause(), Cause::InARow);
 }
+
+#[test]
+fn calls_are_kept_away_until_a_trial_is_due_and_nobody_comes() {
+    let mut breaker = Breaker::new();
+    assert!(!breaker.keeps_away(at(0)));
+    let mut tripped_one = tripped(at(0));
+    assert!(tripped_one.keeps_away(at(500)) && tripped_one.keeps_away(at(5_000)));
+    assert!(!tripped_one.keeps_away(at(6_001)), "the next call would be taken");
+    tripped_one.admits(at(6_002));
+    assert!(tripped_one.keeps_away(at(6_003)), "the trial is under way");
+    tripped_one.on_recovery();
+    assert!(!tripped_one.keeps_away(at(6_004)), "a probe was answered");
+    breaker.on_unhealthy(at(0), NO_JITTER);
+    assert!(breaker.keeps_away(at(10)));
+}
+
+#[test]
+fn a_row_of_failures_ends_when_it_settles() {
+    let mut breaker = Breaker::new();
+    (0..4).for_each(|_| drop(breaker.on_failure(at(0), 0)));
+    breaker.settle();
+    assert_eq!(breaker.on_failure(at(60_000), 0), None, "the first of another row");
+}

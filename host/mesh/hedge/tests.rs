@@ -12,12 +12,12 @@ fn seen(latencies: &[u32]) -> HistogramSnapshot {
 #[test]
 fn a_quantile_of_few_calls_is_none() {
     let hedge = Hedge { after: After::Quantile(950), budget_permille: 50 };
-    assert_eq!(hedge.after(&seen(&[20_000; 99])), None);
-    let after = hedge.after(&seen(&[20_000; 100])).expect("enough were seen");
+    assert_eq!(hedge.after(|| seen(&[20_000; 99])), None);
+    let after = hedge.after(|| seen(&[20_000; 100])).expect("enough were seen");
     assert!((15..=25).contains(&after.as_millis()), "{after:?}");
-    assert_eq!(hedge.after(&seen(&[5; 100])), Some(AFTER_MIN));
+    assert_eq!(hedge.after(|| seen(&[5; 100])), Some(AFTER_MIN));
     let fixed = Hedge { after: After::Time(Duration::from_millis(7)), budget_permille: 50 };
-    assert_eq!(fixed.after(&seen(&[])), Some(Duration::from_millis(7)));
+    assert_eq!(fixed.after(|| seen(&[])), Some(Duration::from_millis(7)));
 }
 
 #[test]
@@ -35,6 +35,8 @@ fn what_calls_took_long_ago_is_forgotten_once_there_were_enough_others() {
     assert_eq!(at(119, 50_000, 0).count(), 1_000);
     assert_eq!(at(120, 50_000, 99).count(), 11_099, "too few to say anything");
     assert_eq!(at(121, 50_000, 1).count(), 100);
+    assert_eq!(at(1000, 50_000, 0).count(), 11_100, "what was before a pause is old");
+    assert_eq!(at(1001, 50_000, 100).count(), 100);
 }
 
 #[test]
@@ -71,7 +73,7 @@ proptest! {
         latencies in prop::collection::vec(0_u32..1_000_000, 100..300), one in 1_u32..1000, other in 1_u32..1000,
     ) {
         let seen = seen(&latencies);
-        let after = |permille| Hedge { after: After::Quantile(permille), budget_permille: 0 }.after(&seen);
+        let after = |permille| Hedge { after: After::Quantile(permille), budget_permille: 0 }.after(|| seen.clone());
         prop_assert!(after(one.min(other)) <= after(one.max(other)));
         prop_assert!(after(one) >= Some(AFTER_MIN));
     }

@@ -13,7 +13,7 @@ impl Task {
     /// that all that are not dead must do.
     pub(super) fn judge_pools(&self, now: Mono, wall: Wall) {
         for service in self.snapshot.load().services.values() {
-            let after = service.hedge.and_then(|hedge| hedge.after(&service.core.lately(now)));
+            let after = service.hedge.and_then(|hedge| hedge.after(|| service.core.lately(now)));
             service.core.hedging.set_after(after);
             let due = service.instances.iter().any(|instance| instance.is_due(now));
             service.core.trial_due.store(due, Ordering::Relaxed);
@@ -22,10 +22,10 @@ impl Task {
     }
 
     fn look_at_panic(&self, service: &Service, wall: Wall) {
-        let (free, wanted) = (service.unhampered(), service.wanted());
+        let (free, wanted) = (service.unhampered(), service.expected());
         let alive = service.instances.iter().filter(|instance| instance.is_routable()).count();
-        // With nobody else to be sent calls it would make no difference.
-        let panics = free < alive && balance::panics(free, wanted);
+        // With nobody there, nobody gets calls.
+        let panics = alive > 0 && balance::panics(free, wanted);
         if service.core.panics.swap(panics, Ordering::Relaxed) == panics {
             return;
         }
@@ -36,7 +36,11 @@ impl Task {
             tracing::warn!(service = %service.name, "{detail}");
             detail
         } else {
-            let detail = format!("over: {free} of {wanted} instances are available");
+            let detail = if alive > 0 {
+                format!("over: {free} of {wanted} instances are available")
+            } else {
+                format!("over: none of {wanted} instances is there any more")
+            };
             tracing::info!(service = %service.name, "{detail}");
             detail
         };
