@@ -315,7 +315,9 @@ fn calls_are_kept_away_until_a_trial_is_due_and_nobody_comes() {
 #[test]
 fn a_row_of_failures_ends_when_it_settles() {
     let mut breaker = Breaker::new();
-    (0..4).for_each(|_| drop(breaker.on_failure(at(0), 0)));
+    for _ in 0..4 {
+        breaker.on_failure(at(0), 0);
+    }
     breaker.settle();
     assert_eq!(breaker.on_failure(at(60_000), 0), None, "the first of another row");
 }
