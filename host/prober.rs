@@ -4,7 +4,9 @@
 //! Knows the registry and the peers. Must not judge: the health machine does.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
@@ -12,7 +14,9 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{CallTimes, ProbeTimes};
+use crate::mesh::instance::Endpoint;
 use crate::mesh::lease::LeasePhase;
+use crate::process::Foreign;
 use crate::registry::{Instance, Registry};
 use crate::upstream::{Events, Probe, Standing, Times, chain};
 
@@ -102,6 +106,22 @@ async fn told(changes: &mut Option<Events>) -> bool {
     }
 }
 
+/// The process that a registered instance says it is, if it can be on this machine.
+fn process_of(instance: &Instance) -> Option<Foreign> {
+    let Endpoint::Http(endpoint) = &instance.spec.endpoint else { return None };
+    let host = endpoint.host().trim_matches(['[', ']']);
+    let is_here = host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    instance.spec.pid.filter(|_| is_here).and_then(Foreign::of)
+}
+
+/// Waits for the process to end.
+async fn ended(process: Option<&Foreign>) {
+    match process {
+        Some(process) => process.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// The pause behind so many bad probes in a row.
 fn quick(bad: u32) -> Duration {
     QUICK.saturating_mul(1 << bad.saturating_sub(QUICK_PROBES).min(16))
@@ -136,6 +156,7 @@ impl Watch {
         // Bad probes in a row, and good ones in a row since anything was amiss.
         let (mut bad, mut calm) = (0_u32, CALM);
         let mut standings = self.instance.peer.standings();
+        let (mut process, mut exited) = (process_of(&self.instance), None);
         loop {
             if self.instance.peer.is_resting() {
                 // Nobody is there to be asked, and asking is no reason to start it.
@@ -148,6 +169,11 @@ impl Watch {
             let good = probe == Probe::Good;
             (bad, calm) = if good { (0, calm.saturating_add(1)) } else { (bad.saturating_add(1), 0) };
             let unauthorized = probe == Probe::Unauthorized;
+            // Who answers lives, be it as another process.
+            match exited.filter(|_| !good && !unauthorized) {
+                Some(pid) => self.instance.core.exited.store(pid, Ordering::Relaxed),
+                None => exited = None,
+            }
             self.registry.probed(&self.instance, probe).await;
             if unauthorized && !self.instance.configured {
                 tracing::warn!(instance = %self.instance.name(), "instance asks for credentials, no longer probed until it registers anew");
@@ -181,6 +207,11 @@ impl Watch {
                         if soon < pause.deadline() {
                             pause.as_mut().reset(soon);
                         }
+                    }
+                    () = ended(process.as_ref()) => {
+                        tracing::info!(instance = %self.instance.name(), pid = self.instance.spec.pid, "the process of an instance ended");
+                        (process, exited) = (None, self.instance.spec.pid);
+                        break;
                     }
                     // A process that came up has another past, and perhaps another offer.
                     () = moved(&mut standings) => {

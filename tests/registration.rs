@@ -384,3 +384,67 @@ async fn services_are_listed_filtered_and_reported_one_by_one() {
     let health = mesh.api.get("/health").await.ok();
     assert!(health["status"].is_string(), "{health}");
 }
+
+/// A process that is somebody else's; ended with the test.
+struct Someones(std::process::Child);
+
+impl Someones {
+    fn start() -> Self {
+        Self(std::process::Command::new("sleep").arg("600").spawn().expect("start a process"))
+    }
+
+    fn end(&mut self) {
+        self.0.kill().expect("end it");
+        self.0.wait().expect("reap it");
+    }
+}
+
+impl Drop for Someones {
+    fn drop(&mut self) {
+        // It may have ended before.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_process_of_an_instance_is_watched_and_not_owned() {
+    let mesh = Mesh::plain().await;
+    let (upstream, leaving) = (RawUpstream::plain().await, RawUpstream::plain().await);
+    let (mut replaced, mut gone) = (Someones::start(), Someones::start());
+    let spec = |name: &str, port: u16, process: &Someones| json!({"instance_name": name, "port": port, "tools": [], "pid": process.0.id()});
+    mesh.api.join_as(spec("replaced", upstream.port, &replaced)).await;
+    mesh.api.join_as(spec("gone", leaving.port, &gone)).await;
+    for name in ["replaced", "gone"] {
+        mesh.api.call(name, "act", json!({})).await.ok();
+    }
+
+    let pid = gone.0.id();
+    drop(leaving);
+    gone.end();
+    let seen = eventually("its end is known", SOON, || async {
+        let seen = mesh.api.instance("gone").await;
+        (seen["state"] == "dead").then_some(seen)
+    })
+    .await;
+    assert_eq!(seen["reason"], format!("its process {pid} ended"), "{seen}");
+
+    replaced.end();
+    eventually("its end is seen", SOON, || async {
+        let named =
+            |line: &&str| line.contains("the process of an instance ended") && line.contains("replaced");
+        mesh.log().lines().find(named).map(drop)
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let seen = mesh.api.instance("replaced").await;
+    assert_eq!(seen["state"], "healthy", "who answers lives, be it as another process: {seen}");
+
+    let mut kept = Someones::start();
+    let lease = mesh.api.join_as(spec("kept", upstream.port, &kept)).await;
+    let leaving = json!({"instance_name": "kept", "lease_token": lease["lease_token"]});
+    mesh.api.post("/deregister", &leaving).await.ok();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(kept.0.try_wait().expect("look at it").is_none(), "it is not the proxy's to end");
+}

@@ -139,6 +139,8 @@ pub struct InstanceCore {
     pub answered_at: AtomicU64,
     /// Last accepted heartbeat, as [`Mono`] microseconds.
     pub heartbeat_at: AtomicU64,
+    /// The process that it said it is, when that has ended and nobody answers probes in its place; else 0.
+    pub exited: AtomicU32,
     /// How the instance's latency compares with its pool's, tool by tool, in thousandths: 1000 and more is fine.
     pub latency_permille: AtomicU32,
     /// A breaker's trial succeeded; cleared by the next judgement.

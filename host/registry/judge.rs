@@ -65,6 +65,7 @@ pub(super) fn note_probe(record: &mut Record, probe: &Probe, now: Mono, times: &
         }
         Probe::Good => {
             record.core.answered_at.store(now.as_micros(), Ordering::Relaxed);
+            record.core.exited.store(0, Ordering::Relaxed);
             record.core.refused.store(false, Ordering::Relaxed);
             if record.core.probe_failures.load(Ordering::Relaxed) > 0 {
                 record.core.guard.on_recovery(now);
@@ -101,7 +102,9 @@ pub(super) fn judge(record: &mut Record, now: Mono, times: &LeaseTimes) -> bool 
     let age = now.since(record.lease.renewed_at());
     let default = LeaseTimes::default();
     let down = record.child.as_ref().filter(|child| !child.takes_calls());
+    let exited = Some(record.core.exited.load(Ordering::Relaxed)).filter(|pid| *pid != 0);
     let down = down.map(|child| child.reason.clone());
+    let down = down.or_else(|| exited.map(|pid| format!("its process {pid} ended")));
     let inputs = Inputs {
         ok_total: counts.ok + counts.tool_errors,
         failed_total: counts.failed,
