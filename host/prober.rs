@@ -169,10 +169,12 @@ impl Watch {
             let good = probe == Probe::Good;
             (bad, calm) = if good { (0, calm.saturating_add(1)) } else { (bad.saturating_add(1), 0) };
             let unauthorized = probe == Probe::Unauthorized;
-            // Who answers lives, be it as another process.
-            match exited.filter(|_| !good && !unauthorized) {
-                Some(pid) => self.instance.core.exited.store(pid, Ordering::Relaxed),
-                None => exited = None,
+            // Who answers lives, be it as another process; the first answers may be the last of the one that ended.
+            if unauthorized || calm >= CALM {
+                exited = None;
+            }
+            if let Some(pid) = exited.filter(|_| !good) {
+                self.instance.core.exited.store(pid, Ordering::Relaxed);
             }
             self.registry.probed(&self.instance, probe).await;
             if unauthorized && !self.instance.configured {
@@ -210,7 +212,7 @@ impl Watch {
                     }
                     () = ended(process.as_ref()) => {
                         tracing::info!(instance = %self.instance.name(), pid = self.instance.spec.pid, "the process of an instance ended");
-                        (process, exited) = (None, self.instance.spec.pid);
+                        (process, exited, calm) = (None, self.instance.spec.pid, 0);
                         break;
                     }
                     // A process that came up has another past, and perhaps another offer.

@@ -413,17 +413,25 @@ async fn the_process_of_an_instance_is_watched_and_not_owned() {
     let mesh = Mesh::plain().await;
     let (upstream, leaving) = (RawUpstream::plain().await, RawUpstream::plain().await);
     let (mut replaced, mut gone) = (Someones::start(), Someones::start());
-    let spec = |name: &str, port: u16, process: &Someones| json!({"instance_name": name, "port": port, "tools": [], "pid": process.0.id()});
+    let spec = |name: &str, port: u16, process: &Someones| {
+        json!({"instance_name": name, "port": port, "tools": [], "pid": process.0.id()})
+    };
     mesh.api.join_as(spec("replaced", upstream.port, &replaced)).await;
     mesh.api.join_as(spec("gone", leaving.port, &gone)).await;
     for name in ["replaced", "gone"] {
         mesh.api.call(name, "act", json!({})).await.ok();
     }
+    let ended = async |name: &str| {
+        let says = |line: &&str| line.contains("the process of an instance ended") && line.contains(name);
+        eventually("its end is seen", SOON, || async { mesh.log().lines().find(says).map(drop) }).await;
+    };
 
     let pid = gone.0.id();
-    drop(leaving);
     gone.end();
-    let seen = eventually("its end is known", SOON, || async {
+    ended("gone").await;
+    // An answer that was under way when it ended, as it were: it does not make up for the process.
+    drop(leaving);
+    let seen = eventually("it is known that nobody is there in its place", SOON, || async {
         let seen = mesh.api.instance("gone").await;
         (seen["state"] == "dead").then_some(seen)
     })
@@ -431,12 +439,7 @@ async fn the_process_of_an_instance_is_watched_and_not_owned() {
     assert_eq!(seen["reason"], format!("its process {pid} ended"), "{seen}");
 
     replaced.end();
-    eventually("its end is seen", SOON, || async {
-        let named =
-            |line: &&str| line.contains("the process of an instance ended") && line.contains("replaced");
-        mesh.log().lines().find(named).map(drop)
-    })
-    .await;
+    ended("replaced").await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let seen = mesh.api.instance("replaced").await;
     assert_eq!(seen["state"], "healthy", "who answers lives, be it as another process: {seen}");
