@@ -414,7 +414,8 @@ async fn the_process_of_an_instance_is_watched_and_not_owned() {
     let (upstream, leaving) = (RawUpstream::plain().await, RawUpstream::plain().await);
     let (mut replaced, mut gone) = (Someones::start(), Someones::start());
     let spec = |name: &str, port: u16, process: &Someones| {
-        json!({"instance_name": name, "port": port, "tools": [], "pid": process.0.id()})
+        let pid = process.0.id();
+        json!({"instance_name": name, "port": port, "tools": [], "pid": pid})
     };
     mesh.api.join_as(spec("replaced", upstream.port, &replaced)).await;
     mesh.api.join_as(spec("gone", leaving.port, &gone)).await;

@@ -31,8 +31,10 @@ fn child_parked(child: &ChildStatus) -> Firing {
             ("service".to_owned(), child.service.to_string()),
         ],
         title: format!("`{name}` failed too often and is parked"),
-        // One that is parked has a fix; without one the reason stands alone.
-        detail: [child.reason.as_str(), child.fix.as_deref().unwrap_or_default()].join("; "),
+        detail: match &child.fix {
+            Some(fix) => format!("{}; {fix}", child.reason),
+            None => child.reason.clone(),
+        },
         value: 1.0,
         threshold: 1.0,
         for_s: 0,

@@ -246,6 +246,7 @@ impl<'a> From<&'a Instance> for InstanceView<'a> {
             score: core.live.score(),
             share_permille: core.live.share_permille(),
             breaker: core.guard.state().as_str(),
+            // One that was never opened has no reason to be closed.
             breaker_reason: core.guard.reason().unwrap_or_default(),
             breaker_trips: core.trips(),
             probe_failures: core.probe_failures.load(Ordering::Relaxed),
