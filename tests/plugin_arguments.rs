@@ -2,9 +2,11 @@
 
 mod support;
 
-use support::guests::component;
+use std::process::Command;
+
+use support::guests::{component, drop_in};
 use support::raw_upstream::RawOptions;
-use support::{Client, Mesh, MeshOptions, RawUpstream, Value, json};
+use support::{Client, Mesh, MeshOptions, RawUpstream, SOON, Value, eventually, json};
 
 const GRANTED: &str = "[plugins.reader]\ngrants = [\"arguments\"]\n";
 
@@ -58,6 +60,34 @@ async fn calls_of_mcp_clients_are_read_too() {
     client.call("s__act", json!({"amount": 1})).await.expect("it passes");
     let refused = client.call("s__act", json!({"amount": 1e3})).await.expect_err("it is refused");
     assert!(refused.to_string().contains("more than 100"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_whose_arguments_are_read_are_not_held_against_a_new_build() {
+    let (mesh, _upstream) = start(GRANTED, component("reader")).await;
+    for amount in [1, 101, 7] {
+        mesh.api.call("s", "act", json!({"amount": amount})).await;
+    }
+    let mut other = component("reader");
+    // An empty custom section: other bytes, and the same decisions.
+    other.extend([0, 2, 1, b'x']);
+    drop_in(&mesh.plugins_dir(), "reader.wasm", &other);
+    let plugin = eventually("the other build is in force", SOON, || async {
+        mesh.api.plugin("reader").await.filter(|plugin| plugin["generation"] == 2)
+    })
+    .await;
+    let replay = &plugin["replay"];
+    assert_eq!((&replay["compared"], &replay["unrepeatable"]), (&json!(0), &json!(3)), "{plugin}");
+
+    let file = mesh.plugins_dir().join("reader.wasm");
+    let output = Command::new(env!("CARGO_BIN_EXE_meshwright"))
+        .args(["plugin", "replay", "--url", &mesh.http, "--fail-over", "0"])
+        .arg(file)
+        .output()
+        .expect("run the command");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("0 of 0 calls"), "{said}");
+    assert!(said.contains("3 more were left out: it read their arguments"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -68,6 +68,18 @@ async fn a_new_build_is_asked_about_recorded_calls_before_it_comes_into_force() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_of_a_new_name_is_asked_about_recorded_calls_too() {
+    let (mesh, _upstream) = with_calls().await;
+    drop_in(&mesh.plugins_dir(), "newcomer.wasm", &misbehaver("reject", "newcomer", "0.1.0"));
+    let plugin = eventually("it is in force", SOON, || async { mesh.api.plugin("newcomer").await }).await;
+    let replay = &plugin["replay"];
+    // Nobody knows who would have picked for it, so only what it routes is compared.
+    assert_eq!((&replay["compared"], &replay["changed"]), (&json!(CALLS), &json!(CALLS)), "{plugin}");
+    assert_eq!((&replay["p99_us_before"], &replay["fault"]), (&Value::Null, &Value::Null), "{plugin}");
+    assert_eq!(replay["examples"][0]["before"], "pass", "{plugin}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_command_line_says_how_many_calls_would_go_elsewhere() {
     let (mesh, _upstream) = with_calls().await;
     let file = mesh.home.path().join("candidate.wasm");

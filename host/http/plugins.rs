@@ -93,9 +93,11 @@ struct PendingView {
 struct ReplayView {
     compared: usize,
     changed: usize,
+    unrepeatable: usize,
     examples: Vec<ReplayExampleView>,
     p99_us: f64,
-    p99_us_before: f64,
+    p99_us_before: Option<f64>,
+    fault: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -138,9 +140,11 @@ impl From<&Replay> for ReplayView {
         Self {
             compared: replay.compared,
             changed: replay.changed,
+            unrepeatable: replay.unrepeatable,
             examples: examples.collect(),
             p99_us: replay.p99_us,
             p99_us_before: replay.p99_us_before,
+            fault: replay.fault.clone(),
         }
     }
 }

@@ -130,10 +130,7 @@ impl Planner for WasmPlanner {
     }
 
     fn plan(&self, pool: &Pool) -> Result<Option<Plan>, PolicyFault> {
-        self.0.ask(
-            |instance| sensible(instance.enter(BACKGROUND_BUDGET, |guest, store| guest.compile(store, pool))),
-            || Some(Seen::compile(pool)),
-        )
+        self.0.ask(|instance| instance.compile(pool), || Some(Seen::compile(pool)))
     }
 }
 

@@ -15,6 +15,7 @@ use super::fault::Fault;
 use super::host_state::{HostState, Reading, Shared, Stopwatch};
 use super::v0_1::{Answer, Guest, Indices, Issue};
 use crate::mesh::ids::Name;
+use crate::mesh::plan::Plan;
 use crate::mesh::pool::{Catalog, Pool};
 use crate::mesh::verdict::{CallFacts, Decision};
 use crate::policy::Ask;
@@ -91,6 +92,7 @@ impl Compiled {
             store,
             guest,
             reads_arguments: self.reads_arguments,
+            has_read: false,
             catalog_seen: None,
             pools_seen: BTreeMap::new(),
         })
@@ -102,6 +104,7 @@ pub struct Instance {
     store: Store<HostState>,
     guest: Guest,
     reads_arguments: bool,
+    has_read: bool,
     catalog_seen: Option<u64>,
     pools_seen: BTreeMap<u32, PoolSeen>,
 }
@@ -139,10 +142,12 @@ impl Instance {
     }
 
     pub fn route(&mut self, call: &CallFacts<'_>, catalog: &Catalog) -> Result<Decision, Fault> {
+        self.has_read = false;
         self.tell(catalog)?;
         self.store.data_mut().routes(self.reads_arguments.then_some(call.arguments));
         let decision = sensible(self.enter(ASK_BUDGET, |guest, store| guest.route(store, call)));
         let reading = self.store.data_mut().routed();
+        self.has_read = reading == Reading::Done;
         let mut decision = decision?;
         match reading {
             Reading::Overstepped => return Err(Fault::Nonsense(NOT_GRANTED)),
@@ -151,6 +156,11 @@ impl Instance {
             _ => {}
         }
         Ok(decision)
+    }
+
+    /// Whether it read some of the arguments of the call that it routed last.
+    pub fn has_read_arguments(&self) -> bool {
+        self.has_read
     }
 
     /// Hands over the catalogue unless it is known.
@@ -179,6 +189,11 @@ impl Instance {
         });
         self.store.data_mut().answered();
         picked
+    }
+
+    /// `None` when the planner leaves the pool to others.
+    pub fn compile(&mut self, pool: &Pool) -> Result<Option<Plan>, Fault> {
+        sensible(self.enter(BACKGROUND_BUDGET, |guest, store| guest.compile(store, pool)))
     }
 
     #[cold]

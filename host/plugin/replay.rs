@@ -1,5 +1,5 @@
-//! Before a build takes the place of another, both are asked again what was asked lately: what would change, and
-//! what would it cost? Beside the data path, with instances that share no memory with those in force.
+//! Before a build comes into force, it is asked again what was asked lately, and so is the one that it replaces: what
+//! would change, and what would it cost? Beside the data path, with instances that share no memory with those in force.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use super::instance::{Class, Instance};
 use super::load::Budgets;
 use super::loaded::Plugin;
 use crate::mesh::ids::{CallId, Name, Slot};
+use crate::mesh::plan::Plan;
 use crate::mesh::pool::{Member, Pool};
 use crate::mesh::story::{RecordedCall, Recording};
 use crate::mesh::verdict::Verdict;
@@ -38,6 +39,8 @@ const WARM_UP: usize = 20;
 pub enum Setback {
     #[error("asked again about the recorded call {call} (`{tool}` of `{service}`): {fault}")]
     Fault { call: CallId, service: Name, tool: String, fault: Fault },
+    #[error("asked for a plan of `{service}`: {fault}")]
+    PlanFault { service: Name, fault: Fault },
     #[error(
         "over its budget: 99 of 100 answers of `{question}` about {count} recorded calls took up to {p99_us:.0} µs, \
          and {budget_us:.0} µs are allowed"
@@ -49,38 +52,39 @@ impl Setback {
     /// Whether the same build would fail again, as far as anyone can know.
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Fault { fault, .. } => fault.by_guest(),
+            Self::Fault { fault, .. } | Self::PlanFault { fault, .. } => fault.by_guest(),
             Self::OverBudget { .. } => true,
         }
     }
 }
 
-/// Asks `before` and `after`, in turn, about each recorded call. `None` when there is nothing that both could be
-/// asked.
+/// Asks `before`, if there is one, and `after`, in turn, about each recorded call. `None` when there is nothing to be
+/// asked. A router of which there was none before is compared with one that passes all calls on; who else decides when
+/// a balancer or planner is new is not known here, so that nothing is compared.
 ///
 /// # Errors
-/// `after` faulted, or is too slow for `budgets`.
+/// `after` is too slow for `budgets`, or it faulted and `before` would go on. A first build that faults on some calls
+/// is of use for the others: its fault is in the report.
 pub fn replay(
-    before: &Plugin,
+    before: Option<&Plugin>,
     after: &Plugin,
     budgets: Budgets,
     recording: &Recording,
 ) -> Result<Option<Replay>, Setback> {
-    let kinds = after.kinds();
-    let mut pair = Pair { before, after, began: Instant::now(), report: Replay::default() };
-    let mut asked = false;
-    if kinds.contains(&"router") {
-        asked |= pair.routes(recording, budgets.route_us.unwrap_or(BUDGET_US))?;
+    let mut rehearsal = Rehearsal { before, after, began: Instant::now(), report: Replay::default() };
+    match rehearsal.run(budgets, recording) {
+        Ok(asked) => Ok(asked.then_some(rehearsal.report)),
+        Err(fault @ (Setback::Fault { .. } | Setback::PlanFault { .. })) if before.is_none() => {
+            rehearsal.report.fault = Some(fault.to_string());
+            Ok(Some(rehearsal.report))
+        }
+        Err(setback) => Err(setback),
     }
-    if kinds.contains(&"balancer") {
-        asked |= pair.picks(recording, budgets.pick_us.unwrap_or(BUDGET_US))?;
-    }
-    Ok(asked.then_some(pair.report))
 }
 
-/// Two builds and what was found of them.
-struct Pair<'a> {
-    before: &'a Plugin,
+/// A build, the one before it, and what was found of them.
+struct Rehearsal<'a> {
+    before: Option<&'a Plugin>,
     after: &'a Plugin,
     began: Instant,
     report: Replay,
@@ -88,21 +92,43 @@ struct Pair<'a> {
 
 /// The instances and the times of one question.
 struct Sides {
+    /// `None` when no build before was of that kind, and when it cannot be asked any more.
     old: Option<Box<Instance>>,
     new: Box<Instance>,
     old_us: Vec<f64>,
     new_us: Vec<f64>,
 }
 
-impl Pair<'_> {
+impl<'a> Rehearsal<'a> {
+    /// Whether anything was asked.
+    fn run(&mut self, budgets: Budgets, recording: &Recording) -> Result<bool, Setback> {
+        let kinds = self.after.kinds();
+        let mut asked = false;
+        if kinds.contains(&"router") {
+            asked |= self.routes(recording, budgets.route_us.unwrap_or(BUDGET_US))?;
+        }
+        if kinds.contains(&"balancer") {
+            asked |= self.picks(recording, budgets.pick_us.unwrap_or(BUDGET_US))?;
+        }
+        if kinds.contains(&"planner") {
+            asked |= self.plans(recording)?;
+        }
+        Ok(asked)
+    }
+
     fn is_late(&self, asked: usize) -> bool {
         self.began.elapsed() >= if asked < ENOUGH { TIME_MAX } else { TIME_USUAL }
     }
 
-    fn sides(&self, call: &RecordedCall) -> Result<Sides, Setback> {
+    /// The build before, if it was of that kind.
+    fn before(&self, kind: &str) -> Option<&'a Plugin> {
+        self.before.filter(|before| before.kinds().contains(&kind))
+    }
+
+    fn sides(&self, kind: &str, call: &RecordedCall) -> Result<Sides, Setback> {
         let new = self.after.apart(Class::Hot).map_err(|fault| setback(call, fault))?;
         // The build in force may have come to its end; then the new one is asked alone.
-        let old = self.before.apart(Class::Hot).ok();
+        let old = self.before(kind).and_then(|before| before.apart(Class::Hot).ok());
         Ok(Sides { old, new, old_us: Vec::new(), new_us: Vec::new() })
     }
 
@@ -115,11 +141,12 @@ impl Pair<'_> {
     }
 
     fn routes(&mut self, recording: &Recording, budget_us: f64) -> Result<bool, Setback> {
-        let was_router = self.before.kinds().contains(&"router");
         let Some((first, _)) = recording.calls.first() else { return Ok(false) };
-        let mut sides = self.sides(first)?;
+        let is_first = self.before("router").is_none();
+        let mut sides = self.sides("router", first)?;
         let catalog = &recording.catalog;
-        if let Some(old) = sides.old.as_mut().filter(|_| was_router) {
+        if let Some(old) = sides.old.as_mut() {
+            // What it cannot be told it is told again with the first call, which then says what is wrong.
             old.tell(catalog).ok();
         }
         sides.new.tell(catalog).map_err(|fault| setback(first, fault))?;
@@ -128,40 +155,43 @@ impl Pair<'_> {
                 break;
             }
             let facts = call.facts(clock::now());
-            let after = match timed(&mut sides.new_us, || sides.new.route(&facts, catalog)) {
+            let answer = timed(&mut sides.new_us, || sides.new.route(&facts, catalog));
+            let has_read = sides.new.has_read_arguments();
+            let after = match answer {
                 Ok(decision) => decision.verdict,
-                Err(fault) if fault.by_guest() => return Err(setback(call, fault)),
+                Err(fault) if fault.by_guest() && !has_read => return Err(setback(call, fault)),
                 Err(fault) => {
+                    self.report.unrepeatable += usize::from(has_read);
                     self.renew(&mut sides, &fault, call)?;
                     sides.new.tell(catalog).map_err(|fault| setback(call, fault))?;
                     continue;
                 }
             };
-            let before = if was_router {
+            let before = if is_first {
+                Verdict::Pass.to_string()
+            } else {
                 match sides.ask_old(|old| old.route(&facts, catalog)) {
                     Some(Ok(decision)) => decision.verdict.to_string(),
                     Some(Err(fault)) => fault.to_string(),
                     None => continue,
                 }
-            } else {
-                Verdict::Pass.to_string()
             };
-            self.compare(call, before, after.to_string());
+            if has_read || sides.old.as_ref().is_some_and(|old| old.has_read_arguments()) {
+                self.report.unrepeatable += 1;
+            } else {
+                self.compare(call, before, after.to_string());
+            }
         }
         self.judge("route", &mut sides, budget_us)?;
         Ok(true)
     }
 
     fn picks(&mut self, recording: &Recording, budget_us: f64) -> Result<bool, Setback> {
-        if !self.before.kinds().contains(&"balancer") {
-            return Ok(false);
-        }
-        // Figures that stand still: both are asked about the same moment.
-        let pools: Vec<Arc<Pool>> = recording.pools.iter().map(|pool| Arc::new(pool.frozen())).collect();
+        let pools = frozen(recording);
         let of = |service: &Name| pools.iter().find(|pool| pool.service == *service);
         let mut calls = recording.calls.iter().filter_map(|(call, took)| Some((call, of(took)?))).peekable();
         let Some((first, _)) = calls.peek() else { return Ok(false) };
-        let mut sides = self.sides(first)?;
+        let mut sides = self.sides("balancer", first)?;
         for (call, pool) in calls {
             if self.is_late(sides.new_us.len()) {
                 break;
@@ -191,6 +221,41 @@ impl Pair<'_> {
         Ok(true)
     }
 
+    /// Plans decide for the calls of their pool: the same draws are made by both.
+    fn plans(&mut self, recording: &Recording) -> Result<bool, Setback> {
+        let mut asked = false;
+        for pool in frozen(recording) {
+            let mut calls = recording.calls.iter().filter(|(_, took)| *took == pool.service).peekable();
+            if calls.peek().is_none() {
+                continue;
+            }
+            if self.began.elapsed() >= TIME_MAX {
+                break;
+            }
+            let after = match plan(self.after, &pool) {
+                Ok(plan) => plan,
+                Err(fault) if fault.by_guest() => {
+                    return Err(Setback::PlanFault { service: pool.service.clone(), fault });
+                }
+                // A busy machine is to blame.
+                Err(_) => continue,
+            };
+            asked = true;
+            let Some(before) = self.before("planner").and_then(|before| plan(before, &pool).ok()) else {
+                continue;
+            };
+            let pick = |plan: &Option<Plan>, call: &RecordedCall| {
+                let slot =
+                    plan.as_ref().and_then(|plan| plan.pick(&pool, |_| false, call.affinity, call.random));
+                picked(&pool, slot.map(|slot| slot.0))
+            };
+            for (call, _) in calls {
+                self.compare(call, pick(&before, call), pick(&after, call));
+            }
+        }
+        Ok(asked)
+    }
+
     fn compare(&mut self, call: &RecordedCall, before: String, after: String) {
         let report = &mut self.report;
         report.compared += 1;
@@ -213,7 +278,10 @@ impl Pair<'_> {
         let report = &mut self.report;
         let p99_us = p99(&mut sides.new_us);
         report.p99_us = report.p99_us.max(p99_us);
-        report.p99_us_before = report.p99_us_before.max(p99(&mut sides.old_us));
+        if !sides.old_us.is_empty() {
+            let before = p99(&mut sides.old_us);
+            report.p99_us_before = Some(report.p99_us_before.map_or(before, |other| other.max(before)));
+        }
         let count = sides.new_us.len();
         if count >= JUDGED_FROM && p99_us > budget_us {
             return Err(Setback::OverBudget { question, count, p99_us, budget_us });
@@ -235,6 +303,16 @@ impl Sides {
         }
         Some(answer)
     }
+}
+
+/// Pools whose figures stand still: all are asked about the same moment.
+fn frozen(recording: &Recording) -> Vec<Arc<Pool>> {
+    recording.pools.iter().map(|pool| Arc::new(pool.frozen())).collect()
+}
+
+/// By an instance of its own, with the limits of one that plans.
+fn plan(plugin: &Plugin, pool: &Pool) -> Result<Option<Plan>, Fault> {
+    plugin.apart(Class::Background)?.compile(pool)
 }
 
 fn setback(call: &RecordedCall, fault: Fault) -> Setback {

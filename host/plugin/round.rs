@@ -349,12 +349,11 @@ impl Round<'_> {
             .and_then(|()| Loaded::warm(plugin, *workers, repair))
             .map_err(|error| error.about(&configuration.origin))
             .map_err(|error| (error.to_string(), error.is_final()))?;
-        let replay = match (in_force.get(&build.name), recorder) {
-            (Some(before), Some(record)) => {
-                replay::replay(&before.loaded.plugin, &loaded.plugin, build.budgets, &record())
-                    .map_err(|setback| (setback.to_string(), setback.is_final()))?
-            }
-            _ => None,
+        let before = in_force.get(&build.name).map(|before| &*before.loaded.plugin);
+        let replay = match recorder {
+            Some(record) => replay::replay(before, &loaded.plugin, build.budgets, &record())
+                .map_err(|setback| (setback.to_string(), setback.is_final()))?,
+            None => None,
         };
         memory.generations.insert(build.name.clone(), generation);
         let probation = Probation::begin(in_force.get(&build.name), build.budgets, *probation);
@@ -373,10 +372,16 @@ impl Round<'_> {
             "plugin `{}` {} is in force: generation {generation}, from {from}",
             source.name, source.version
         );
-        if let Some(Replay { compared, changed, p99_us, p99_us_before, .. }) = entry.replay.as_deref() {
+        if let Some(replay) = entry.replay.as_deref() {
+            let Replay { compared, changed, p99_us, p99_us_before, .. } = *replay;
             tracing::info!(plugin = %source.name, generation, compared, changed, p99_us, p99_us_before, "recorded calls replayed");
             // Writing to a string cannot fail.
-            write!(detail, "; it decides {changed} of the last {compared} calls otherwise").ok();
+            if let Some(fault) = &replay.fault {
+                tracing::warn!(plugin = %source.name, generation, %fault, "it faults on recorded calls");
+                write!(detail, "; {fault}").ok();
+            } else if compared > 0 {
+                write!(detail, "; it decides {changed} of the last {compared} calls otherwise").ok();
+            }
         }
         self.reloader.announce("plugin_loaded", detail);
     }

@@ -242,6 +242,11 @@ impl Subject {
         self.counted(|instance| instance.route(call, catalog))
     }
 
+    /// Whether it read some of the arguments of the call that it routed last.
+    pub fn has_read_arguments(&self) -> bool {
+        self.instance.has_read_arguments()
+    }
+
     /// By the plan of a planner, which is made anew each time; what it leaves to others, a balancer is asked.
     pub fn pick(&mut self, pool: &Arc<Pool>, ask: Ask) -> Counted<Option<u32>> {
         if !self.plans {
@@ -257,9 +262,7 @@ impl Subject {
     }
 
     pub fn compile(&mut self, pool: &Pool) -> Counted<Option<Plan>> {
-        self.counted(|instance| {
-            sensible(instance.enter(BACKGROUND_BUDGET, |guest, store| guest.compile(store, pool)))
-        })
+        self.counted(|instance| instance.compile(pool))
     }
 
     /// Of a balancer, whether or not it plans as well, as a proxy does.

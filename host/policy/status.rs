@@ -84,18 +84,23 @@ pub struct PendingBuild {
     pub reason: String,
 }
 
-/// What a build would have answered to the calls before it, beside what the build before it would have.
+/// What a build would have answered to the calls before it, beside what the build before it would have. A first router
+/// is compared with passing all of them on; other first builds are asked, and not compared.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Replay {
     pub compared: usize,
     /// Of these, how many it decided otherwise.
     pub changed: usize,
-    /// Some of them.
+    /// Left out of both, because the router read arguments, which are not recorded.
+    pub unrepeatable: usize,
+    /// Some of those that it decided otherwise.
     pub examples: Vec<ReplayExample>,
     /// 99th percentile of an answer's processor time, in microseconds.
     pub p99_us: f64,
-    /// That of the build before.
-    pub p99_us_before: f64,
+    /// That of the build before, if there was one and it could be asked.
+    pub p99_us_before: Option<f64>,
+    /// The first fault of a build that came into force nevertheless, as there was none before it. No more was asked.
+    pub fault: Option<String>,
 }
 
 /// A call that two builds decide differently.

@@ -34,6 +34,7 @@ struct Row {
     reason: Option<String>,
     pending: Option<Pending>,
     refused: Option<Refused>,
+    replay: Option<Replay>,
     capsule: Option<String>,
     generation: u64,
     calls: u64,
@@ -47,6 +48,12 @@ struct Row {
 #[derive(Deserialize)]
 struct Refused {
     reason: String,
+}
+
+/// What it did when it was asked about recorded calls before it came into force.
+#[derive(Deserialize)]
+struct Replay {
+    fault: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -97,7 +104,8 @@ fn remark(plugin: &Row) -> String {
     let reason = plugin.reason.clone().filter(|reason| !reason.is_empty());
     let pending = plugin.pending.as_ref().map(|pending| format!("a new build waits: {}", pending.reason));
     let refused = plugin.refused.as_ref().map(|build| format!("what is new is refused: {}", build.reason));
+    let fault = plugin.replay.as_ref().and_then(|replay| replay.fault.clone());
     let capsule = plugin.capsule.as_ref().map(|file| format!("what it failed on: capsules/{file}"));
-    let remarks: Vec<String> = reason.or(pending).into_iter().chain(refused).chain(capsule).collect();
+    let remarks: Vec<String> = reason.or(pending).into_iter().chain(refused).chain(fault).chain(capsule).collect();
     remarks.join("; ")
 }

@@ -83,6 +83,8 @@ struct Report {
     version: String,
     compared: usize,
     changed: usize,
+    /// It read arguments, which are not recorded.
+    unrepeatable: usize,
     examples: Vec<Example>,
     p99_us: f64,
     /// The call that the component faulted on, and how.
@@ -107,9 +109,9 @@ pub fn run(args: &Args) -> Result<Verdict, WorkshopError> {
     let loaded = read_component(&args.file).and_then(|bytes| {
         let component = bench.load("replayed", &bytes)?;
         let config = read_config(&args.file, args.config.as_deref())?;
-        Ok((component.instance(&config.json)?, component))
+        Ok((component.instance(&config.json)?, component, config))
     });
-    let (mut subject, component) = match loaded {
+    let (subject, component, config) = match loaded {
         Ok(loaded) => loaded,
         Err(error) => return Ok(refused(args, &error)),
     };
@@ -125,12 +127,14 @@ pub fn run(args: &Args) -> Result<Verdict, WorkshopError> {
         version: component.version().to_owned(),
         compared: 0,
         changed: 0,
+        unrepeatable: 0,
         examples: Vec::new(),
         p99_us: 0.0,
         fault: None,
     };
+    let fresh = || component.instance(&config.json);
     let report =
-        recording.ask(&mut subject, &catalog, report, oldest_ms).map_err(|error| proxy.foreign(error))?;
+        recording.ask(subject, fresh, &catalog, report, oldest_ms).map_err(|error| proxy.foreign(error))?;
     if args.json {
         print_json(&report)
     } else {
@@ -163,10 +167,12 @@ impl Recording {
     }
 
     /// Calls that another router decided before this one was asked say nothing about it. Nobody was asked about any
-    /// call when no plugin of the name is in force: then it is compared with passing.
+    /// call when no plugin of the name is in force: then it is compared with passing. `fresh` takes the place of one
+    /// that was stopped.
     fn ask(
         &self,
-        subject: &mut Subject,
+        mut subject: Subject,
+        fresh: impl Fn() -> Result<Subject, LoadError>,
         catalog: &Catalog,
         mut report: Report,
         oldest_ms: i64,
@@ -183,6 +189,19 @@ impl Recording {
             let started = Instant::now();
             let answer = subject.route(&call.facts(clock::mono()), catalog);
             times_us.push(started.elapsed().as_secs_f64() * 1e6);
+            if subject.has_read_arguments() {
+                report.unrepeatable += 1;
+                if answer.is_err() {
+                    subject = match fresh() {
+                        Ok(fresh) => fresh,
+                        Err(error) => {
+                            report.fault = Some(format!("after call {}: {error}", recorded.call_id));
+                            break;
+                        }
+                    };
+                }
+                continue;
+            }
             let after = match answer {
                 Ok((decision, _)) => decision.verdict.to_string(),
                 Err(fault) => {
@@ -256,6 +275,11 @@ impl Report {
                 example.call_id, example.tool, example.service, example.before, example.after
             )
             .ok();
+        }
+        if self.unrepeatable > 0 {
+            let left_out = count(self.unrepeatable);
+            writeln!(out, "  {left_out} more were left out: it read their arguments, which are not recorded")
+                .ok();
         }
         let p99 = Duration::try_from_secs_f64(self.p99_us / 1e6).unwrap_or_default();
         writeln!(out, "  99 of 100 answers took at most {}", text::duration(p99)).ok();

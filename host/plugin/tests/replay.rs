@@ -1,4 +1,4 @@
-//! A build is asked about recorded calls before it takes the place of another.
+//! A build is asked about recorded calls before it comes into force.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +36,10 @@ fn replaced(before: &str, after: &[u8]) -> Bench {
     let bench = Bench::recorded(Arc::new(recording));
     bench.put("guest.wasm", &guest(before));
     assert!(bench.plugins.reload().1);
-    assert_eq!(bench.only().replay, None, "there was no build before the first");
+    let first = bench.only().replay.expect("a report");
+    // All calls are forwarded instead of passed on; what it picks and plans has nothing beside it.
+    assert_eq!((first.compared, first.changed), (150, 150));
+    assert_eq!((first.p99_us_before, &first.fault), (None, &None));
     bench.put("guest.wasm", after);
     bench.plugins.reload();
     bench
@@ -48,23 +51,23 @@ fn a_build_that_decides_otherwise_comes_into_force_and_says_so() {
     let status = bench.only();
     assert_eq!((status.state, status.generation), (PluginState::Loaded, 2));
     let replay = status.replay.expect("a report");
-    // Each call was routed and picked for again; only what routes has changed.
-    assert_eq!((replay.compared, replay.changed), (300, 150));
-    assert!(replay.p99_us > 0.0 && replay.p99_us_before > 0.0, "{replay:?}");
+    // Each call was routed, picked for and planned for again; only what routes has changed.
+    assert_eq!((replay.compared, replay.changed, replay.unrepeatable), (450, 150, 0));
+    assert!(replay.p99_us > 0.0 && replay.p99_us_before > Some(0.0), "{replay:?}");
     assert_eq!(replay.examples.len(), 5);
     let example = &replay.examples[0];
     assert_eq!((example.call, example.before.as_str()), (CallId(1), "forward to docs"));
     assert!(example.after.starts_with("reject: rrr"), "{example:?}");
     let events = bench.events.lock().unwrap();
     let last = events.last().expect("an event");
-    assert!(last.detail.ends_with("it decides 150 of the last 300 calls otherwise"), "{last:?}");
+    assert!(last.detail.ends_with("it decides 150 of the last 450 calls otherwise"), "{last:?}");
 }
 
 #[test]
 fn a_build_of_other_bytes_that_decides_alike_changes_nothing() {
     let bench = replaced("nothing", &altered(guest("nothing"), 1));
     let replay = bench.only().replay.expect("a report");
-    assert_eq!((replay.compared, replay.changed, replay.examples.len()), (300, 0, 0));
+    assert_eq!((replay.compared, replay.changed, replay.examples.len()), (450, 0, 0));
 }
 
 #[test]
@@ -77,6 +80,8 @@ fn a_build_that_faults_on_a_recorded_call_stays_out() {
         ("pick-trap", "it trapped"),
         ("route-loop", "it took longer than 5 ms"),
         ("bad-service", "it answered nonsense"),
+        ("compile-trap", "asked for a plan of `docs`: it trapped"),
+        ("plan-short", "asked for a plan of `docs`: it answered nonsense"),
     ] {
         let bench = replaced("nothing", &guest(after));
         let status = bench.only();
@@ -99,6 +104,52 @@ fn a_build_that_is_slower_than_its_budget_stays_out() {
         "{reason}"
     );
     assert!(reason.ends_with("and 1000 µs are allowed"), "{reason}");
+}
+
+#[test]
+fn calls_that_another_plan_gives_to_another_member_are_counted() {
+    let bench = replaced("nothing", &guest("plan"));
+    let replay = bench.only().replay.expect("a report");
+    assert_eq!((replay.compared, replay.changed), (450, 150));
+    let example = &replay.examples[0];
+    // The second of two has all the weight.
+    assert_eq!(
+        (example.before.as_str(), example.after.as_str()),
+        ("left to the next", "docs-1"),
+        "{example:?}"
+    );
+}
+
+#[test]
+fn a_first_build_that_faults_on_a_recorded_call_says_so_and_decides_the_others() {
+    for (behaviour, words) in [
+        (
+            "route-trap",
+            "asked again about the recorded call 0000000000000001 (`search` of `docs`): it trapped",
+        ),
+        ("compile-trap", "asked for a plan of `docs`: it trapped"),
+    ] {
+        let bench = Bench::recorded(Arc::new(recording));
+        bench.put("guest.wasm", &guest(behaviour));
+        assert!(bench.plugins.reload().1, "{behaviour}");
+        let status = bench.only();
+        assert_eq!((status.state, status.generation, status.faults), (PluginState::Loaded, 1, 0));
+        let replay = status.replay.expect("a report");
+        let fault = replay.fault.as_deref().expect("the fault");
+        assert!(fault.starts_with(words), "{fault}");
+        let events = bench.events.lock().unwrap();
+        assert!(events.last().is_some_and(|event| event.detail.contains(words)), "{events:?}");
+    }
+}
+
+#[test]
+fn a_first_build_that_is_slower_than_its_budget_stays_out() {
+    let bench = Bench::recorded(Arc::new(recording));
+    bench.put("guest.wasm", &guest("route-dawdle"));
+    bench.plugins.reload();
+    let status = bench.only();
+    assert_eq!(status.state, PluginState::Refused);
+    assert!(status.reason.starts_with("over its budget"), "{}", status.reason);
 }
 
 #[test]
