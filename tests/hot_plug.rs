@@ -114,6 +114,12 @@ async fn scripts_of_a_folder_are_services_for_as_long_as_they_are_there() {
     })
     .await;
     assert_eq!(until_called(&mesh, "first").await, pid, "who stays is not disturbed");
+    drop_in("first.sh", "edited", 0o755);
+    eventually("what it says now is in force", SOON, || async {
+        (!running(&book.pids("edited")).is_empty() && running(&book.pids("first")).is_empty()).then_some(())
+    })
+    .await;
+    until_called(&mesh, "first").await;
     assert_eq!((book.pids("open").len(), book.pids("notes").len()), (0, 0));
     let names: Vec<Value> = processes(&mesh).await.iter().map(|one| one["instance"].clone()).collect();
     assert_eq!(names, ["first", "fixed"]);

@@ -11,10 +11,11 @@ use super::flaw::{Flaw, LeftOut};
 use super::raw::services;
 use super::{ChildConfig, Config, ServiceConfig};
 use crate::mesh::ids::Name;
-use crate::mesh::instance::{Command, Endpoint};
+use crate::mesh::instance::{Command, Endpoint, Stamp};
 
-/// Adds a service for each executable file of the folder: called by its stem, with the program alone. What else the
-/// configuration says of a service of that name, beside how it is reached, holds for it.
+/// Adds a service for each executable file of the folder: called by its stem, with the program alone, and another one
+/// when the file changes. What else the configuration says of a service of that name, beside how it is reached, holds
+/// for it.
 ///
 /// # Errors
 /// The folder cannot be read, or is not safe to run programs from.
@@ -50,7 +51,8 @@ fn others_may_write(about: &Metadata) -> bool {
 fn add(config: &mut Config, path: &Path) -> Result<(), String> {
     let stem = path.file_stem().and_then(OsStr::to_str).ok_or("its name is no UTF-8")?;
     let name = Name::new(stem).map_err(|error| error.to_string())?;
-    if path.metadata().is_ok_and(|about| others_may_write(&about)) {
+    let about = path.metadata().map_err(|error| error.to_string())?;
+    if others_may_write(&about) {
         return Err("it may be written by everybody, so it is not run".to_owned());
     }
     let taken = |whose: &str| format!("`{name}` is {whose} already");
@@ -71,6 +73,8 @@ fn add(config: &mut Config, path: &Path) -> Result<(), String> {
         cwd: None,
         per_session: false,
         written: None,
+        // Not every file system knows when a file was written.
+        stamp: about.modified().ok().map(|modified| Stamp { modified, length: about.len() }),
     };
     let endpoints = vec![Endpoint::Stdio(Arc::new(command))];
     config.instances.push(services::instance(&name, 0, &endpoints)?);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::instance::SpecError;
 
@@ -52,6 +53,15 @@ pub struct Command {
     pub per_session: bool,
     /// Where something was filled in, which may be secret: what people are shown instead.
     pub written: Option<Written>,
+    /// Of a program that is another one when its file changes.
+    pub stamp: Option<Stamp>,
+}
+
+/// When a file was written last, and its length in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Stamp {
+    pub modified: SystemTime,
+    pub length: u64,
 }
 
 impl Command {
@@ -205,6 +215,7 @@ mod tests {
             cwd: None,
             per_session: false,
             written: None,
+            stamp: None,
         };
         let endpoint = Endpoint::Stdio(Arc::new(command.clone()));
         assert_eq!(endpoint.to_string(), "stdio: npx -y server");

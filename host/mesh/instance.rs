@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-pub use super::endpoint::{Command, Endpoint, HttpEndpoint, Written};
+pub use super::endpoint::{Command, Endpoint, HttpEndpoint, Stamp, Written};
 use super::ids::{Name, NameError};
 use super::offer::Item;
 

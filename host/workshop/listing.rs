@@ -106,6 +106,7 @@ fn remark(plugin: &Row) -> String {
     let refused = plugin.refused.as_ref().map(|build| format!("what is new is refused: {}", build.reason));
     let fault = plugin.replay.as_ref().and_then(|replay| replay.fault.clone());
     let capsule = plugin.capsule.as_ref().map(|file| format!("what it failed on: capsules/{file}"));
-    let remarks: Vec<String> = reason.or(pending).into_iter().chain(refused).chain(fault).chain(capsule).collect();
+    let remarks: Vec<String> =
+        reason.or(pending).into_iter().chain(refused).chain(fault).chain(capsule).collect();
     remarks.join("; ")
 }

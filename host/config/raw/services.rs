@@ -110,6 +110,7 @@ fn command(
         cwd: cwd.map(|cwd| expand_home(cwd.value().as_ref())),
         per_session,
         written,
+        stamp: None,
     }
 }
 
