@@ -210,7 +210,7 @@ fn the_command_line_checks_shows_describes_and_imports() {
             "{start} in\n{shown}"
         );
     }
-    let supervised = "[services.b]\ncommand = \"x\"\nrestart = { max = 3 }\nrequired = true\n";
+    let supervised = "[services.b]\ncommand = \"x\"\nrestart = { max = 3 }\nrequired = true\n[supervisor]\nstartup_timeout = \"90s\"\n";
     fs::write(&file, supervised).expect("write");
     let shown = text(&run(folder.path(), &["config", "show", "--origin"]).stdout);
     for (line, end) in [
@@ -220,7 +220,7 @@ fn the_command_line_checks_shows_describes_and_imports() {
         ("required = true", "# meshwright.toml:4"),
         ("depends_on = []", "# default"),
         ("restart = { policy = \"on-failure\", max = 3, window = \"60s\" }", "# meshwright.toml:3"),
-        ("startup_timeout = \"30s\"", "# default"),
+        ("startup_timeout = \"90s\"", "# meshwright.toml:6"),
     ] {
         assert!(shown.lines().any(|l| l.starts_with(line) && l.ends_with(end)), "{line} in\n{shown}");
     }

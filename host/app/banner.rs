@@ -61,7 +61,9 @@ fn text(
     }
     if children.iter().any(is_on_its_way) {
         let shows = "`meshwright logs NAME` shows what one that starts does";
-        line(format!("  → {shows}; `services.NAME.startup_timeout` gives it longer"));
+        line(format!(
+            "  → {shows}; `services.NAME.startup_timeout`, or `supervisor.startup_timeout`, gives it longer"
+        ));
     }
     for left in &config.left_out {
         let what = left.service.as_deref().unwrap_or("a file");

@@ -395,7 +395,7 @@ fn add_services(config: &mut Config, entries: &[Entry<'_>], sources: &Sources, l
     for one in entries {
         let read = entry::<RawService>("services", one, sources).and_then(|(name, raw, places)| {
             let flaw = |wrong| flaw_of("services", one, &places, wrong);
-            let service = services::service(raw).map_err(flaw)?;
+            let service = services::service(raw, config.startup).map_err(flaw)?;
             let mut instances = Vec::new();
             for index in 0..service.endpoints.len() {
                 let misnamed = |message| one.file.flaw(&one.key("services"), Some(one.name.span()), message);

@@ -74,6 +74,8 @@ pub struct Config {
     pub left_out: Vec<LeftOut>,
     /// Where each executable file is a service.
     pub scripts: Option<PathBuf>,
+    /// How long the first answer of a process may take, where its service says nothing else.
+    pub startup: Duration,
     pub data_dir: PathBuf,
     pub plugins_dir: PathBuf,
     pub mcp_addr: SocketAddr,

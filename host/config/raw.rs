@@ -18,6 +18,7 @@ use super::{
     CallTimes, Config, HTTP_ADDR, MCP_ADDR, Overrides, PluginConfig, ProbeTimes, Written, env_dir,
     expand_home,
 };
+use crate::mesh::child::Rules;
 use crate::mesh::deadline::CALL_TIME_MAX;
 use crate::mesh::lease::LeaseTimes;
 use duration::{RawDuration, or};
@@ -120,6 +121,9 @@ pub(super) struct RawCalls {
 pub(super) struct RawSupervisor {
     /// A folder, beside this file unless it is absolute, in which each executable file is a service called by its stem.
     scripts: Option<PathBuf>,
+    /// How long the first answer of a process may take, without the time in which something is installed, where its
+    /// service says nothing else.
+    startup_timeout: Option<RawDuration>,
 }
 
 /// A service: a `command`, a `url` or `urls`, or none of them when its instances register themselves.
@@ -392,6 +396,7 @@ pub(super) fn resolve(raw: Sections, overrides: Overrides) -> Result<Config, Unr
         written: Written::default(),
         left_out: Vec::new(),
         scripts: raw.supervisor.scripts.map(|folder| expand_home(&folder)),
+        startup: or(raw.supervisor.startup_timeout, Rules::default().startup),
         data_dir,
         plugins_dir,
         mcp_addr: address(overrides.mcp_addr.or(raw.server.mcp_addr), MCP_ADDR),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::flaw::{Flaw, LeftOut};
 use super::raw::services;
 use super::{ChildConfig, Config, ServiceConfig};
+use crate::mesh::child::Rules;
 use crate::mesh::ids::Name;
 use crate::mesh::instance::{Command, Endpoint, Stamp};
 
@@ -78,7 +79,8 @@ fn add(config: &mut Config, path: &Path) -> Result<(), String> {
     };
     let endpoints = vec![Endpoint::Stdio(Arc::new(command))];
     config.instances.push(services::instance(&name, 0, &endpoints)?);
-    let child = ChildConfig { instances: 1, ..ChildConfig::default() };
+    let rules = Rules { startup: config.startup, ..Rules::default() };
+    let child = ChildConfig { instances: 1, rules, ..ChildConfig::default() };
     // Mostly nothing was said of it elsewhere.
     let said = config.services.remove(&name).unwrap_or_default();
     config.services.insert(name, ServiceConfig { endpoints, child, ..said });

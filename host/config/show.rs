@@ -40,7 +40,8 @@ pub fn show(overrides: Overrides, origin: bool) -> Result<String, ConfigError> {
     for (section, value) in &contents.own {
         at.extend(places(value).into_iter().map(|(key, span)| (format!("{section}.{key}"), span)));
     }
-    let mut page = Page { out: String::new(), origin };
+    let startup = at.get("supervisor.startup_timeout").map(|span| ("startup_timeout", main.at(span)));
+    let mut page = Page { out: String::new(), origin, usual: startup.into_iter().collect() };
     let mut section = "";
     for (key, value) in settings(&config) {
         let (of, name) = key.split_once('.').unwrap_or(("", key));
@@ -97,6 +98,8 @@ fn commented(text: &str) -> String {
 struct Page {
     out: String,
     origin: bool,
+    /// Where it is said what holds for services that say nothing themselves, by key; no place: nowhere.
+    usual: BTreeMap<&'static str, String>,
 }
 
 impl Page {
@@ -114,7 +117,7 @@ impl Page {
 
     /// An entry that is not in force, as a comment.
     fn left_out(&mut self, entry: &Entry<'_>, left: &LeftOut) {
-        let mut page = Page { out: String::new(), origin: self.origin };
+        let mut page = Page { out: String::new(), origin: self.origin, usual: BTreeMap::new() };
         page.entry("services", entry, &[]);
         self.out.push('\n');
         self.out.push_str(&commented(&format!("left out: {}", left.flaw.in_a_line())));
@@ -139,8 +142,12 @@ impl Page {
             self.line(&format!("{name} = {value}"), &origin(key).unwrap_or_default());
         }
         for (key, value) in filled {
-            self.line(&format!("{key} = {value}"), &origin(key).unwrap_or_else(|| "default".to_owned()));
+            self.line(&format!("{key} = {value}"), &origin(key).unwrap_or_else(|| self.usual(key)));
         }
+    }
+
+    fn usual(&self, key: &str) -> String {
+        self.usual.get(key).cloned().unwrap_or_else(|| "default".to_owned())
     }
 }
 
@@ -152,7 +159,7 @@ impl Page {
         let program = toml::Value::String(command.program.to_string());
         self.line(&format!("command = {program}"), &command.program);
         for (key, value) in supervision(service) {
-            self.line(&format!("{key} = {value}"), "default");
+            self.line(&format!("{key} = {value}"), &self.usual(key));
         }
     }
 }
@@ -208,6 +215,7 @@ pub(super) fn settings(config: &Config) -> Vec<(&'static str, String)> {
         ("calls.timeout", duration(config.calls.whole)),
         ("calls.drain_timeout", duration(config.calls.drain)),
         ("supervisor.scripts", config.scripts.as_deref().map_or_else(|| "\"\"".to_owned(), path)),
+        ("supervisor.startup_timeout", duration(config.startup)),
         ("sessions.idle_timeout", duration(config.sessions.idle_timeout)),
         ("sessions.age_max", duration(config.sessions.age_max)),
         ("sessions.max", config.sessions.max.to_string()),

@@ -62,6 +62,21 @@ fn the_supervision_of_commands_is_read() {
 }
 
 #[test]
+fn the_time_to_start_holds_for_services_that_say_nothing_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("meshwright.toml");
+    let main = "include = [\"mcp.json\"]\n[supervisor]\nstartup_timeout = \"2m\"\n[services.own]\ncommand = \"x\"\n\
+                startup_timeout = \"5s\"\n";
+    std::fs::write(&path, main).expect("write");
+    std::fs::write(folder.path().join("mcp.json"), r#"{"mcpServers": {"theirs": {"command": "y"}}}"#)
+        .expect("write");
+    let overrides = Overrides { file: Some(path), data_dir: Some("/nowhere".into()), ..Overrides::default() };
+    let config = Config::load(overrides).expect("a good configuration");
+    let startup = |service: &str| config.services[&name(service)].child.rules.startup.as_secs();
+    assert_eq!((startup("own"), startup("theirs")), (5, 120));
+}
+
+#[test]
 fn services_profiles_and_sessions_are_read() {
     let config = load(
         r#"

@@ -1,5 +1,7 @@
 //! How the processes of a service are supervised: from what the file says to what the program gets.
 
+use std::time::Duration;
+
 use super::{RawDuration, RawRestart, RawRestartPolicy, RawStart, RawText, Wrong, or, wrong};
 use crate::config::ChildConfig;
 use crate::mesh::child::{RestartPolicy, Rules, Start};
@@ -38,7 +40,8 @@ impl RawChild {
     }
 }
 
-pub(super) fn child(raw: RawChild) -> Result<ChildConfig, Wrong> {
+/// `startup` is how long the first answer may take when the service does not say.
+pub(super) fn child(raw: RawChild, startup: Duration) -> Result<ChildConfig, Wrong> {
     let usual = Rules::default();
     let RawRestart { policy, max, window } = raw.restart;
     let rules = Rules {
@@ -49,7 +52,7 @@ pub(super) fn child(raw: RawChild) -> Result<ChildConfig, Wrong> {
         },
         failures_max: max.unwrap_or(usual.failures_max),
         window: or(window, usual.window),
-        startup: or(raw.startup_timeout, usual.startup),
+        startup: or(raw.startup_timeout, startup),
         start: match raw.start {
             None | Some(RawStart::Eager) => Start::Eager,
             Some(RawStart::Lazy) => Start::Lazy,

@@ -20,7 +20,8 @@ use crate::mesh::ruling::Grant;
 /// Most client sessions that may be allowed.
 const SESSIONS_MAX: usize = 1_000_000;
 
-pub fn service(raw: RawService) -> Result<ServiceConfig, Wrong> {
+/// `startup` is how long the first answer of its processes may take when it does not say.
+pub fn service(raw: RawService, startup: Duration) -> Result<ServiceConfig, Wrong> {
     let RawService { command, args, env, cwd, sessions, url, urls, tools, prompts, resources, .. } = raw;
     let RawService { instances, required, depends_on, restart, start, idle_stop, .. } = raw;
     let RawService { startup_timeout, .. } = raw;
@@ -77,7 +78,7 @@ pub fn service(raw: RawService) -> Result<ServiceConfig, Wrong> {
     if let Some(key) = child.given().filter(|_| command.per_session) {
         return Err(wrong(key, "means nothing where each session has a process of its own"));
     }
-    let child = children::child(child)?;
+    let child = children::child(child, startup)?;
     Ok(ServiceConfig {
         endpoints: vec![Endpoint::Stdio(Arc::new(command)); child.instances],
         concurrency,

@@ -252,7 +252,7 @@ impl Kept {
             )),
             ChildState::Starting | ChildState::Installing => Some(format!(
                 "`meshwright logs {service}` shows what it does; if it needs longer, say so as \
-                 `services.{service}.startup_timeout`"
+                 `services.{service}.startup_timeout`, or for all as `supervisor.startup_timeout`"
             )),
             ChildState::Stopped if self.first.is_some() => Some(format!("`meshwright start {service}`")),
             ChildState::Ready => self.lacks.as_ref().map(|_| "bring back what it needs".to_owned()),
