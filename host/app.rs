@@ -93,10 +93,11 @@ struct Endpoints {
 
 async fn run(overrides: Overrides, config: Config) -> anyhow::Result<()> {
     let signals = Signals::listen()?;
-    remove_endpoints(&config.data_dir);
     let mcp = edge::bind(config.mcp_addr, "--mcp-addr", "MESHWRIGHT_MCP_ADDR")?;
     let http = edge::bind(config.http_addr, "--http-addr", "MESHWRIGHT_HTTP_ADDR")?;
     let (store, mut kept) = Store::open(&config.data_dir)?;
+    // Not before the folder is ours: it may be another's.
+    remove_endpoints(&config.data_dir);
     if let Some(repaired) = &kept.repaired {
         tracing::error!("{repaired}; heartbeats rebuild the registry");
     }
@@ -307,10 +308,11 @@ fn remove_endpoints(folder: &Path) {
     }
 }
 
-/// SIGTERM and SIGINT, heard from the start on.
+/// SIGTERM, SIGINT, and SIGHUP, which the end of a terminal sends: heard from the start on.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
@@ -318,6 +320,7 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?,
             interrupt: signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?,
+            hangup: signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?,
         })
     }
 
@@ -325,6 +328,7 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+            _ = self.hangup.recv() => {}
         }
     }
 

@@ -14,6 +14,7 @@ mod raw;
 mod reload;
 mod scripts;
 mod show;
+mod whereabouts;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -47,6 +48,16 @@ pub enum ConfigError {
     Wrong(Vec<Flaw>),
     #[error("there is no home folder to keep data in; name one with --data-dir or MESHWRIGHT_DATA_DIR")]
     NoHome,
+}
+
+impl ConfigError {
+    /// The first thing that is wrong, in a line.
+    pub fn in_a_line(&self) -> String {
+        match self {
+            Self::Wrong(flaws) => flaws.first().map_or_else(|| self.to_string(), Flaw::in_a_line),
+            Self::Read { .. } | Self::NoHome => self.to_string(),
+        }
+    }
 }
 
 /// What the command line and the environment said; `None` leaves it to the file.
@@ -155,6 +166,7 @@ pub use flaw::{Flaw, LeftOut, Place};
 pub use import::{Imported, client_files, import};
 pub use reload::{Reloaded, Written};
 pub use show::{schema, show};
+pub use whereabouts::Whereabouts;
 
 /// How long client sessions live, and how many there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! A running proxy, asked over HTTP.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::net::TcpStream;
 
-use crate::config::{Config, Overrides};
+use crate::config::{Overrides, Whereabouts};
 
 /// Longer than a plugin takes that is compiled anew.
 const PATIENCE: Duration = Duration::from_secs(150);
@@ -24,7 +25,7 @@ const ANSWER_BYTES_MAX: usize = 16 << 20;
 #[derive(Clone, Debug, clap::Args)]
 pub struct Where {
     /// Address of the proxy's pages [default: that of the proxy that uses the configured data folder, else
-    /// http://127.0.0.1:6001]
+    /// `server.http_addr`]
     #[arg(long, env = "MESHWRIGHT_URL", value_name = "URL")]
     url: Option<String>,
 }
@@ -49,11 +50,33 @@ pub enum RunningError {
 /// A proxy at its address.
 pub struct Running {
     url: String,
+    /// Why it may be elsewhere.
+    doubt: Option<String>,
 }
 
 impl Running {
     pub fn at(place: &Where) -> Self {
-        Self { url: place.url.clone().unwrap_or_else(usual_url) }
+        place.url.clone().map_or_else(Self::usual, |url| Self { url, doubt: None })
+    }
+
+    /// That of the proxy that wrote `endpoints.json` last, else where the configuration says.
+    fn usual() -> Self {
+        let named = |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty());
+        let http_addr =
+            named("MESHWRIGHT_HTTP_ADDR").and_then(|address| address.to_str()?.parse::<SocketAddr>().ok());
+        let overrides = Overrides {
+            file: named("MESHWRIGHT_CONFIG").map(PathBuf::from),
+            data_dir: named("MESHWRIGHT_DATA_DIR").map(PathBuf::from),
+            http_addr,
+            ..Overrides::default()
+        };
+        match Whereabouts::of(overrides) {
+            Ok(Whereabouts { data_dir, http_addr, flaw }) => Self {
+                url: written(&data_dir).unwrap_or_else(|| format!("http://{http_addr}")),
+                doubt: flaw.map(|flaw| flaw.in_a_line()),
+            },
+            Err(error) => Self { url: "http://127.0.0.1:6001".to_owned(), doubt: Some(error.in_a_line()) },
+        }
     }
 
     /// # Errors
@@ -78,7 +101,10 @@ impl Running {
         let uri: Uri = url.parse().map_err(|_| RunningError::Url(url.clone()))?;
         let authority = uri.authority().filter(|_| uri.scheme_str() == Some("http"));
         let authority = authority.ok_or_else(|| RunningError::Url(url.clone()))?;
-        let unreachable = |reason: String| RunningError::Unreachable { url: url.clone(), reason };
+        let unreachable = |reason: String| {
+            let doubt = self.doubt.as_ref().map(|why| format!("; perhaps it is elsewhere, as {why}"));
+            RunningError::Unreachable { url: url.clone(), reason: reason + &doubt.unwrap_or_default() }
+        };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -117,23 +143,14 @@ struct Problem {
     hint: String,
 }
 
-/// That of the proxy that wrote `endpoints.json` last, else the usual port.
-fn usual_url() -> String {
+/// The address that a running proxy left in its data folder.
+fn written(data_dir: &Path) -> Option<String> {
     #[derive(Deserialize)]
     struct Endpoints {
         http: String,
     }
-    let read = |folder: &Path| -> Option<Endpoints> {
-        serde_json::from_slice(&std::fs::read(folder.join("endpoints.json")).ok()?).ok()
-    };
-    let named =
-        |variable: &str| std::env::var_os(variable).filter(|name| !name.is_empty()).map(PathBuf::from);
-    let (file, data_dir) = (named("MESHWRIGHT_CONFIG"), named("MESHWRIGHT_DATA_DIR"));
-    let config = Config::load(Overrides { file, data_dir, ..Overrides::default() }).ok();
-    let endpoints = config.as_ref().and_then(|config| read(&config.data_dir));
-    endpoints.map(|endpoints| endpoints.http).unwrap_or_else(|| {
-        config.map_or_else(|| "http://127.0.0.1:6001".into(), |config| format!("http://{}", config.http_addr))
-    })
+    let text = std::fs::read(data_dir.join("endpoints.json")).ok()?;
+    serde_json::from_slice(&text).ok().map(|Endpoints { http }| http)
 }
 
 type Unanswered = Box<dyn std::error::Error + Send + Sync>;
