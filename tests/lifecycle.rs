@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use support::children::{contains, text};
+use support::children::{Book, contains, kill, text, until_called};
 use support::raw_upstream::How;
 use support::{Mesh, RawUpstream, SOON, eventually, json};
 
@@ -71,6 +71,24 @@ async fn one_that_cannot_be_found_may_be_elsewhere_when_the_file_is_wrong() {
         .output()
         .expect("run the command line");
     contains(&text(&ps), &["no proxy answers at http://127.0.0.1:1", "perhaps it is elsewhere", "toml:4"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_says_that_its_process_ended() {
+    let book = Book::new();
+    let mesh = support::children::mesh(book.service("child", &["naps"], "")).await;
+    let pid = until_called(&mesh, "child").await;
+    let api = mesh.api.clone();
+    let call = tokio::spawn(async move { api.call("child", "pid", json!({"nap_s": 60})).await });
+    eventually("the call is under way", SOON, || async {
+        let service = mesh.api.instance("child").await;
+        (service["in_flight"] == 1).then_some(())
+    })
+    .await;
+    kill(&pid);
+    let problem = call.await.expect("the call ended").problem(502, "outcome_unknown");
+    let detail = problem["detail"].as_str().expect("a detail");
+    assert!(detail.contains("its process ended"), "{detail}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

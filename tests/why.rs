@@ -161,6 +161,19 @@ async fn refused_failed_and_unknown_calls_are_told_apart() {
     })
     .await;
     assert_eq!(failed["instance"], "s", "{failed}");
+    let told = failed["error"].as_str().expect("what the caller was told");
+    assert!(told.starts_with("`s` of `s` gave no answer in 1 attempt: "), "{failed}");
+    let (_, text, _) = why(&mesh, &[failed["call_id"].as_str().expect("an id")]);
+    assert!(text.contains("ended     status 502") && text.contains(told), "{text}");
+    assert_eq!(named["error"], "", "{named}");
+
+    let reason = eventually("it is known why it is not there", SOON, || async {
+        let service = mesh.api.service("s").await;
+        let reason = service["reason"].as_str().expect("a reason").to_owned();
+        reason.contains("3 probes in a row failed").then_some(reason)
+    })
+    .await;
+    assert!(reason.contains("`s` unhealthy (") && reason.contains("the connection was refused"), "{reason}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

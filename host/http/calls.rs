@@ -53,6 +53,8 @@ struct CallView {
     /// For an instance to have room, of `latency_us`.
     waited_us: u64,
     status: u16,
+    /// What the caller was told instead of an answer; empty for what a tool said itself.
+    error: String,
     latency_us: u32,
     response_bytes: u32,
 }
@@ -211,6 +213,7 @@ impl From<&Record> for CallView {
             attempts: record.attempts.iter().map(AttemptView::from).collect(),
             waited_us: micros(record.waited),
             status: record.status,
+            error: record.error.to_string(),
             latency_us: record.latency_us,
             response_bytes: record.response_bytes,
         }

@@ -22,6 +22,9 @@ use crate::mesh::time::Mono;
 use crate::registry::{Instance, Service, Snapshot};
 use crate::supervisor::Children;
 
+/// Of many instances that are not well, so many are named with their reasons.
+const UNWELL_NAMED: usize = 5;
+
 #[derive(Deserialize)]
 pub(super) struct Filter {
     status: Option<String>,
@@ -37,12 +40,12 @@ pub(super) fn condition(service: &Service) -> (&'static str, String) {
     if total == 0 {
         ("unavailable", format!("all of its {draining} instances are taken out of use"))
     } else if available == 0 {
-        ("unavailable", format!("none of {total} instances is available{}", of_children(service)))
+        ("unavailable", format!("none of {total} instances is available{}", of_unwell(service)))
     } else if service.core.panics.load(Ordering::Relaxed) {
         let of = service.expected();
         ("degraded", format!("{free} of {of} instances are available: calls may go to all that are not dead"))
     } else if healthy < total {
-        ("degraded", format!("{healthy} of {total} instances are healthy{}", of_children(service)))
+        ("degraded", format!("{healthy} of {total} instances are healthy{}", of_unwell(service)))
     } else if free < available {
         ("degraded", format!("{} of {total} instances are behind a breaker", available - free))
     } else if draining > 0 {
@@ -52,13 +55,22 @@ pub(super) fn condition(service: &Service) -> (&'static str, String) {
     }
 }
 
-/// What supervised instances that are not well have to say.
-fn of_children(service: &Service) -> String {
-    let children = service.instances.iter().filter(|instance| instance.child.is_some());
-    let unwell = children.filter(|one| !one.is_routable() || one.health != HealthState::Healthy);
-    let words: Vec<String> = unwell
-        .map(|instance| format!("`{}` {} ({})", instance.name(), instance.state(), instance.why()))
+/// What instances that are not well have to say, but for those that somebody took out of use.
+fn of_unwell(service: &Service) -> String {
+    let wanted = service.instances.iter().filter(|instance| instance.drain.is_none());
+    let unwell: Vec<_> =
+        wanted.filter(|one| !one.is_routable() || one.health != HealthState::Healthy).collect();
+    let mut words: Vec<String> = unwell
+        .iter()
+        .take(UNWELL_NAMED)
+        .map(|instance| match instance.why() {
+            why if why.is_empty() => format!("`{}` {}", instance.name(), instance.state()),
+            why => format!("`{}` {} ({why})", instance.name(), instance.state()),
+        })
         .collect();
+    if unwell.len() > UNWELL_NAMED {
+        words.push(format!("and {} more", unwell.len() - UNWELL_NAMED));
+    }
     let colon = if words.is_empty() { "" } else { ": " };
     format!("{colon}{}", words.join(", "))
 }

@@ -84,6 +84,16 @@ pub struct Inputs {
     pub proven: bool,
 }
 
+/// The outcome of one probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probed<'a> {
+    Good,
+    /// The connection was refused.
+    Refused,
+    /// Why it failed.
+    Bad(&'a str),
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assessment {
     pub state: HealthState,
@@ -157,13 +167,13 @@ impl Health {
         self.score
     }
 
-    /// The outcome of one probe; `refused` when it failed because the connection was refused. Acts at the next tick.
-    pub fn probe(&mut self, now: Mono, ok: bool, refused: bool) {
-        self.probes.push(ok, refused);
-        if ok {
-            self.refused_since = None;
-        } else if refused {
-            self.refused_since.get_or_insert(now);
+    /// Acts at the next tick.
+    pub fn probe(&mut self, now: Mono, probed: Probed<'_>) {
+        self.probes.push(probed);
+        match probed {
+            Probed::Good => self.refused_since = None,
+            Probed::Refused => drop(self.refused_since.get_or_insert(now)),
+            Probed::Bad(_) => {}
         }
     }
 
@@ -261,7 +271,7 @@ impl Health {
             return format!("connections refused for {} s", DEAD_AFTER.as_secs());
         }
         if self.probes.failed_in_row >= FAILED_PROBES {
-            return format!("{} probes in a row failed", self.probes.failed_in_row);
+            return format!("{} probes in a row failed: {}", self.probes.failed_in_row, self.probes.why);
         }
         if target > self.state {
             return if self.probes.allow_rise() {
@@ -344,15 +354,24 @@ struct Probes {
     good_since_fall: u32,
     last_refused: bool,
     stopped: bool,
+    /// Why the last one failed, if it did.
+    why: String,
 }
 
 impl Probes {
-    fn push(&mut self, ok: bool, refused: bool) {
+    fn push(&mut self, probed: Probed<'_>) {
+        let ok = probed == Probed::Good;
         self.stopped = false;
         self.failed_bits = ((self.failed_bits << 1) | u8::from(!ok)) & ((1 << PROBES) - 1);
         self.failed_in_row = if ok { 0 } else { self.failed_in_row.saturating_add(1) };
         self.good_since_fall = if ok { self.good_since_fall.saturating_add(1) } else { 0 };
-        self.last_refused = refused && !ok;
+        self.last_refused = probed == Probed::Refused;
+        self.why.clear();
+        self.why.push_str(match probed {
+            Probed::Good => "",
+            Probed::Refused => "the connection was refused",
+            Probed::Bad(why) => why,
+        });
     }
 
     fn failed(&self) -> u32 {

@@ -33,6 +33,8 @@ pub struct Story {
     pub waited: Waited,
     pub first: Option<Tried>,
     pub again: Vec<Tried>,
+    /// What the caller was told instead of an answer, cut short; empty for what a tool says itself.
+    pub error: Box<str>,
     /// That of the service that took the call; slots are of it.
     pub pool: Option<Arc<Pool>>,
 }

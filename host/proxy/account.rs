@@ -26,6 +26,8 @@ use crate::upstream::{Answer, SendError};
 
 /// Status in the records of a call whose caller went away.
 const CLIENT_CLOSED: u16 = 499;
+/// Of what a caller was told, so much is kept.
+const ERROR_BYTES_MAX: usize = 512;
 
 /// A call that a tool answered.
 pub(super) struct Done {
@@ -140,8 +142,7 @@ impl Account {
 
     pub(super) fn refuse(&mut self, refused: Refused) -> CallFailure {
         let failure = CallFailure::Refused(refused);
-        self.status = failure.status().as_u16();
-        self.ending = Ending::Refused;
+        self.note(&failure);
         failure
     }
 
@@ -157,7 +158,6 @@ impl Account {
                 self.response_bytes = u32::try_from(result.len()).unwrap_or(u32::MAX);
                 self.answered(&result);
                 if envelope::is_tool_error(&result) {
-                    self.ending = Ending::ToolError;
                     Err(CallFailure::tool_error(
                         service.as_str(),
                         instance.as_str(),
@@ -170,18 +170,14 @@ impl Account {
                 }
             }
             Ok((instance, Answer::Error(error))) => {
-                self.ending = Ending::ToolError;
                 Err(CallFailure::rpc_error(service.as_str(), instance.as_str(), permitted.tool(), error))
             }
-            Err(failure) => {
-                self.ending = failure.ending();
-                Err(failure)
-            }
+            Err(failure) => Err(failure),
         };
-        self.status = match &result {
-            Ok(_) => StatusCode::OK.as_u16(),
-            Err(failure) => failure.status().as_u16(),
-        };
+        match &result {
+            Ok(_) => self.status = StatusCode::OK.as_u16(),
+            Err(failure) => self.note(failure),
+        }
         result
     }
 }
@@ -203,8 +199,18 @@ impl Account {
 
     /// Closes the account of a call that was not answered.
     pub fn fail(mut self, failure: &CallFailure) {
+        self.note(failure);
+    }
+
+    fn note(&mut self, failure: &CallFailure) {
         self.ending = failure.ending();
         self.status = failure.status().as_u16();
+        // What a tool says is its caller's.
+        if self.ending != Ending::ToolError {
+            let mut error = failure.to_string();
+            error.truncate(error.floor_char_boundary(ERROR_BYTES_MAX));
+            self.story.error = error.into();
+        }
     }
 }
 

@@ -46,7 +46,7 @@ pub enum CallFailure {
     #[error("no instance of `{service}` can take the call: {why}")]
     NoInstance { service: String, why: String },
     /// The last attempt's end.
-    #[error("`{instance}` of `{service}` gave no answer in {attempts} attempts: {}", upstream::chain(.error))]
+    #[error("`{instance}` of `{service}` gave no answer in {}: {}", times(*.attempts), upstream::chain(.error))]
     /// `unsure`: this or an earlier attempt was sent and not answered.
     Upstream { service: String, instance: String, attempts: u32, error: SendError, unsure: bool },
     #[error("`{tool}` failed: {text}")]
@@ -198,6 +198,10 @@ impl CallFailure {
     }
 }
 
+fn times(attempts: u32) -> String {
+    if attempts == 1 { "1 attempt".to_owned() } else { format!("{attempts} attempts") }
+}
+
 fn waited(shed: Shed) -> String {
     match shed {
         Shed::Crowded(waiting) => format!("{waiting} calls wait already"),
@@ -229,6 +233,7 @@ fn upstream_row(error: &SendError) -> (StatusCode, &'static str, &'static str) {
         SendError::Broken(_)
         | SendError::Head(_)
         | SendError::StreamEnded
+        | SendError::ProcessEnded
         | SendError::SessionGone
         | SendError::Cancelled => (StatusCode::BAD_GATEWAY, "outcome_unknown", UNSURE),
         SendError::Status { .. } => {

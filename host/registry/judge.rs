@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::ChildSight;
 use super::book::Record;
 use crate::mesh::child::ChildState;
-use crate::mesh::health::{Health, Inputs};
+use crate::mesh::health::{Health, Inputs, Probed};
 use crate::mesh::lease::{LeasePhase, LeaseTimes};
 use crate::mesh::time::{Mono, Wall};
 use crate::upstream::Probe;
@@ -35,7 +35,7 @@ pub(super) fn see_child(
         record.health = Health::new(now);
         record.core.refused.store(false, Ordering::Relaxed);
         record.core.guard.on_recovery(now);
-        record.health.probe(now, true, false);
+        record.health.probe(now, Probed::Good);
         // Its first answer proves it.
         record.lease.proved(now);
     }
@@ -57,7 +57,7 @@ pub(super) fn note_probe(record: &mut Record, probe: &Probe, now: Mono, times: &
         record.reason = reason.unwrap_or_default();
         record.touch();
     }
-    match probe {
+    let probed = match probe {
         Probe::Unauthorized => {
             record.health.unprobed();
             record.core.answered_at.store(u64::MAX, Ordering::Relaxed);
@@ -70,14 +70,19 @@ pub(super) fn note_probe(record: &mut Record, probe: &Probe, now: Mono, times: &
             if record.core.probe_failures.load(Ordering::Relaxed) > 0 {
                 record.core.guard.on_recovery(now);
             }
+            Probed::Good
         }
-        Probe::Refused | Probe::Bad(_) => record.core.answered_at.store(0, Ordering::Relaxed),
+        Probe::Refused => Probed::Refused,
+        Probe::Bad(why) => Probed::Bad(why),
+    };
+    if !good {
+        record.core.answered_at.store(0, Ordering::Relaxed);
     }
     record.core.reliability(|record| {
         record.probes += 1;
         record.probes_good += u64::from(good);
     });
-    record.health.probe(now, good, *probe == Probe::Refused);
+    record.health.probe(now, probed);
     if !good || record.lease.proved(now).is_none() {
         return changed;
     }

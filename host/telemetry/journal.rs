@@ -32,6 +32,8 @@ pub struct Record {
     /// For an instance to have room, in all.
     pub waited: Duration,
     pub latency_us: u32,
+    /// What the caller was told instead of an answer; empty for what a tool said itself.
+    pub error: Box<str>,
     /// HTTP status that the caller got.
     pub status: u16,
     pub response_bytes: u32,
@@ -74,6 +76,7 @@ impl Record {
             tool: Arc::clone(&finished.tool),
             opinions: story.opinions.iter().cloned().collect(),
             attempts: story.attempts().map(|tried| Attempt::of(tried, story.pool.as_deref())).collect(),
+            error: story.error.clone(),
             waited: story.attempts().map(|tried| tried.waited.time).sum::<Duration>() + story.waited.time,
             latency_us: finished.latency_us,
             status: finished.status,
@@ -95,6 +98,7 @@ impl Record {
             size_of::<Attempt>() + attempt.rivals.capacity() * size_of::<(Name, Figures)>()
         };
         size_of::<Self>()
+            + self.error.len()
             + self.call.client.len()
             + self.call.tool.len()
             + self.call.method.len()

@@ -137,7 +137,7 @@ impl Peer {
             let event = tokio::time::timeout_at(times.deadline, events.next())
                 .await
                 .map_err(|_| SendError::DeadlinePassed)??
-                .ok_or(SendError::StreamEnded)?;
+                .ok_or_else(|| events.ended())?;
             let Some(data) = event.data.filter(|data| !data.is_empty()) else { continue };
             if let Some(answer) = self.read_event(&data, spoken, id, times).await? {
                 events.drain_briefly().await;

@@ -188,6 +188,7 @@ impl Peer {
                 | SendError::Malformed(_)
                 | SendError::ContentType(_)
                 | SendError::StreamEnded
+                | SendError::ProcessEnded
                 | SendError::SessionGone
                 | SendError::DeadlinePassed
                 | SendError::FirstByteTimeout(_)

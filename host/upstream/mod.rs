@@ -112,6 +112,8 @@ pub enum SendError {
     Flood,
     #[error("the event stream ended without an answer")]
     StreamEnded,
+    #[error("its process ended, or closed its output, without an answer")]
+    ProcessEnded,
     #[error("the answer is `{0}`, neither JSON nor an event stream")]
     ContentType(String),
     #[error("the answer cannot be understood")]
@@ -152,7 +154,8 @@ impl SendError {
             | Self::FirstByteTimeout(_)
             | Self::DeadlinePassed
             | Self::Cancelled
-            | Self::StreamEnded => Failure::Unanswered,
+            | Self::StreamEnded
+            | Self::ProcessEnded => Failure::Unanswered,
             Self::Status { status, .. } => match *status {
                 StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Failure::Unanswered,
                 _ => Failure::Answered,

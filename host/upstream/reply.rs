@@ -122,6 +122,14 @@ impl Events {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
+    /// What its end means for who waits for an answer.
+    pub fn ended(&self) -> SendError {
+        match self.source {
+            Source::Http { .. } => SendError::StreamEnded,
+            Source::Call(_) | Source::Unasked(_) => SendError::ProcessEnded,
+        }
+    }
+
     /// Reads the end of a stream whose answer has come, so that the connection can be used again; servers end it at
     /// once. One that does not is cut.
     pub(super) async fn drain_briefly(mut self) {

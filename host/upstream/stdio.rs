@@ -238,7 +238,7 @@ impl Process {
         }
         self.send(message, times).await?;
         if self.is_gone() {
-            return Err(SendError::StreamEnded);
+            return Err(SendError::ProcessEnded);
         }
         Ok(Events::call(call))
     }

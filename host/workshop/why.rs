@@ -40,6 +40,8 @@ struct Call {
     #[serde(default)]
     waited_us: u64,
     status: u16,
+    #[serde(default)]
+    error: String,
     latency_us: u64,
 }
 
@@ -155,7 +157,8 @@ impl Call {
             0 => String::new(),
             us => format!(", of which it waited {} for room", text::duration(Duration::from_micros(us))),
         };
-        line("ended", format!("status {} after {took}{waited}", self.status));
+        let error = if self.error.is_empty() { String::new() } else { format!(": {}", self.error) };
+        line("ended", format!("status {} after {took}{waited}{error}", self.status));
         out
     }
 }

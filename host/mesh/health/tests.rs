@@ -48,7 +48,8 @@ impl Patient {
 
     fn probes(&mut self, count: u32, ok: bool) -> Assessment {
         for _ in 0..count {
-            self.health.probe(Mono::from_secs(self.now), ok, false);
+            let probed = if ok { Probed::Good } else { Probed::Bad("no answer") };
+            self.health.probe(Mono::from_secs(self.now), probed);
         }
         self.now += 1;
         self.tick()
@@ -161,7 +162,7 @@ fn three_failed_probes_in_a_row_make_unhealthy() {
     );
     let found = patient.probes(1, false);
     assert_eq!((found.state, found.probe_failures), (HealthState::Unhealthy, 3));
-    assert_eq!(found.reason, "3 probes in a row failed");
+    assert_eq!(found.reason, "3 probes in a row failed: no answer");
 }
 
 #[test]
@@ -222,7 +223,7 @@ fn going_up_takes_five_points_more_twice() {
 fn fall_interrupts_going_up() {
     let mut patient = Patient::new();
     patient.probes(3, false);
-    patient.health.probe(Mono::from_secs(patient.now), true, false);
+    patient.health.probe(Mono::from_secs(patient.now), Probed::Good);
     assert_eq!(patient.probes(1, true).reason, "recovering: the score must stay up");
     patient.inputs.gone = true;
     patient.probes(0, true);
@@ -283,7 +284,7 @@ fn refused_connections_kill_after_two_minutes_and_good_probes_revive() {
     let start = patient.now;
     for second in 0..119 {
         if second % 10 == 0 {
-            patient.health.probe(Mono::from_secs(start + second), false, true);
+            patient.health.probe(Mono::from_secs(start + second), Probed::Refused);
         }
         assert_ne!(patient.wait(1).state, HealthState::Dead);
     }
@@ -302,7 +303,7 @@ fn refused_connections_kill_after_two_minutes_and_good_probes_revive() {
 #[test]
 fn refusal_counts_from_the_probe_that_met_it() {
     let mut health = Health::new(Mono::from_secs(0));
-    health.probe(Mono::from_secs(10), false, true);
+    health.probe(Mono::from_secs(10), Probed::Refused);
     assert_eq!(health.tick(Mono::from_secs(130), &FINE).state, HealthState::Dead);
 }
 
@@ -373,7 +374,12 @@ proptest! {
         for step in steps {
             match step {
                 Step::Probe { ok, refused } => {
-                    patient.health.probe(Mono::from_secs(patient.now), ok, refused);
+                    let probed = match (ok, refused) {
+                        (true, _) => Probed::Good,
+                        (false, true) => Probed::Refused,
+                        (false, false) => Probed::Bad("no answer"),
+                    };
+                    patient.health.probe(Mono::from_secs(patient.now), probed);
                     probes.push(ok);
                     good_since_fall = if ok { good_since_fall + 1 } else { 0 };
                 }
