@@ -181,7 +181,8 @@ async fn run(overrides: Overrides, config: Config) -> anyhow::Result<()> {
     tracker.spawn(metering.run(stop.clone()));
     let mirroring = Mirroring { proxy: Arc::clone(&proxy), queue: copies_queue, book: pages.mirrors.clone() };
     tracker.spawn(mirroring.run(stop.clone()));
-    tracker.spawn(alerting.run(stop.clone()));
+    let alert = stop.child_token();
+    tracker.spawn(alerting.run(alert.clone()));
     tracker.spawn(Prober::new(registry.clone(), config.probes, config.calls).run(stop.clone()));
     let accounting = CancellationToken::new();
     let books = TaskTracker::new();
@@ -231,6 +232,7 @@ async fn run(overrides: Overrides, config: Config) -> anyhow::Result<()> {
     );
 
     signals.wait().await;
+    alert.cancel();
     drain(&proxy, &draining, &accepting, &ends, config.calls.drain).await;
     drop(edge);
     if let Some(workers) = Arc::into_inner(workers) {

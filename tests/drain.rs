@@ -180,6 +180,27 @@ async fn who_deregisters_ends_what_it_has_and_its_sessions_begin_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_is_taken_out_of_use_is_not_called_down() {
+    let (mesh, _upstreams) = scene().await;
+    for name in ["a", "b"] {
+        order(&mesh, name, "drain", json!({})).await;
+    }
+    let alerts = eventually("the service is said to be out of use", 2 * SOON, || async {
+        let alerts = mesh.api.get("/api/v1/alerts").await.ok()["items"].clone();
+        let of_service = alerts.as_array()?.iter().find(|alert| alert["rule"] == "service-unavailable")?;
+        (of_service["detail"] == "all of its 2 instances are taken out of use").then(|| alerts.clone())
+    })
+    .await;
+    assert_eq!(alerts.as_array().map(Vec::len), Some(1), "{alerts}");
+    order(&mesh, "a", "undrain", json!({})).await;
+    eventually("it can be called, and that is over", 2 * SOON, || async {
+        let alerts = mesh.api.get("/api/v1/alerts").await.ok()["items"].clone();
+        alerts.as_array()?.iter().all(|alert| alert["state"] == "resolving").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_order_is_refused_and_the_command_line_says_what_became_of_one() {
     let (mesh, _upstreams) = scene().await;
     let path = "/api/v1/instances/a/drain";

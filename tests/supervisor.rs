@@ -86,6 +86,18 @@ async fn a_missing_command_is_skipped_with_the_searched_path_and_everything_else
     until_logged(&mesh, "required service is not ready").await;
     let doctor = text(&cli(&mesh, &["doctor"]));
     contains(&doctor, &["gone: skipped", "round-a: skipped", "services.round-a.depends_on"]);
+
+    for (instance, why) in [("gone", "no program `no-such-program`"), ("round-a", "it needs itself")] {
+        let down = eventually("it is said to be down", 2 * SOON, || async {
+            let all = alerts(&mesh).await;
+            all.into_iter()
+                .find(|one| one["rule"] == "instance-down" && one["labels"]["instance"] == instance)
+        })
+        .await;
+        let detail = down["detail"].as_str().expect("a detail");
+        contains(detail, &["skipped (", why]);
+        assert!(!detail.contains("probes"), "nobody is there to be asked: {detail}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,6 +145,7 @@ async fn a_proxy_that_is_asked_to_end_leaves_nothing_behind() {
     assert_eq!(running(&pids).len(), 8, "{pids:?}");
     assert!(mesh.terminate().await.success());
     assert_eq!(running(&pids), [0; 0], "{}", mesh.log());
+    assert!(!mesh.log().contains("alert firing"), "an end is no outage: {}", mesh.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

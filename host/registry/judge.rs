@@ -45,7 +45,8 @@ pub(super) fn see_child(
 
 /// Feeds a probe to an instance's health; says whether the snapshot must change.
 pub(super) fn note_probe(record: &mut Record, probe: &Probe, now: Mono, times: &LeaseTimes) -> bool {
-    if record.child.as_ref().is_some_and(|child| child.awaited) {
+    let is_up = record.child.as_ref().is_some_and(|child| child.state == ChildState::Ready);
+    if record.peer.is_supervised() && !is_up {
         // Nobody was there to be asked.
         return false;
     }

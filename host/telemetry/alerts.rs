@@ -11,12 +11,13 @@ use super::events::EventLog;
 use super::series::Windows;
 use crate::clock;
 use crate::mesh::alert::{Alert, AlertBook, AlertChange, AlertState};
+use crate::mesh::child::ChildState;
 use crate::mesh::ids::Name;
 use crate::mesh::observe::{Event, Firing, Sample};
 use crate::mesh::time::Wall;
 use crate::policy::status::PluginStatus;
 use crate::policy::{Alerter, PolicyFault};
-use crate::registry::Registry;
+use crate::registry::{Registry, Snapshot};
 
 /// Distance of the values that windows are made of.
 const RECORD_EVERY: Duration = Duration::from_secs(1);
@@ -33,7 +34,7 @@ pub type Conditions = Arc<dyn Fn() -> Vec<Firing> + Send + Sync>;
 /// Asks for the state of all plugins.
 pub type PluginList = Arc<dyn Fn() -> Vec<PluginStatus> + Send + Sync>;
 
-/// Runs until `stop`. Run by `app`.
+/// Runs until `stop`, which comes before the instances of a proxy that stops are ended: that is no outage. Run by `app`.
 pub struct Alerting {
     pub registry: Registry,
     pub plugins: PluginList,
@@ -108,9 +109,13 @@ impl Alerting {
             tracing::error!("alert evaluation panicked");
             return;
         };
+        let snapshot = self.registry.snapshot();
         for (source, answer) in answers {
             match answer {
-                Ok(firings) => book.evaluate(&source, firings, now, clock::wall()).iter().for_each(log),
+                Ok(mut firings) => {
+                    firings.iter_mut().for_each(|firing| explain(firing, &snapshot));
+                    book.evaluate(&source, firings, now, clock::wall()).iter().for_each(log);
+                }
                 // The fault is counted where it happened; what the alerter said before is stale, not resolved.
                 Err(_) => book.stale(&source),
             }
@@ -122,6 +127,17 @@ impl Question {
     fn ask(self, now: Wall) -> (Name, Result<Vec<Firing>, PolicyFault>) {
         let answer = self.alerter.evaluate(now, &self.samples, &self.events);
         (self.alerter.source().name.clone(), answer)
+    }
+}
+
+/// Alerters are told numbers; why a process is not ready is known only here.
+fn explain(firing: &mut Firing, snapshot: &Snapshot) {
+    let named = firing.labels.iter().find(|(key, _)| key == "instance");
+    let instance = named.and_then(|(_, name)| snapshot.instance(name));
+    let Some((instance, (state, _))) = instance.and_then(|one| Some((one, one.child?))) else { return };
+    let why = instance.why();
+    if state != ChildState::Ready && !why.is_empty() {
+        firing.detail = format!("{}: {} ({why})", firing.detail, state.as_str());
     }
 }
 

@@ -26,23 +26,27 @@ pub struct Windows {
 /// What the host measures: a series' name, and how its value is read.
 type Row<T> = (&'static str, fn(&T) -> f64);
 
-const INSTANCE_SERIES: [Row<Instance>; 6] = [
+const INSTANCE_SERIES: [Row<Instance>; 4] = [
     ("meshwright_calls_total", |i| i.core.counters.messages.load(Ordering::Relaxed) as f64),
     ("meshwright_call_failures_total", |i| i.core.counters.failed.load(Ordering::Relaxed) as f64),
     ("meshwright_instance_latency_seconds", |i| f64::from(i.core.live.ewma_us()) / 1e6),
-    ("meshwright_instance_health_score", |i| f64::from(i.core.live.score())),
-    ("meshwright_instance_up", |i| f64::from(u8::from(i.is_routable() && i.core.live.share_permille() > 0))),
     ("meshwright_instance_probe_failures", |i| f64::from(i.core.probe_failures.load(Ordering::Relaxed))),
 ];
-const SERVICE_SERIES: [Row<Service>; 2] = [
+/// Of an instance that somebody took out of use these say nothing: it gets no calls because that was wanted.
+const IN_USE_SERIES: [Row<Instance>; 2] = [
+    ("meshwright_instance_health_score", |i| f64::from(i.core.live.score())),
+    ("meshwright_instance_up", |i| f64::from(u8::from(i.is_available()))),
+];
+const SERVICE_SERIES: [Row<Service>; 3] = [
     ("meshwright_service_instances", |s| s.instances.len() as f64),
     ("meshwright_service_instances_available", |s| s.available() as f64),
+    ("meshwright_service_instances_draining", |s| (s.instances.len() - s.wanted()) as f64),
 ];
 const PLUGIN_SERIES: [Row<PluginStatus>; 1] = [("meshwright_plugin_faults_total", |p| p.faults as f64)];
 
 /// Names of all series of the host.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    let instances = INSTANCE_SERIES.iter().map(|(name, _)| *name);
+    let instances = INSTANCE_SERIES.iter().chain(&IN_USE_SERIES).map(|(name, _)| *name);
     let services = SERVICE_SERIES.iter().map(|(name, _)| *name);
     instances.chain(services).chain(PLUGIN_SERIES.iter().map(|(name, _)| *name))
 }
@@ -83,7 +87,8 @@ impl Windows {
                 put(name, vec![label("service", service.name.as_str())], read(service));
             }
             for instance in &service.instances {
-                for (name, read) in INSTANCE_SERIES {
+                let in_use = IN_USE_SERIES.iter().filter(|_| instance.drain.is_none());
+                for (name, read) in INSTANCE_SERIES.iter().chain(in_use) {
                     let labels = vec![
                         label("service", service.name.as_str()),
                         label("instance", instance.name().as_str()),

@@ -129,6 +129,10 @@ pub fn rewrite(mesh: &Mesh, services: &str) {
 
 /// The alert of a rule, while there is one.
 pub async fn alert(mesh: &Mesh, rule: &str) -> Option<Value> {
+    alerts(mesh).await.into_iter().find(|alert| alert["rule"] == rule)
+}
+
+pub async fn alerts(mesh: &Mesh) -> Vec<Value> {
     let listing = mesh.api.get("/api/v1/alerts").await.ok();
-    listing["items"].as_array().expect("items").iter().find(|alert| alert["rule"] == rule).cloned()
+    listing["items"].as_array().expect("items").clone()
 }

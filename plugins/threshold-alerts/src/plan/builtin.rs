@@ -84,6 +84,7 @@ pub(super) struct Builtin {
 struct Availability {
     available: u32,
     instances: u32,
+    draining: u32,
 }
 
 #[derive(Debug)]
@@ -117,6 +118,7 @@ impl Builtin {
         let service_unavailable = on(SERVICE_UNAVAILABLE).then(|| Availability {
             available: level("meshwright_service_instances_available"),
             instances: level("meshwright_service_instances"),
+            draining: level("meshwright_service_instances_draining"),
         });
         let instance_down = on(INSTANCE_DOWN).then(|| Down {
             up: level("meshwright_instance_up"),
@@ -171,20 +173,22 @@ impl Builtin {
         let few = f64::from(self.thresholds.available_instances);
         let bound = Bound { threshold: few, resolve_at: few + 0.5 };
         let instances = by_labels(samples, wants.instances);
+        let draining = by_labels(samples, wants.draining);
         let fire = |sample: &Sample| {
-            let all = instances.get(&sample.labels).copied();
+            let draining = draining.get(&sample.labels).copied().unwrap_or(0.0);
+            // Those that somebody took out of use are not missed.
+            let all = instances.get(&sample.labels).map(|all| all - draining);
             // A service that was meant to be this small is not short of instances while all of them are there.
             let complete = sample.value > 0.0 && all.is_some_and(|all| sample.value >= all);
             (bound.holds(sample.value) && !complete).then(|| {
                 let service = label(&sample.labels, "service");
-                let of_all = all.map(|all| format!(" of {}", number(all))).unwrap_or_default();
                 Firing {
                     title: if sample.value < 1.0 {
                         format!("service `{service}` has no available instance")
                     } else {
                         format!("service `{service}` is short of instances")
                     },
-                    detail: format!("{}{of_all} instances available", number(sample.value)),
+                    detail: availability(sample.value, all, draining),
                     ..alert(SERVICE_UNAVAILABLE, Severity::Critical, 5, bound, sample)
                 }
             })
@@ -275,6 +279,19 @@ impl Builtin {
         };
         of(samples, want).filter_map(fire).collect()
     }
+}
+
+/// `all` without those that are `draining`.
+fn availability(available: f64, all: Option<f64>, draining: f64) -> String {
+    if draining > 0.0 && all.is_some_and(|all| all < 1.0) {
+        return format!("all of its {} instances are taken out of use", number(draining));
+    }
+    let of_all = all.map(|all| format!(" of {}", number(all))).unwrap_or_default();
+    let others = match draining {
+        1.0.. => format!(", {} more taken out of use", number(draining)),
+        _ => String::new(),
+    };
+    format!("{}{of_all} instances available{others}", number(available))
 }
 
 fn instance_down(wants: &Down, samples: &[Sample]) -> Vec<Firing> {

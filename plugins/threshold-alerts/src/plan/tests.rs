@@ -30,7 +30,7 @@ fn rules(plan: &Plan, series: &[Value<'_>]) -> Vec<String> {
 #[test]
 fn every_want_is_asked_once_and_none_for_rules_that_are_off() {
     let wants = plan("{}");
-    assert_eq!(wants.wants().len(), 9, "{:?}", wants.wants());
+    assert_eq!(wants.wants().len(), 10, "{:?}", wants.wants());
     let all = format!(r#"{{"disable": {:?}}}"#, builtin::RULES);
     assert_eq!(plan(&all).wants(), []);
 }
@@ -44,6 +44,27 @@ fn a_service_without_available_instances_is_critical() {
     assert_eq!(firing.title, "service `s` has no available instance");
     assert_eq!(firing.detail, "0 of 3 instances available");
     assert!(rules(&plan("{}"), &[("meshwright_service_instances_available", S, 1.0)]).is_empty());
+}
+
+#[test]
+fn instances_that_are_taken_out_of_use_are_not_missed_and_named() {
+    let detail = |all: f64, draining: f64| {
+        let series = [
+            ("meshwright_service_instances_available", S, 0.0),
+            ("meshwright_service_instances", S, all),
+            ("meshwright_service_instances_draining", S, draining),
+        ];
+        evaluate(&plan("{}"), &series)[0].detail.clone()
+    };
+    assert_eq!(detail(2.0, 2.0), "all of its 2 instances are taken out of use");
+    assert_eq!(detail(3.0, 1.0), "0 of 2 instances available, 1 more taken out of use");
+    let plan = plan(r#"{"thresholds": {"available_instances": 1}}"#);
+    let series = [
+        ("meshwright_service_instances_available", S, 1.0),
+        ("meshwright_service_instances", S, 2.0),
+        ("meshwright_service_instances_draining", S, 1.0),
+    ];
+    assert_eq!(rules(&plan, &series), [""; 0], "all that should be there is there");
 }
 
 #[test]
