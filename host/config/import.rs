@@ -1,14 +1,20 @@
 //! Other clients' files as text for ours.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use toml::de::ValueDeserializer;
 
-use super::expand::{pin_workspace, workspace};
+use super::expand::{Sources, pin_workspace, workspace};
 use super::file::File;
-use super::flaw::LeftOut;
+use super::flaw::{Flaw, LeftOut};
+use super::load::{Entry, service};
+use super::show::commented;
 use super::{ConfigError, clients, env_dir};
+use crate::mesh::child::Rules;
+use crate::mesh::ids::Name;
+use crate::mesh::instance::{HttpEndpoint, SpecError};
 
 /// Where clients keep their servers: under the home folder, or where the proxy runs.
 const AT_HOME: &[&str] = &[
@@ -25,7 +31,7 @@ const AT_HOME: &[&str] = &[
 ];
 const HERE: &[&str] = &[".mcp.json", ".cursor/mcp.json", ".vscode/mcp.json"];
 
-/// Services as TOML, and what could not be taken over.
+/// Services as TOML, those that are wrong as comments, and what could not be taken over.
 pub struct Imported {
     pub text: String,
     pub left_out: Vec<LeftOut>,
@@ -44,19 +50,59 @@ pub fn import(path: &Path) -> Result<Imported, ConfigError> {
             None => return Err(one(file.flaw("", None, "no servers are in it: there is no `mcp_servers`"))),
         },
     };
-    let mut text = format!("# from {}\n", path.display());
-    for (name, service) in servers.services {
-        let service = toml::Value::deserialize(ValueDeserializer::from(service));
-        let mut service = service.map_err(|error| one(file.flaw("", error.span(), error.message())))?;
-        pin(&mut service, path);
-        if let Some(toml::Value::String(cwd)) = service.get_mut("cwd") {
-            *cwd = from_workspace(cwd, path);
+    let mut imported = Imported { text: format!("# from {}\n", path.display()), left_out: servers.left_out };
+    let (sources, mut seen) = (Sources::usual(), BTreeSet::new());
+    for (name, value) in servers.services {
+        let entry = Entry { file: &file, name, value };
+        let lines = lines(&entry, path).map_err(one)?;
+        let good = if seen.insert(entry.name.get_ref().clone()) {
+            verdict(&entry, &sources)
+        } else {
+            Err(file.flaw(&entry.key("services"), Some(entry.name.span()), "that name is taken above"))
+        };
+        imported.text.push('\n');
+        match good {
+            Ok(note) => {
+                imported.text.extend(note.map(|note| commented(&note)));
+                imported.text.push_str(&lines);
+            }
+            Err(flaw) => {
+                imported.text.push_str(&commented(&format!("left out: {}", flaw.in_a_line())));
+                imported.text.push_str(&commented(&lines));
+                imported.left_out.push(LeftOut { service: Some(entry.name.into_inner()), flaw });
+            }
         }
-        let name = toml::Value::String(name.into_inner()).to_string();
-        let lines = service.as_table().into_iter().flatten().map(|(key, value)| format!("{key} = {value}\n"));
-        text.push_str(&format!("\n[services.{name}]\n{}", lines.collect::<String>()));
     }
-    Ok(Imported { text, left_out: servers.left_out })
+    Ok(imported)
+}
+
+/// An entry as a table of ours.
+fn lines(entry: &Entry<'_>, path: &Path) -> Result<String, Flaw> {
+    let service = toml::Value::deserialize(ValueDeserializer::from(entry.value.clone()));
+    let mut service = service.map_err(|error| entry.file.flaw("", error.span(), error.message()))?;
+    pin(&mut service, path);
+    if let Some(toml::Value::String(cwd)) = service.get_mut("cwd") {
+        *cwd = from_workspace(cwd, path);
+    }
+    let name = toml::Value::String(entry.name.get_ref().clone());
+    let lines = service.as_table().into_iter().flatten().map(|(key, value)| format!("{key} = {value}\n"));
+    Ok(format!("[services.{name}]\n{}", lines.collect::<String>()))
+}
+
+/// Whether the entry is a service; if so, what has yet to be set for it.
+fn verdict(entry: &Entry<'_>, sources: &Sources) -> Result<Option<String>, Flaw> {
+    let Entry { file, name, value } = entry;
+    let Err((_, why)) = sources.fill_in(&mut value.clone(), &file.path) else {
+        return service(entry, sources, Rules::default().startup).map(|_| None);
+    };
+    // It may be set by the time it is needed. No address is filled in before its scheme.
+    let url = value.get_ref().get("url").and_then(|url| url.get_ref().as_str());
+    let error = match (Name::new(name.get_ref()), url.map(HttpEndpoint::parse)) {
+        (Err(error), _) => error.to_string(),
+        (_, Some(Err(error @ SpecError::Tls(_)))) => error.to_string(),
+        _ => return Ok(Some(format!("not yet: {why}"))),
+    };
+    Err(file.flaw(&entry.key("services"), Some(name.span()), error))
 }
 
 /// What depends on where the file is must not depend on where the text goes.
@@ -86,7 +132,7 @@ pub fn client_files() -> Vec<PathBuf> {
         .flat_map(|home| AT_HOME.iter().map(move |file| home.join(file)))
         .chain(HERE.iter().map(PathBuf::from));
     places
-        .filter(|path| path.is_file() && import(path).is_ok_and(|found| found.text.contains("[services.")))
+        .filter(|path| path.is_file() && import(path).is_ok_and(|found| found.text.contains("\n[services.")))
         .collect()
 }
 
@@ -117,5 +163,32 @@ mod tests {
         assert_eq!(a["cwd"].as_str(), Some(&*format!("{at}/sub")));
         let cwd = |name: &str| services[name]["cwd"].as_str().map(ToOwned::to_owned).expect("a folder");
         assert_eq!([cwd("b"), cwd("c"), cwd("d")], [format!("{at}/x"), "~/x".into(), "${userHome}".into()]);
+    }
+
+    #[test]
+    fn what_a_check_would_refuse_is_a_comment_with_the_reason() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("mcp.json");
+        let json = r#"{"mcpServers": {
+            "far": {"url": "https://h/mcp"}, "far too": {"url": "https://h/${NO_SUCH_VARIABLE}"},
+            "six": {"comand": "true"}, "x y": {"command": "a"}, "x-y": {"command": "b"},
+            "late": {"command": "c", "env": {"T": "${NO_SUCH_VARIABLE}"}}}}"#;
+        std::fs::write(&file, json).expect("write");
+        let imported = import(&file).expect("servers");
+        let text = &imported.text;
+        let table: toml::Table = text.parse().unwrap_or_else(|error| panic!("{error} in\n{text}"));
+        let names: Vec<&String> = table["services"].as_table().expect("services").keys().collect();
+        assert_eq!(names, ["late", "x-y"], "{text}");
+        for part in [
+            "`https` upstreams are not supported",
+            "# [services.\"far\"]\n# url = \"https://h/mcp\"\n",
+            "# [services.\"far-too\"]\n",
+            "that name is taken above",
+            "# not yet: `NO_SUCH_VARIABLE` is not set",
+        ] {
+            assert!(text.contains(part), "no {part} in\n{text}");
+        }
+        let left: Vec<_> = imported.left_out.iter().filter_map(|left| left.service.as_deref()).collect();
+        assert_eq!(left, ["six", "far", "far-too", "x-y"]);
     }
 }

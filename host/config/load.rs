@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use toml::Spanned;
@@ -14,7 +15,7 @@ use super::file::{File, Value, places};
 use super::flaw::{Flaw, LeftOut};
 use super::raw::{self, RawPlugin, RawProfile, RawService, Sections, Unresolved, Wrong, services};
 use super::reload::Written;
-use super::{Config, ConfigError, Overrides, clients, expand_home, scripts};
+use super::{Config, ConfigError, Overrides, ServiceConfig, clients, expand_home, scripts};
 use crate::mesh::exposure::Exposure;
 use crate::mesh::ids::Name;
 use crate::spelling::no_such;
@@ -390,12 +391,25 @@ fn section<T: DeserializeOwned + Default>(
     })
 }
 
+/// A service as it stands in a file.
+///
+/// # Errors
+/// It is wrong.
+pub(super) fn service(
+    one: &Entry<'_>,
+    sources: &Sources,
+    startup: Duration,
+) -> Result<(Name, ServiceConfig), Flaw> {
+    let (name, raw, places) = entry::<RawService>("services", one, sources)?;
+    let service =
+        services::service(raw, startup).map_err(|wrong| flaw_of("services", one, &places, wrong))?;
+    Ok((name, service))
+}
+
 /// One service that is wrong is left out, and shows nothing; all others are served.
 fn add_services(config: &mut Config, entries: &[Entry<'_>], sources: &Sources, left_out: &mut Vec<LeftOut>) {
     for one in entries {
-        let read = entry::<RawService>("services", one, sources).and_then(|(name, raw, places)| {
-            let flaw = |wrong| flaw_of("services", one, &places, wrong);
-            let service = services::service(raw, config.startup).map_err(flaw)?;
+        let read = service(one, sources, config.startup).and_then(|(name, service)| {
             let mut instances = Vec::new();
             for index in 0..service.endpoints.len() {
                 let misnamed = |message| one.file.flaw(&one.key("services"), Some(one.name.span()), message);
@@ -420,7 +434,7 @@ fn add_services(config: &mut Config, entries: &[Entry<'_>], sources: &Sources, l
     }
     // What it was to hide is not known: if it registers itself, nothing of it is shown.
     for name in left_out.iter().filter_map(|left| Name::new(left.service.as_deref()?).ok()) {
-        let hidden = super::ServiceConfig { exposure: Exposure::nothing(), ..Default::default() };
+        let hidden = ServiceConfig { exposure: Exposure::nothing(), ..Default::default() };
         config.services.entry(name).or_insert(hidden);
     }
 }

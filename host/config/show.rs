@@ -91,7 +91,7 @@ fn is_about(left: &LeftOut, entry: &Entry<'_>) -> bool {
 }
 
 /// Lines that say nothing to the proxy.
-fn commented(text: &str) -> String {
+pub(super) fn commented(text: &str) -> String {
     text.lines().map(|line| if line.is_empty() { "\n".to_owned() } else { format!("# {line}\n") }).collect()
 }
 
