@@ -77,6 +77,17 @@ async fn a_plugin_of_a_new_name_is_asked_about_recorded_calls_too() {
     assert_eq!((&replay["compared"], &replay["changed"]), (&json!(CALLS), &json!(CALLS)), "{plugin}");
     assert_eq!((&replay["p99_us_before"], &replay["fault"]), (&Value::Null, &Value::Null), "{plugin}");
     assert_eq!(replay["examples"][0]["before"], "pass", "{plugin}");
+
+    drop_in(&mesh.plugins_dir(), "crashing.wasm", &misbehaver_only("trap", "crashing", "0.1.0", "act"));
+    let plugin = eventually("it is in force", SOON, || async { mesh.api.plugin("crashing").await }).await;
+    assert_eq!(plugin["state"], "loaded", "of use for other calls: {plugin}");
+    let listing = Command::new(env!("CARGO_BIN_EXE_meshwright"))
+        .args(["plugin", "ls", "--url", &mesh.http])
+        .output()
+        .expect("run the command");
+    let listing = String::from_utf8(listing.stdout).expect("UTF-8");
+    let line = listing.lines().find(|line| line.starts_with("crashing")).expect("its line");
+    assert!(line.contains("asked again about the recorded call") && line.contains("trapped"), "{listing}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

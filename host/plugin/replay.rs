@@ -13,7 +13,7 @@ use super::load::Budgets;
 use super::loaded::Plugin;
 use crate::mesh::ids::{CallId, Name, Slot};
 use crate::mesh::plan::Plan;
-use crate::mesh::pool::{Member, Pool};
+use crate::mesh::pool::{Catalog, Member, Pool};
 use crate::mesh::story::{RecordedCall, Recording};
 use crate::mesh::verdict::Verdict;
 use crate::policy::Ask;
@@ -33,6 +33,8 @@ pub const BUDGET_US: f64 = 1_000.0;
 const JUDGED_FROM: usize = 100;
 /// Answers before the first one that is measured: a fresh instance touches its memory for the first time.
 const WARM_UP: usize = 20;
+/// Instances that the build before is given anew after its faults, for one kind of question.
+const OLD_RENEWALS_MAX: usize = 5;
 
 /// What speaks against a build that answered calls which are over.
 #[derive(Debug, Error)]
@@ -94,6 +96,7 @@ struct Rehearsal<'a> {
 struct Sides {
     /// `None` when no build before was of that kind, and when it cannot be asked any more.
     old: Option<Box<Instance>>,
+    old_renewals: usize,
     new: Box<Instance>,
     old_us: Vec<f64>,
     new_us: Vec<f64>,
@@ -129,7 +132,31 @@ impl<'a> Rehearsal<'a> {
         let new = self.after.apart(Class::Hot).map_err(|fault| setback(call, fault))?;
         // The build in force may have come to its end; then the new one is asked alone.
         let old = self.before(kind).and_then(|before| before.apart(Class::Hot).ok());
-        Ok(Sides { old, new, old_us: Vec::new(), new_us: Vec::new() })
+        Ok(Sides { old, old_renewals: 0, new, old_us: Vec::new(), new_us: Vec::new() })
+    }
+
+    /// Asks the build before, and gives it another instance when it faulted: what takes its place is often what mends
+    /// it. `None` when there is none of that kind, or it faulted too often; what then cannot be compared is counted.
+    fn ask_old<T>(
+        &mut self,
+        kind: &str,
+        sides: &mut Sides,
+        catalog: &Catalog,
+        question: impl FnOnce(&mut Instance) -> Result<T, Fault>,
+    ) -> Option<Result<T, Fault>> {
+        let before = self.before(kind)?;
+        let Some(old) = sides.old.as_mut() else {
+            self.report.uncompared += 1;
+            return None;
+        };
+        let answer = timed(&mut sides.old_us, || question(old));
+        if answer.as_ref().is_err_and(Fault::condemns) {
+            let may = sides.old_renewals < OLD_RENEWALS_MAX;
+            sides.old_renewals += 1;
+            sides.old = may.then(|| before.apart(Class::Hot).ok()).flatten();
+            tell(&mut sides.old, catalog);
+        }
+        Some(answer)
     }
 
     /// An instance that was stopped can be asked nothing more, also when a busy machine is to blame.
@@ -145,10 +172,7 @@ impl<'a> Rehearsal<'a> {
         let is_first = self.before("router").is_none();
         let mut sides = self.sides("router", first)?;
         let catalog = &recording.catalog;
-        if let Some(old) = sides.old.as_mut() {
-            // What it cannot be told it is told again with the first call, which then says what is wrong.
-            old.tell(catalog).ok();
-        }
+        tell(&mut sides.old, catalog);
         sides.new.tell(catalog).map_err(|fault| setback(first, fault))?;
         for (call, _) in &recording.calls {
             if self.is_late(sides.new_us.len()) {
@@ -167,16 +191,22 @@ impl<'a> Rehearsal<'a> {
                     continue;
                 }
             };
+            let mut old_has_read = false;
             let before = if is_first {
                 Verdict::Pass.to_string()
             } else {
-                match sides.ask_old(|old| old.route(&facts, catalog)) {
+                let question = |old: &mut Instance| {
+                    let answer = old.route(&facts, catalog);
+                    old_has_read = old.has_read_arguments();
+                    answer
+                };
+                match self.ask_old("router", &mut sides, catalog, question) {
                     Some(Ok(decision)) => decision.verdict.to_string(),
                     Some(Err(fault)) => fault.to_string(),
                     None => continue,
                 }
             };
-            if has_read || sides.old.as_ref().is_some_and(|old| old.has_read_arguments()) {
+            if has_read || old_has_read {
                 self.report.unrepeatable += 1;
             } else {
                 self.compare(call, before, after.to_string());
@@ -210,7 +240,8 @@ impl<'a> Rehearsal<'a> {
                     continue;
                 }
             };
-            let before = match sides.ask_old(|old| old.pick(pool, ask)) {
+            let question = |old: &mut Instance| old.pick(pool, ask);
+            let before = match self.ask_old("balancer", &mut sides, &recording.catalog, question) {
                 Some(Ok(slot)) => picked(pool, slot),
                 Some(Err(fault)) => fault.to_string(),
                 None => continue,
@@ -241,7 +272,9 @@ impl<'a> Rehearsal<'a> {
                 Err(_) => continue,
             };
             asked = true;
-            let Some(before) = self.before("planner").and_then(|before| plan(before, &pool).ok()) else {
+            let Some(before) = self.before("planner") else { continue };
+            let Ok(before) = plan(before, &pool) else {
+                self.report.uncompared += calls.count();
                 continue;
             };
             let pick = |plan: &Option<Plan>, call: &RecordedCall| {
@@ -290,18 +323,11 @@ impl<'a> Rehearsal<'a> {
     }
 }
 
-impl Sides {
-    /// `None` when the old build cannot be asked any more.
-    fn ask_old<T>(
-        &mut self,
-        question: impl FnOnce(&mut Instance) -> Result<T, Fault>,
-    ) -> Option<Result<T, Fault>> {
-        let old = self.old.as_mut()?;
-        let answer = timed(&mut self.old_us, || question(old));
-        if answer.as_ref().is_err_and(Fault::condemns) {
-            self.old = None;
-        }
-        Some(answer)
+/// Beforehand, so that it is not part of the first answer's time.
+fn tell(old: &mut Option<Box<Instance>>, catalog: &Catalog) {
+    if let Some(old) = old {
+        // What it cannot be told it is told again with the next call, which then says what is wrong.
+        old.tell(catalog).ok();
     }
 }
 

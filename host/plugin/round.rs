@@ -373,14 +373,17 @@ impl Round<'_> {
             source.name, source.version
         );
         if let Some(replay) = entry.replay.as_deref() {
-            let Replay { compared, changed, p99_us, p99_us_before, .. } = *replay;
-            tracing::info!(plugin = %source.name, generation, compared, changed, p99_us, p99_us_before, "recorded calls replayed");
+            let Replay { compared, changed, uncompared, p99_us, p99_us_before, .. } = *replay;
+            tracing::info!(plugin = %source.name, generation, compared, changed, uncompared, p99_us, p99_us_before, "recorded calls replayed");
             // Writing to a string cannot fail.
             if let Some(fault) = &replay.fault {
                 tracing::warn!(plugin = %source.name, generation, %fault, "it faults on recorded calls");
                 write!(detail, "; {fault}").ok();
             } else if compared > 0 {
                 write!(detail, "; it decides {changed} of the last {compared} calls otherwise").ok();
+            }
+            if uncompared > 0 {
+                write!(detail, "; {uncompared} could not be compared, as the build before faulted").ok();
             }
         }
         self.reloader.announce("plugin_loaded", detail);

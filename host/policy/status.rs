@@ -93,6 +93,8 @@ pub struct Replay {
     pub changed: usize,
     /// Left out of both, because the router read arguments, which are not recorded.
     pub unrepeatable: usize,
+    /// Not compared, because the build before could not be asked any more after its faults.
+    pub uncompared: usize,
     /// Some of those that it decided otherwise.
     pub examples: Vec<ReplayExample>,
     /// 99th percentile of an answer's processor time, in microseconds.

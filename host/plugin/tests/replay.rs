@@ -94,6 +94,29 @@ fn a_build_that_faults_on_a_recorded_call_stays_out() {
 }
 
 #[test]
+fn a_build_that_mends_one_that_faults_is_compared_with_it_on_all_calls() {
+    let after_of = |before: &str| {
+        let bench = Bench::recorded(Arc::new(recording));
+        bench.put("guest.wasm", &guest(before));
+        bench.plugins.reload();
+        bench.put("guest.wasm", &guest("nothing"));
+        assert!(bench.plugins.reload().1);
+        bench.only().replay.expect("a report")
+    };
+    let mended = after_of("trap-at-times");
+    // Three of 150 routes trapped; nothing else is another.
+    assert_eq!((mended.compared, mended.changed, mended.uncompared), (450, 3, 0));
+    assert_eq!((mended.examples[0].call, mended.examples[0].after.as_str()), (CallId(40), "forward to docs"));
+    assert!(mended.examples[0].before.starts_with("it trapped"), "{mended:?}");
+
+    let mended = after_of("route-trap");
+    // It is not renewed for ever: its routes are counted instead.
+    assert_eq!((mended.compared, mended.changed, mended.uncompared), (306, 6, 144));
+    let mended = after_of("compile-trap");
+    assert_eq!((mended.compared, mended.changed, mended.uncompared), (300, 0, 150));
+}
+
+#[test]
 fn a_build_that_is_slower_than_its_budget_stays_out() {
     let bench = replaced("nothing", &guest("route-dawdle"));
     let status = bench.only();

@@ -147,6 +147,7 @@ impl catalog::Guest for Contrarian {
 impl router::Guest for Contrarian {
     fn route(call: router::Call) -> router::Decision {
         act("route");
+        assert!(!does("trap-at-times") || call.random % 40 != 0, "deliberate");
         let to = |service: &str, tool: Option<&str>| {
             let (service, tool) = (service.into(), tool.map(Into::into));
             router::Verdict::Forward(router::Target { service, tag: None, tool, timeout_ms: None, mirror: None })
