@@ -142,7 +142,7 @@ impl Builtin {
             instance_slow: latency
                 .map(|latency| Slow { latency, calls: rate("meshwright_calls_total", RATE_WINDOW_S) }),
             plugin_faulting: on(PLUGIN_FAULTING)
-                .then(|| rate("meshwright_plugin_faults_total", FAULTS_WINDOW_S)),
+                .then(|| wants.add("meshwright_plugin_faults_total", Aggregate::Count, FAULTS_WINDOW_S)),
         }
     }
 
@@ -268,8 +268,7 @@ impl Builtin {
         let threshold = f64::from(self.thresholds.plugin_faults);
         let bound = Bound { threshold, resolve_at: threshold / 2.0 };
         let fire = |sample: &Sample| {
-            // Faults are whole; the edges of the window are not.
-            let faults = (sample.value * f64::from(FAULTS_WINDOW_S)).round();
+            let faults = sample.value;
             bound.holds(faults).then(|| Firing {
                 value: faults,
                 title: format!("plugin `{}` faults", label(&sample.labels, "plugin")),
