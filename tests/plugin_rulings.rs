@@ -179,3 +179,33 @@ async fn the_switch_overrules_the_configuration() {
     assert_eq!(meter["state"], "disabled", "default plugins can be switched off, too");
     assert!(meter["reason"].as_str().expect("a reason").contains("`meshwright plugin enable`"), "{meter}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_rolled_back_comes_back_only_when_it_is_meant() {
+    let (mesh, _upstream) = with_upstream("", misbehaver("answer", "hot", "1.0.0")).await;
+    drop_in(&mesh.plugins_dir(), FILE, &misbehaver("answer", "hot", "1.4.0"));
+    until(&mesh, "the second build is in force", |plugin| plugin["version"] == "1.4.0").await;
+    assert!(tool(&mesh, &["rollback", "hot"]).status.success());
+    let off = tool(&mesh, &["disable", "hot"]);
+    assert!(off.status.success() && said(&off).starts_with("hot 1.0.0 is disabled"), "{}", said(&off));
+    let log = mesh.log();
+    let line = log.lines().find(|line| line.contains("plugin disabled")).expect("the log says so");
+    assert!(line.contains("1.0.0") && line.contains("switched off"), "{line}");
+
+    let on = tool(&mesh, &["enable", "hot"]);
+    let words = "hot 1.0.0 is loaded; what is new is refused: rolled back: somebody asked for it";
+    assert!(said(&on).starts_with(words), "{}", said(&on));
+    assert_eq!(on.status.code(), Some(1), "something is kept out");
+    assert_eq!(decides(&mesh).await.as_deref(), Some("hot 1.0.0"));
+    let again = tool(&mesh, &["enable", "hot"]);
+    assert!(again.status.success() && said(&again).starts_with("hot 1.4.0 is loaded"), "{}", said(&again));
+    assert_eq!(decides(&mesh).await.as_deref(), Some("hot 1.4.0"));
+
+    // Taken away and put back, it is not held against the file.
+    assert!(tool(&mesh, &["rollback", "hot"]).status.success());
+    fs::remove_file(mesh.plugins_dir().join(FILE)).expect("take it away");
+    eventually("it is gone", SOON, || async { mesh.api.plugin("hot").await.is_none().then_some(()) }).await;
+    drop_in(&mesh.plugins_dir(), FILE, &misbehaver("answer", "hot", "1.4.0"));
+    until(&mesh, "it is in force", |plugin| plugin["state"] == "loaded" && plugin["version"] == "1.4.0")
+        .await;
+}

@@ -16,7 +16,7 @@ use super::answer::{Refusal, json, read};
 use crate::clock;
 use crate::mesh::ids::Name;
 use crate::mesh::ruling::{self, Grant, Ruling};
-use crate::policy::status::{PendingBuild, PluginStatus, ProbationStatus, Replay};
+use crate::policy::status::{PendingBuild, PluginState, PluginStatus, ProbationStatus, Replay};
 
 const GRANTS_EXAMPLE: &str =
     r#"send {"sha256": "…", "grants": ["arguments"]}, as `pending` of `GET /plugins` has them"#;
@@ -250,7 +250,7 @@ pub(super) async fn grants(
         let detail = format!("`grants` is a list of some of {}", ruling::list(&Grant::ALL));
         Refusal::new(StatusCode::BAD_REQUEST, "invalid_grants", detail, GRANTS_EXAMPLE)
     })?;
-    let (plugin, _) = known(&pages, &name)?;
+    let (plugin, before) = known(&pages, &name)?;
     let waits = (pages.plugins)().into_iter().any(|status| {
         let pending = status.pending.filter(|pending| pending.sha256 == body.sha256);
         let has = status.sha256 == body.sha256 && grants.iter().all(|grant| status.grants.contains(grant));
@@ -264,7 +264,7 @@ pub(super) async fn grants(
     };
     let rulings =
         grants.into_iter().map(|grant| Ruling::Granted { plugin: plugin.clone(), sha256, grant }).collect();
-    rule(&pages, &name, rulings).await
+    rule(&pages, &before, rulings).await
 }
 
 /// Switches a plugin on or off, and answers with the plugin as it is then.
@@ -275,17 +275,25 @@ pub(super) async fn enabled(
     body: Bytes,
 ) -> Result<Response, Refusal> {
     let EnabledBody { enabled } = read(&headers, &body, "invalid_switch", ENABLED_EXAMPLE)?;
-    let (plugin, _) = known(&pages, &name)?;
-    rule(&pages, &name, vec![Ruling::Switched { plugin, enabled }]).await
+    let (plugin, before) = known(&pages, &name)?;
+    rule(&pages, &before, vec![Ruling::Switched { plugin, enabled }]).await
 }
 
-async fn rule(pages: &Pages, name: &str, rulings: Vec<Ruling>) -> Result<Response, Refusal> {
+/// Answers with what became of the one that was `before`.
+async fn rule(pages: &Pages, before: &PluginStatus, rulings: Vec<Ruling>) -> Result<Response, Refusal> {
+    let name = before.name.as_str();
     (pages.rule)(rulings).await.map_err(|error| {
         tracing::warn!(error = %crate::upstream::chain(&error), plugin = name, "ruling not taken");
         let hint = "nothing has changed; free the disk of the data folder and try again";
         Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "persistence_degraded", error.to_string(), hint)
     })?;
-    let (_, status) = known(pages, name)?;
+    let mut of_name = (pages.plugins)().into_iter().filter(|status| status.name == name);
+    // Of several that are not in force, the one that was is meant.
+    let off = of_name.find(|status| status.file == before.file && status.state == PluginState::Disabled);
+    let status = match off {
+        Some(status) => status,
+        None => known(pages, name)?.1,
+    };
     Ok(json(StatusCode::OK, &PluginView::from(status)))
 }
 

@@ -20,7 +20,7 @@ use super::settings::{Complaints, Origin};
 use super::v0_1::{self, Indices};
 use crate::mesh::ids::{Name, NameError};
 use crate::mesh::ruling::Grant;
-use crate::policy::status::Made;
+use crate::policy::status::{Made, PluginStatus};
 
 /// A Python component has 18 MB.
 pub const FILE_BYTES_MAX: usize = 64 << 20;
@@ -95,6 +95,10 @@ pub enum LoadError {
     Memory { bytes: usize, bytes_max: usize },
     #[error("`{0}` already is plugin `{1}`; two files cannot be the same plugin")]
     Duplicate(String, Name),
+    #[error("its metric `{0}` has a name of the proxy's own")]
+    OwnMetric(String),
+    #[error("its metric `{0}` is one of plugin `{1}`; give it another name")]
+    TakenMetric(String, Name),
 }
 
 impl LoadError {
@@ -114,7 +118,7 @@ impl LoadError {
     /// Whether the same bytes with the same configuration would fail again, as far as anyone can know.
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Unreadable(_) | Self::NoProcess(..) => false,
+            Self::Unreadable(_) | Self::NoProcess(..) | Self::TakenMetric(..) => false,
             Self::Fault { fault, .. } => fault.by_guest(),
             _ => true,
         }
@@ -145,6 +149,15 @@ pub struct Build {
     /// What it cannot do without.
     pub grants: Vec<Grant>,
     pub made: Made,
+}
+
+impl Build {
+    pub fn show(&self, status: &mut PluginStatus) {
+        status.version.clone_from(&self.version);
+        status.summary.clone_from(&self.summary);
+        status.kinds = self.compiled.indices.kinds();
+        status.made = Some(self.made);
+    }
 }
 
 /// Microseconds within which 99 of 100 answers are given, as the plugin promises.

@@ -12,7 +12,7 @@ use super::instance::{Class, Compiled, Instance};
 use super::load::{Build, LoadError};
 use super::repair::Repair;
 use super::router::WasmRouter;
-use super::settings::Configuration;
+use super::settings::{Configuration, Origin};
 use super::stats;
 use crate::mesh::observe::Panel;
 use crate::policy::{Alerter, Balancer, Meter, Planned, Router, Source};
@@ -64,6 +64,11 @@ impl Plugin {
     /// Its configuration as somebody may read it who must not know what was filled in.
     pub fn config_for_people(&self) -> &str {
         self.written_json.as_ref().unwrap_or(&self.config_json)
+    }
+
+    pub fn configuration(&self) -> Configuration {
+        let (json, written_json) = (self.config_json.clone(), self.written_json.clone());
+        Configuration { json, written_json, origin: Origin::Nowhere }
     }
 
     /// A fresh instance, configured, that shares no memory with the others: what it does leaves no trace.
@@ -179,6 +184,12 @@ impl Loaded {
     pub fn memory_bytes(&self) -> usize {
         let hot = self.hot.as_ref().map_or(0, |hot| hot.memory_bytes());
         hot + self.background.as_ref().map_or(0, |background| background.memory_bytes())
+    }
+
+    /// Names of what it measures.
+    pub fn metrics(&self) -> impl Iterator<Item = &str> {
+        let meter = self.meter.iter();
+        meter.flat_map(|meter| meter.describe().metrics.iter().map(|metric| metric.name.as_str()))
     }
 
     /// Whether anything but this value still uses the generation.

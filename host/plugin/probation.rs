@@ -142,15 +142,31 @@ impl Reloader {
     /// Has the builds of a plugin tried again that were rolled back.
     pub fn pardon(&mut self, name: &Name) {
         self.memory.pardon(name);
+        // What is found out again is said again.
+        self.known_refusals.retain(|_, (refused, _)| refused.as_ref() != Some(name));
+        if let Some(entry) = self.in_force.get_mut(name) {
+            entry.refused = None;
+        }
         if let Some(bad) = &self.bad {
             bad.forget(name);
+        }
+    }
+
+    /// Of a plugin whose file was taken away.
+    pub fn forget(&mut self, name: &Name) {
+        self.pardon(name);
+        if let Some(good) = &self.good {
+            good.forget(name);
         }
     }
 
     fn keep_good(&self, name: &Name) {
         let (Some(good), Some(entry)) = (&self.good, self.in_force.get(name)) else { return };
         let Some(file) = entry.file.as_deref() else { return };
-        if let Err(error) = good.keep(name, file, &entry.component) {
+        let configuration = entry.loaded.plugin.configuration();
+        // What was filled in may be secret, and is not written down.
+        let json = configuration.written_json.is_none().then_some(configuration.json);
+        if let Err(error) = good.keep(name, file, &entry.component, json.map(|json| (entry.config, json))) {
             tracing::warn!(plugin = %name, error = %super::compiler::words(&error), "build that kept well is not kept for the next start");
         }
     }
@@ -183,8 +199,9 @@ impl Reloader {
                 back.version, back.generation
             ),
         );
+        let key = (bad.file.clone(), bad.component, bad.config);
+        self.known_refusals.insert(key, (Some(name.clone()), reason.clone()));
         self.forbid(name, BadBuild { component: bad.component, config: bad.config, reason });
-        self.known_refusals.insert((bad.file.clone(), bad.component, bad.config));
         self.retired.push(bad.loaded);
         self.rolled_back = true;
         Ok(())

@@ -1,6 +1,6 @@
 //! The plugins in force. Level-triggered: each reload looks at everything that is there, and compares.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use super::capsules::Shelf;
 use super::engine::{EngineError, Purpose, Runtime};
 use super::folder::{self, Sha};
 use super::good::Good;
+use super::load::Build;
 use super::loaded::Loaded;
 use super::memories::Memories;
 use super::probation::{self, Probation};
@@ -21,12 +22,13 @@ use super::{EventSink, PluginConfig, Recorder, Settings, clock, embedded};
 use crate::mesh::ids::Name;
 use crate::mesh::memo::MemoChange;
 use crate::mesh::observe::Event;
-use crate::mesh::ruling::{Grant, Ruling};
+use crate::mesh::ruling::Ruling;
 use crate::mesh::time::Wall;
 use crate::policy::PolicySet;
-use crate::policy::status::{
-    Made, PendingBuild, PluginState, PluginStatus, RefusedBuild, Replay, RollbackError,
-};
+use crate::policy::status::{PendingBuild, PluginState, PluginStatus, RefusedBuild, Replay, RollbackError};
+
+/// By file, component and configuration: the plugin, if it said its name, and the reason.
+pub type KnownRefusals = HashMap<(Option<PathBuf>, Sha, Sha), (Option<Name>, String)>;
 
 pub type Embedded = &'static [(&'static str, &'static [u8])];
 
@@ -37,7 +39,7 @@ pub struct Plugins {
     pub(super) reloader: Mutex<Reloader>,
     memories: Arc<Memories>,
     config: Mutex<BTreeMap<String, PluginConfig>>,
-    /// Plugins that somebody switched on since the last reload: what was rolled back is tried again.
+    /// Plugins that were on and that somebody switched on since the last reload: what was refused is tried again.
     pardoned: Mutex<Vec<Name>>,
     rulings: Mutex<Rulings>,
     listing: Mutex<Listing>,
@@ -54,7 +56,7 @@ pub struct Reloader {
     pub memory: super::round::Memory,
     pub memories: Arc<Memories>,
     /// What the round before found to be refused: said once, not each time.
-    pub known_refusals: HashSet<(Option<PathBuf>, Sha, Sha)>,
+    pub known_refusals: KnownRefusals,
     /// Replaced generations that calls may still use. They are dropped here, not on a data-path worker.
     pub retired: Vec<Loaded>,
     pub probation: Duration,
@@ -76,20 +78,18 @@ pub struct Entry {
     pub loaded: Loaded,
     /// `None` for an embedded one.
     pub file: Option<PathBuf>,
-    pub summary: String,
     pub component: Sha,
     pub config: Sha,
     pub size_bytes: usize,
-    pub made: Made,
     pub order: i32,
     pub loaded_at: Wall,
     pub refused: Option<RefusedBuild>,
     pub pending: Option<PendingBuild>,
-    pub grants: Vec<Grant>,
+    pub build: Arc<Build>,
     pub replay: Option<Arc<Replay>>,
     pub probation: Option<Arc<Probation>>,
-    /// Its file holds another build, which was refused at the start.
-    pub stands_in: bool,
+    /// Its file holds another build, which is refused; for people.
+    pub stands_in: Option<&'static str>,
 }
 
 #[derive(Default)]
@@ -152,7 +152,7 @@ impl Plugins {
             in_force: BTreeMap::new(),
             memory,
             memories: Arc::clone(&memories),
-            known_refusals: HashSet::new(),
+            known_refusals: KnownRefusals::new(),
             retired: Vec::new(),
             probation: settings.probation,
             rolled_back: false,
@@ -200,8 +200,9 @@ impl Plugins {
             .chain(self.embedded.iter().map(|(name, bytes)| Candidate::embedded(name, bytes)))
             .collect();
         reloader.end_probations();
-        let outcome = Round::run(&mut reloader, Terms { config: &config, rulings: &rulings }, candidates);
-        let changed = reloader.bring_into_force(outcome.in_force);
+        let terms = Terms { config: &config, rulings: &rulings };
+        let outcome = Round::run(&mut reloader, terms, candidates);
+        let changed = reloader.bring_into_force(outcome.in_force, terms);
         reloader.known_refusals = outcome.refusals;
         let names = reloader.in_force.keys().map(Name::as_str);
         let names = names.chain(outcome.others.iter().map(|other| other.name.as_str()));
@@ -237,12 +238,16 @@ impl Plugins {
         lock(&self.reloader).roll_back(&name, "somebody asked for it")
     }
 
-    /// Counts from the next reload on.
+    /// Counts from the next reload on. Switching on what is on already has what was refused tried again.
     pub fn rule(&self, ruling: Ruling) {
-        if let Ruling::Switched { plugin, enabled: true } = &ruling {
+        let config = lock(&self.config).clone();
+        let mut rulings = lock(&self.rulings);
+        if let Ruling::Switched { plugin, enabled: true } = &ruling
+            && (Terms { config: &config, rulings: &rulings }).disabled_by(plugin).is_none()
+        {
             lock(&self.pardoned).push(plugin.clone());
         }
-        lock(&self.rulings).add(ruling);
+        rulings.add(ruling);
     }
 
     /// What plugins remember and nobody has written down yet; it counts as written until [`Self::put_back`].
@@ -262,20 +267,23 @@ impl Plugins {
 }
 
 impl Reloader {
-    fn bring_into_force(&mut self, next: BTreeMap<Name, Entry>) -> bool {
+    fn bring_into_force(&mut self, next: BTreeMap<Name, Entry>, terms: Terms<'_>) -> bool {
         for (name, old) in &self.in_force {
             let replaced = next.get(name).is_none_or(|new| new.generation() != old.generation());
             if replaced {
                 self.retired.push(old.loaded.clone());
             }
             if !next.contains_key(name) {
-                tracing::info!(plugin = %name, version = %old.loaded.plugin.source.version, "plugin removed");
-                self.announce("plugin_removed", format!("plugin `{name}` was removed"));
-                if let Some(good) = &self.good {
-                    good.forget(name);
-                }
-                if let Some(bad) = &self.bad {
-                    bad.forget(name);
+                let version = &old.loaded.plugin.source.version;
+                if let Some(reason) = terms.disabled_by(name) {
+                    tracing::info!(plugin = %name, %version, reason, "plugin disabled");
+                    self.announce(
+                        "plugin_removed",
+                        format!("plugin `{name}` {version} is disabled: {reason}"),
+                    );
+                } else {
+                    tracing::info!(plugin = %name, %version, "plugin removed");
+                    self.announce("plugin_removed", format!("plugin `{name}` was removed"));
                 }
             }
         }
@@ -335,17 +343,15 @@ impl Entry {
         let (state, reason) = if rests {
             (PluginState::Quarantined, faults.last.clone().unwrap_or_default())
         } else {
-            let stands_in =
-                "its file was refused at the start, and the last build that kept well is in force";
-            (PluginState::Loaded, if self.stands_in { stands_in.to_owned() } else { String::new() })
+            (PluginState::Loaded, self.stands_in.unwrap_or_default().to_owned())
         };
         PluginStatus {
             version: plugin.source.version.clone(),
-            summary: self.summary.clone(),
+            summary: self.build.summary.clone(),
             kinds: self.loaded.kinds.clone(),
             sha256: hex::encode(self.component),
             size_bytes: self.size_bytes,
-            made: Some(self.made),
+            made: Some(self.build.made),
             generation: self.generation(),
             order: self.order,
             loaded_at: self.loaded_at,
@@ -360,7 +366,7 @@ impl Entry {
             capsule: plugin.capsules.newest(),
             refused: self.refused.clone(),
             pending: self.pending.clone(),
-            grants: self.grants.clone(),
+            grants: self.build.grants.clone(),
             replay: self.replay.clone(),
             probation: self.probation.as_ref().and_then(|probation| probation.status()),
             panels: self.loaded.panels.clone(),

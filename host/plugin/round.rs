@@ -1,14 +1,20 @@
 //! One reload: decides for each file and each embedded plugin whether it comes into force, stays, or is refused.
 
+mod back;
 mod kept_out;
+mod memory;
+mod metrics;
+mod order;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+pub use self::memory::Memory;
+use self::memory::Refusal;
 use super::capsules::Capsules;
 use super::clock;
 use super::folder::{Content, Found, FoundConfig, Sha, sha256};
@@ -16,7 +22,7 @@ use super::load::{self, Build, LoadError};
 use super::loaded::{Loaded, Plugin};
 use super::prepare::{self, Wanted};
 use super::probation::Probation;
-use super::reload::{Entry, Reloader};
+use super::reload::{Entry, KnownRefusals, Reloader};
 use super::replay;
 use super::rulings::Terms;
 use super::settings::{Configuration, Origin};
@@ -27,44 +33,12 @@ use crate::policy::status::{PluginState, PluginStatus, Replay};
 
 const ORDER: i32 = 100;
 const ORDER_EMBEDDED: i32 = 1000;
-/// Remembered refusals; when there are more, all are forgotten and found out again.
-const REFUSALS_MAX: usize = 1_024;
-
-/// What rounds remember. Successful builds are kept while a file has them, refusals for as long as there is room.
-#[derive(Default)]
-pub struct Memory {
-    builds: HashMap<Sha, Arc<Build>>,
-    /// By component alone, or by component and configuration.
-    refusals: HashMap<(Sha, Option<Sha>), Refusal>,
-    /// The plugin that each file last brought into force.
-    carried: HashMap<PathBuf, Name>,
-    generations: BTreeMap<Name, u64>,
-}
-
-impl Memory {
-    /// Has all builds of a plugin looked at again that were refused.
-    pub fn pardon(&mut self, name: &Name) {
-        self.refusals.retain(|_, refusal| refusal.name.as_ref() != Some(name));
-    }
-
-    /// Refuses a build with a configuration from now on.
-    pub fn forbid(&mut self, name: &Name, component: Sha, config: Sha, reason: String) {
-        self.refusals.insert((component, Some(config)), Refusal { reason, name: Some(name.clone()) });
-    }
-}
 
 /// A generation that may come into force.
 struct Warmed {
     loaded: Loaded,
     replay: Option<Arc<Replay>>,
     probation: Option<Arc<Probation>>,
-}
-
-#[derive(Clone)]
-struct Refusal {
-    reason: String,
-    /// When the component got as far as saying it.
-    name: Option<Name>,
 }
 
 /// A file or an embedded plugin.
@@ -104,7 +78,7 @@ impl Candidate {
 pub struct Outcome {
     pub in_force: BTreeMap<Name, Entry>,
     pub others: Vec<PluginStatus>,
-    pub refusals: HashSet<(Option<PathBuf>, Sha, Sha)>,
+    pub refusals: KnownRefusals,
 }
 
 pub struct Round<'a> {
@@ -113,6 +87,8 @@ pub struct Round<'a> {
     /// Refusals that the next round may see otherwise.
     passing: HashMap<Sha, Refusal>,
     outcome: Outcome,
+    /// Files that are there.
+    here: HashSet<PathBuf>,
 }
 
 /// What stands in the way of a candidate.
@@ -132,24 +108,53 @@ enum Obstacle {
 
 impl Round<'_> {
     pub fn run(reloader: &mut Reloader, terms: Terms<'_>, candidates: Vec<Candidate>) -> Outcome {
-        let outcome = Outcome { in_force: BTreeMap::new(), others: Vec::new(), refusals: HashSet::new() };
-        let mut round = Round { reloader, terms, passing: HashMap::new(), outcome };
+        let outcome =
+            Outcome { in_force: BTreeMap::new(), others: Vec::new(), refusals: KnownRefusals::new() };
+        let here = candidates.iter().filter_map(|candidate| candidate.file.clone()).collect();
+        let mut round = Round { reloader, terms, passing: HashMap::new(), outcome, here };
         round.prepare(&candidates);
-        let here: HashSet<PathBuf> =
-            candidates.iter().filter_map(|candidate| candidate.file.clone()).collect();
+        let before = round.names(&candidates);
+        round.suspend();
         let mut components = HashSet::new();
-        for candidate in candidates {
+        for candidate in round.in_order(candidates) {
             components.extend(candidate.content.as_ref().ok().map(|(_, sha)| *sha));
             round.settle(&candidate);
         }
-        let Round { reloader, outcome, .. } = round;
-        let memory = &mut reloader.memory;
-        memory.builds.retain(|sha, _| components.contains(sha));
-        memory.carried.retain(|file, _| here.contains(file));
-        if memory.refusals.len() > REFUSALS_MAX {
-            memory.refusals.clear();
-        }
+        let Round { reloader, outcome, here, .. } = round;
+        reloader.memory.retain(&components, &here);
+        let mut names = reloader.memory.names_of_files();
+        // One may be kept whose file is another plugin by now.
+        names.extend(
+            outcome.in_force.iter().filter(|(_, entry)| entry.file.is_some()).map(|(name, _)| name.clone()),
+        );
+        before.difference(&names).for_each(|name| reloader.forget(name));
         outcome
+    }
+
+    /// What files were until now; notes what they are.
+    fn names(&mut self, candidates: &[Candidate]) -> BTreeSet<Name> {
+        let memory = &mut self.reloader.memory;
+        let mut before = memory.names_of_files();
+        let mut are_known = true;
+        for candidate in candidates {
+            let Some(file) = &candidate.file else { continue };
+            let build = candidate.content.as_ref().ok().and_then(|(_, sha)| memory.builds.get(sha));
+            are_known &= build.is_some();
+            if let Some(build) = build {
+                memory.named.insert(file.clone(), build.name.clone());
+            }
+        }
+        // What was rolled back in an earlier run, and taken away since.
+        if self.reloader.is_first && are_known {
+            let memory = &self.reloader.memory;
+            let embedded: HashSet<&str> = candidates
+                .iter()
+                .filter(|candidate| candidate.is_embedded())
+                .map(|candidate| candidate.label.as_str())
+                .collect();
+            before.extend(memory.refused_names().filter(|name| !embedded.contains(name.as_str())).cloned());
+        }
+        before
     }
 
     fn settle(&mut self, candidate: &Candidate) {
@@ -157,7 +162,9 @@ impl Round<'_> {
             Ok(entry) => {
                 let name = entry.loaded.plugin.source.name.clone();
                 if let Some(file) = &candidate.file {
-                    self.reloader.memory.carried.insert(file.clone(), name.clone());
+                    let memory = &mut self.reloader.memory;
+                    memory.carried.insert(file.clone(), name.clone());
+                    memory.switched_off.remove(file);
                 }
                 self.outcome.in_force.insert(name, entry);
             }
@@ -165,7 +172,10 @@ impl Round<'_> {
                 self.keep(candidate, None);
             }
             Err(Obstacle::Disabled(name, reason)) => {
-                self.list(candidate, name.as_str(), PluginState::Disabled, reason.to_owned())
+                if let Some(file) = &candidate.file {
+                    self.reloader.memory.switched_off.entry(file.clone()).or_default();
+                }
+                self.list(candidate, name.as_str(), PluginState::Disabled, reason.to_owned());
             }
             Err(Obstacle::Pending(build, component, missing)) => {
                 self.wait(candidate, &build, component, &missing);
@@ -242,7 +252,7 @@ impl Round<'_> {
             Some(file) => file.configuration.as_ref(),
         };
         let warmed = match configuration {
-            Ok(configuration) => self.warm(&build, component, configuration, refuses),
+            Ok(configuration) => self.warm(&build, (component, config), configuration, refuses),
             Err(error) => Err((error.to_string(), true)),
         };
         match warmed {
@@ -250,18 +260,16 @@ impl Round<'_> {
                 loaded,
                 replay,
                 probation,
-                stands_in: false,
+                stands_in: None,
                 file: candidate.file.clone(),
-                summary: build.summary.clone(),
                 component,
                 config,
                 size_bytes: bytes.len(),
-                made: build.made,
                 order,
                 loaded_at: clock::wall(),
                 refused: None,
                 pending: None,
-                grants: build.grants.clone(),
+                build,
             })
             .inspect(|entry| self.greet(entry)),
             Err((reason, is_final)) => {
@@ -319,10 +327,13 @@ impl Round<'_> {
     fn warm(
         &mut self,
         build: &Build,
-        component: Sha,
+        (component, config): (Sha, Sha),
         configuration: &Configuration,
         refuses: bool,
     ) -> Result<Warmed, (String, bool)> {
+        let taken = self
+            .taken_metrics(&build.name, (component, config))
+            .map_err(|error| (error.to_string(), error.is_final()))?;
         let Reloader {
             memory,
             memories,
@@ -349,6 +360,11 @@ impl Round<'_> {
             .and_then(|()| Loaded::warm(plugin, *workers, repair))
             .map_err(|error| error.about(&configuration.origin))
             .map_err(|error| (error.to_string(), error.is_final()))?;
+        if let Err(error) = metrics::check(loaded.metrics(), &taken) {
+            let names = loaded.metrics().map(str::to_owned).collect();
+            memory.metered.insert((component, config), names);
+            return Err((error.to_string(), error.is_final()));
+        }
         let before = in_force.get(&build.name).map(|before| &*before.loaded.plugin);
         let replay = match recorder {
             Some(record) => replay::replay(before, &loaded.plugin, build.budgets, &record())

@@ -28,6 +28,7 @@ impl Rulings {
 }
 
 /// What holds in one round.
+#[derive(Clone, Copy)]
 pub struct Terms<'a> {
     pub config: &'a BTreeMap<String, PluginConfig>,
     pub rulings: &'a Rulings,

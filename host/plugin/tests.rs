@@ -3,6 +3,8 @@
 mod calls;
 mod crashes;
 mod files;
+mod metrics;
 mod probation;
 mod replay;
+mod rulings;
 mod support;

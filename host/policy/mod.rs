@@ -4,6 +4,7 @@
 //! Knows the domain. Must not know what a policy is made of: WebAssembly, files and reloads are the plugin room's.
 
 pub mod chain;
+pub mod metrics;
 mod planned;
 pub mod status;
 

@@ -18,6 +18,7 @@ use crate::mesh::ids::Name;
 use crate::mesh::observe::{Labels, MetricKind};
 use crate::mesh::reliability::Share;
 use crate::mesh::stats::CallCounts;
+use crate::policy::metrics::{family, is_own};
 use crate::policy::status::{PluginState, PluginStatus};
 use crate::proxy::MirrorCounts;
 use crate::registry::{Line, Snapshot};
@@ -98,6 +99,7 @@ impl Scrape {
             series: vec![(Vec::new(), f64::from(u8::from(self.persistence_degraded)))],
         });
         families.extend(self.mirror_families());
+        debug_assert!(families.iter().all(|family| is_own(&family.name)), "a meter could take its name");
         families.extend(self.meter_families(&families));
         families
     }
@@ -294,13 +296,14 @@ impl Scrape {
         rows.into_iter().map(family).collect()
     }
 
-    /// What meters show; a name that the host or an earlier meter uses is left out.
+    /// What meters show. Plugins are refused for names that others have; only a build that was rolled back to may find
+    /// one of its names taken meanwhile, which is left out.
     fn meter_families(&self, host: &[Family]) -> Vec<Family> {
         let mut taken: HashSet<String> = host.iter().map(|family| family.name.clone()).collect();
         let mut families = Vec::new();
         for reading in self.readings.iter() {
             for (index, metric) in reading.metrics.iter().enumerate() {
-                let name = metric.name.strip_suffix("_total").unwrap_or(&metric.name).to_owned();
+                let name = family(&metric.name).to_owned();
                 if !is_metric_name(&name) || !taken.insert(name.clone()) {
                     continue;
                 }

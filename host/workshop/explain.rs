@@ -24,6 +24,7 @@ pub fn step(error: &LoadError) -> &'static str {
         LoadError::ConfigurationFile { .. } | LoadError::Unfit(_) => "its configuration",
         LoadError::Memory { .. } => "its memory",
         LoadError::Duplicate(..) => "its name",
+        LoadError::OwnMetric(_) | LoadError::TakenMetric(..) => "`describe`",
     }
 }
 
@@ -91,6 +92,9 @@ pub fn advice(error: &LoadError) -> &'static str {
             "Allocate less before the first question, or build without what is not needed."
         }
         LoadError::Duplicate(..) => "Remove one of the two, or give this one another name.",
+        LoadError::OwnMetric(_) | LoadError::TakenMetric(..) => {
+            "Give the metric a name of its own, such as one that begins with the plugin's."
+        }
     }
 }
 

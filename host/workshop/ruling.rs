@@ -51,6 +51,13 @@ struct Plugin {
     #[serde(default)]
     reason: String,
     pending: Option<Pending>,
+    refused: Option<Refused>,
+}
+
+/// What is kept out while the build before is in force.
+#[derive(Deserialize)]
+struct Refused {
+    reason: String,
 }
 
 #[derive(Deserialize)]
@@ -126,6 +133,10 @@ fn is_agreed() -> Result<bool, RulingError> {
 fn tell(proxy: &Running, answer: &[u8]) -> Result<Verdict, WorkshopError> {
     let plugin: Plugin = serde_json::from_slice(answer).map_err(|error| proxy.foreign(error))?;
     let why = if plugin.reason.is_empty() { String::new() } else { format!(": {}", plugin.reason) };
-    print(&format!("{} {} is {}{why}\n", plugin.name, plugin.version, plugin.state));
-    Ok(Verdict::good_if(["loaded", "disabled"].contains(&plugin.state.as_str())))
+    let refused = plugin.refused.as_ref();
+    let beside =
+        refused.map_or_else(String::new, |build| format!("; what is new is refused: {}", build.reason));
+    print(&format!("{} {} is {}{why}{beside}\n", plugin.name, plugin.version, plugin.state));
+    let is_whole = plugin.state == "loaded" && refused.is_none();
+    Ok(Verdict::good_if(is_whole || plugin.state == "disabled"))
 }

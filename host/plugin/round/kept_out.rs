@@ -1,12 +1,10 @@
 //! Candidates that do not come into force: what is said of them, and what stays in force or stands in.
 
-use std::borrow::Cow;
-
 use super::{Candidate, Refusal, Round, describe};
 use crate::mesh::ids::Name;
 use crate::mesh::ruling::{self, Grant};
 use crate::plugin::clock;
-use crate::plugin::folder::{Sha, sha256};
+use crate::plugin::folder::Sha;
 use crate::plugin::load::Build;
 use crate::plugin::reload::Entry;
 use crate::policy::status::{PendingBuild, PluginState, PluginStatus, RefusedBuild};
@@ -15,16 +13,31 @@ impl Round<'_> {
     pub(super) fn refuse(&mut self, candidate: &Candidate, refusal: Refusal, component: Sha, config: Sha) {
         let key = (candidate.file.clone(), component, config);
         let from = describe(candidate.file.as_deref());
-        if !self.reloader.known_refusals.contains(&key) {
+        let known = self.reloader.known_refusals.get(&key);
+        if known.is_none_or(|(_, reason)| *reason != refusal.reason) {
             tracing::warn!(%from, reason = %refusal.reason, "plugin refused");
             self.reloader.announce("plugin_refused", format!("{from} was refused: {}", refusal.reason));
         }
-        self.outcome.refusals.insert(key);
+        self.outcome.refusals.insert(key, (refusal.name.clone(), refusal.reason.clone()));
         let sha256 = if component == Sha::default() { String::new() } else { hex::encode(component) };
         let build =
             RefusedBuild { sha256: sha256.clone(), reason: refusal.reason.clone(), at: clock::wall() };
-        if self.keep(candidate, Some(build.clone())) || self.stand_in(candidate, build) {
+        if self.keep(candidate, Some(build.clone()))
+            || self.resume(candidate, Some(build.clone()))
+            || self.stand_in(candidate, build.clone())
+        {
             return;
+        }
+        if let Some((suspended, reason)) = self.suspended(candidate) {
+            let name = suspended.name.clone();
+            self.list(candidate, name.as_str(), PluginState::Disabled, reason.to_owned());
+            if let Some(listed) = self.outcome.others.last_mut() {
+                listed.refused = Some(build);
+            }
+            return;
+        }
+        if let Some(file) = &candidate.file {
+            self.reloader.memory.switched_off.remove(file);
         }
         let name = refusal.name.as_ref().map_or(candidate.label.as_str(), Name::as_str).to_owned();
         self.list(candidate, &name, PluginState::Refused, refusal.reason);
@@ -42,11 +55,11 @@ impl Round<'_> {
         );
         let from = describe(candidate.file.as_deref());
         let key = (candidate.file.clone(), component, Sha::default());
-        if !self.reloader.known_refusals.contains(&key) {
+        if !self.reloader.known_refusals.contains_key(&key) {
             tracing::warn!(plugin = %name, version = %build.version, %from, %reason, "plugin waits for a grant");
             self.reloader.announce("plugin_pending", format!("plugin `{name}` waits: {reason}"));
         }
-        self.outcome.refusals.insert(key);
+        self.outcome.refusals.insert(key, (Some(name.clone()), reason.clone()));
         let pending = PendingBuild {
             sha256: hex::encode(component),
             version: build.version.clone(),
@@ -54,7 +67,7 @@ impl Round<'_> {
             reason: reason.clone(),
         };
         // The file may have brought another name into force before, which is kept then.
-        if self.keep(candidate, None)
+        if (self.keep(candidate, None) || self.resume(candidate, None))
             && let Some(entry) = self.outcome.in_force.get_mut(name)
         {
             (entry.pending, entry.refused) = (Some(pending), None);
@@ -64,31 +77,6 @@ impl Round<'_> {
         if let Some(listed) = self.outcome.others.last_mut() {
             listed.pending = Some(pending);
         }
-    }
-
-    /// At a start, brings the last build of the file into force that kept well.
-    pub(super) fn stand_in(&mut self, candidate: &Candidate, refused: RefusedBuild) -> bool {
-        let good = self.reloader.good.as_ref().filter(|_| self.reloader.is_first);
-        let Some((file, bytes)) = candidate.file.as_ref().and_then(|file| Some((file, good?.find(file)?)))
-        else {
-            return false;
-        };
-        let sha = sha256(&bytes);
-        let before = Candidate {
-            file: Some(file.clone()),
-            label: candidate.label.clone(),
-            content: Ok((Cow::Owned(bytes), sha)),
-            config: candidate.config.clone(),
-        };
-        self.prepare(std::slice::from_ref(&before));
-        let Ok(entry) = self.admit(&before) else { return false };
-        let name = entry.loaded.plugin.source.name.clone();
-        tracing::warn!(plugin = %name, version = %entry.loaded.plugin.source.version, "the last build that kept well stands in for the refused one");
-        self.reloader.memory.carried.insert(file.clone(), name.clone());
-        self.outcome
-            .in_force
-            .insert(name, Entry { refused: Some(refused), stands_in: true, probation: None, ..entry });
-        true
     }
 
     /// Leaves in force what the file last brought into force, if there is such a plugin.
@@ -119,14 +107,14 @@ impl Round<'_> {
 
     pub(super) fn list(&mut self, candidate: &Candidate, name: &str, state: PluginState, reason: String) {
         let mut status = PluginStatus::idle(name.to_owned(), candidate.file.clone(), state, reason);
-        if let Ok((bytes, sha)) = &candidate.content {
+        let suspended = self.suspended(candidate).filter(|(was, _)| was.name.as_str() == name);
+        if let Some((suspended, _)) = suspended {
+            suspended.show(&mut status);
+        } else if let Ok((bytes, sha)) = &candidate.content {
             status.sha256 = hex::encode(sha);
             status.size_bytes = bytes.len();
             if let Some(build) = self.reloader.memory.builds.get(sha) {
-                status.version.clone_from(&build.version);
-                status.summary.clone_from(&build.summary);
-                status.kinds = build.compiled.indices.kinds();
-                status.made = Some(build.made);
+                build.show(&mut status);
             }
         }
         self.outcome.others.push(status);

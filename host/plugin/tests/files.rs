@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::Arc;
 
-use super::support::{Bench, altered, catalog, config, facts, guest};
+use super::support::{Bench, altered, catalog, config, facts, guest, patched};
 use crate::plugin::{Plugins, Settings};
 use crate::policy::status::PluginState;
 
@@ -16,19 +16,6 @@ fn refusal_of(bytes: &[u8]) -> String {
     let status = bench.only();
     assert_eq!((status.state, status.generation), (PluginState::Refused, 0));
     status.reason
-}
-
-/// `component` with every `from` replaced by `to`, which is as long.
-fn patched(component: &[u8], from: &str, to: &str) -> Vec<u8> {
-    assert_eq!(from.len(), to.len());
-    let mut bytes = component.to_vec();
-    let mut at = 0;
-    while let Some(found) = bytes[at..].windows(from.len()).position(|window| window == from.as_bytes()) {
-        at += found;
-        bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
-    }
-    assert!(at > 0, "{from} is not there");
-    bytes
 }
 
 #[test]
@@ -128,6 +115,47 @@ fn two_files_cannot_be_the_same_plugin() {
     bench.remove("a.wasm");
     bench.plugins.reload();
     assert_eq!((bench.only().state, bench.only().generation), (PluginState::Loaded, 2));
+}
+
+#[test]
+fn a_newcomer_takes_nothing_from_the_one_in_force_whatever_its_file_is_called() {
+    let bench = Bench::new();
+    bench.put("m.wasm", &guest("nothing"));
+    let (first, _) = bench.plugins.reload();
+    bench.put("a.wasm", &altered(guest("nothing"), 1));
+    let (set, changed) = bench.plugins.reload();
+    assert!(!changed && Arc::ptr_eq(&set.routers[0], &first.routers[0]));
+    let refused = |file: &str| {
+        let all = bench.plugins.status();
+        let listed = all.into_iter().find(|one| one.file == Some(bench.path(file))).expect("listed");
+        (listed.state == PluginState::Refused).then_some(listed.reason).expect("it is refused")
+    };
+    assert_eq!(refused("a.wasm"), "`m.wasm` already is plugin `guest`; two files cannot be the same plugin");
+
+    fs::rename(bench.path("m.wasm"), bench.path("z.wasm")).unwrap();
+    let (set, changed) = bench.plugins.reload();
+    assert!(!changed && Arc::ptr_eq(&set.routers[0], &first.routers[0]), "a renaming changes nothing");
+    assert_eq!(refused("a.wasm"), "`z.wasm` already is plugin `guest`; two files cannot be the same plugin");
+    bench.put("z.wasm", b"garbage");
+    assert!(!bench.plugins.reload().1, "nor does a broken replacement");
+    bench.put("z.wasm", &altered(guest("nothing"), 2));
+    assert!(bench.plugins.reload().1);
+    assert_eq!(bench.plugins.status()[0].file, Some(bench.path("z.wasm")), "it is updated by its own file");
+
+    let mut settings = config("{}");
+    settings.enabled = false;
+    bench.plugins.set_config([("guest".to_owned(), settings)].into());
+    bench.plugins.reload();
+    bench.plugins.set_config([].into());
+    bench.plugins.reload();
+    assert_eq!(
+        bench.plugins.status()[0].file,
+        Some(bench.path("z.wasm")),
+        "switched off, it keeps its place"
+    );
+    bench.remove("z.wasm");
+    assert!(bench.plugins.reload().1);
+    assert_eq!(bench.only().file, Some(bench.path("a.wasm")));
 }
 
 #[test]

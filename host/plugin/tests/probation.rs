@@ -220,9 +220,76 @@ fn a_build_that_was_rolled_back_is_not_tried_again_at_the_next_start_until_someb
     sixth.reload();
     fs::write(&file, altered(guest("nothing"), 2)).unwrap();
     sixth.reload();
-    assert_eq!(sixth.status()[0].state, PluginState::Refused, "in this run");
+    assert_eq!(sixth.status()[0].state, PluginState::Loaded, "what was taken away is forgotten");
+    sixth.rule(Ruling::Switched { plugin: name("guest"), enabled: true });
+    sixth.reload();
     drop(sixth);
     let seventh = start(MINUTE);
     seventh.reload();
-    assert_eq!(seventh.status()[0].state, PluginState::Loaded, "what was taken away is forgotten");
+    assert_eq!(seventh.status()[0].state, PluginState::Loaded, "also at the next start");
+    fs::write(&file, &bad).unwrap();
+    seventh.reload();
+    seventh.roll_back("guest").unwrap();
+    drop(seventh);
+    fs::remove_file(&file).unwrap();
+    start(MINUTE).reload();
+    fs::write(&file, &bad).unwrap();
+    let eighth = start(MINUTE);
+    eighth.reload();
+    assert_eq!(eighth.status()[0].state, PluginState::Loaded, "whenever it was taken away");
+}
+
+#[test]
+fn a_build_that_was_rolled_back_is_tried_again_once_its_file_was_taken_away() {
+    let (bench, _) = replaced("long-reason", MINUTE);
+    bench.plugins.roll_back("guest").unwrap();
+    bench.plugins.reload();
+    fs::rename(bench.path("guest.wasm"), bench.path("renamed.wasm")).unwrap();
+    bench.plugins.reload();
+    assert_eq!(bench.only().state, PluginState::Refused, "a renaming takes nothing away");
+    bench.remove("renamed.wasm");
+    bench.plugins.reload();
+    bench.put("guest.wasm", &guest("long-reason"));
+    assert!(bench.plugins.reload().1);
+    assert_eq!((bench.only().state, bench.only().refused), (PluginState::Loaded, None));
+}
+
+#[test]
+fn what_stands_in_has_the_configuration_with_which_it_kept_well() {
+    let (folder, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let settings = folder.path().join("guest.toml");
+    let start = |probation| {
+        let settings = Settings {
+            folder: Some(folder.path().into()),
+            workers: 1,
+            data: Some(data.path().into()),
+            probation,
+            ..Settings::default()
+        };
+        Plugins::with_embedded(settings, Arc::new(|_| {}), &[]).unwrap()
+    };
+    fs::write(folder.path().join("guest.wasm"), guest("nothing")).unwrap();
+    fs::write(&settings, "mode = \"good\"\n").unwrap();
+    let first = start(Duration::from_millis(1));
+    first.reload();
+    until("the end of the probation", || first.has_probation_to_end().then_some(()));
+    first.reload();
+    drop(first);
+    let second = start(MINUTE);
+    second.reload();
+    fs::write(&settings, "mode = \"worse\"\n").unwrap();
+    second.reload();
+    second.roll_back("guest").unwrap();
+    second.reload();
+    drop(second);
+
+    let third = start(MINUTE);
+    third.reload();
+    let status = third.status().remove(0);
+    assert_eq!(status.state, PluginState::Loaded, "{status:?}");
+    assert!(status.reason.ends_with("kept well is in force, with the configuration it had"), "{status:?}");
+    assert!(status.refused.is_some_and(|build| build.reason.starts_with("rolled back")));
+    let in_force = third.reloader.lock().unwrap();
+    let plugin = &in_force.in_force[&name("guest")].loaded.plugin;
+    assert_eq!(plugin.config_for_people(), r#"{"mode":"good"}"#);
 }

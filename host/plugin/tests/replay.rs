@@ -11,7 +11,7 @@ use crate::policy::status::PluginState;
 
 const CALLS: u64 = 150;
 
-fn recording() -> Recording {
+pub fn recording() -> Recording {
     let call = |number| RecordedCall {
         id: CallId(number),
         at: Wall::from_millis(1_700_000_000_000),
@@ -114,6 +114,17 @@ fn a_build_that_mends_one_that_faults_is_compared_with_it_on_all_calls() {
     assert_eq!((mended.compared, mended.changed, mended.uncompared), (306, 6, 144));
     let mended = after_of("compile-trap");
     assert_eq!((mended.compared, mended.changed, mended.uncompared), (300, 0, 150));
+}
+
+#[test]
+fn a_build_that_was_kept_out_is_looked_at_again_once_its_file_was_taken_away() {
+    let bench = replaced("nothing", &guest("route-trap"));
+    assert!(bench.only().refused.is_some());
+    bench.remove("guest.wasm");
+    bench.plugins.reload();
+    bench.put("guest.wasm", &guest("route-trap"));
+    assert!(bench.plugins.reload().1, "as a first build it is of use for other calls");
+    assert!(bench.only().replay.is_some_and(|replay| replay.fault.is_some()));
 }
 
 #[test]

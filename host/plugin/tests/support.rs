@@ -60,6 +60,19 @@ pub fn altered(mut component: Vec<u8>, tag: u8) -> Vec<u8> {
     component
 }
 
+/// `component` with every `from` replaced by `to`, which is as long.
+pub fn patched(component: &[u8], from: &str, to: &str) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let mut bytes = component.to_vec();
+    let mut at = 0;
+    while let Some(found) = bytes[at..].windows(from.len()).position(|window| window == from.as_bytes()) {
+        at += found;
+        bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+    }
+    assert!(at > 0, "{from} is not there");
+    bytes
+}
+
 pub fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
@@ -80,7 +93,7 @@ impl Bench {
         Self::of_settings(Settings { workers, ..Settings::default() }, embedded)
     }
 
-    fn of_settings(settings: Settings, embedded: &'static [(&'static str, &'static [u8])]) -> Self {
+    pub fn of_settings(settings: Settings, embedded: &'static [(&'static str, &'static [u8])]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let events: Arc<Mutex<Vec<Event>>> = Arc::default();
         let sink = Arc::clone(&events);

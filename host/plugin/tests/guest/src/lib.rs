@@ -264,7 +264,11 @@ impl meter::Guest for Contrarian {
     fn describe() -> (Vec<meter::Metric>, Vec<meter::Panel>) {
         act("describe");
         let metric = meter::Metric {
-            name: "calls".into(),
+            name: match () {
+                () if does("own-metric") => "meshwright_plugin_calls_total".into(),
+                () if does("other-metric") => "others".into(),
+                () => "calls".into(),
+            },
             help: "Calls.".into(),
             unit: String::new(),
             kind: meter::Kind::Counter,
