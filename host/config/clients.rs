@@ -74,7 +74,7 @@ pub(super) fn of_json(file: &File) -> Result<Servers<'static>, Flaw> {
             Ok(None) => {}
             Err((key, why)) => {
                 let flaw = file.flaw(&key_of(&under, name, key), Some(span), why);
-                read.left_out.push(LeftOut { service: Some(slug(name)), flaw });
+                read.left_out.push(LeftOut::of(Some(slug(name)), flaw));
             }
         }
     }
@@ -94,7 +94,7 @@ pub(super) fn of_table<'f>(file: &File, servers: &DeTable<'f>) -> Servers<'f> {
             Ok(None) => {}
             Err((key, why)) => {
                 let flaw = file.flaw(&key_of("mcp_servers", name, key), Some(span), why);
-                read.left_out.push(LeftOut { service: Some(slug(name)), flaw });
+                read.left_out.push(LeftOut::of(Some(slug(name)), flaw));
             }
         }
     }

@@ -9,10 +9,11 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 use toml_edit::{DocumentMut, Item, Table, TableLike};
 
+use super::contents::Files;
 use super::expand::Sources;
 use super::file::File;
 use super::flaw::LeftOut;
-use super::load::{Files, load};
+use super::load::load;
 use super::{Config, ConfigError, Flaw, Overrides, config_home};
 use crate::mesh::ids::Name;
 

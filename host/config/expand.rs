@@ -146,26 +146,38 @@ impl Sources {
         Ok(Some(out))
     }
 
-    /// Fills in all text in `value`; else where it fails, and why.
-    pub(super) fn fill_in(
-        &self,
-        value: &mut Value<'_>,
-        file: &Path,
-    ) -> Result<(), (std::ops::Range<usize>, String)> {
+    /// Fills in all text in `value`. Answers where that fails, and why; keys with such text are taken out.
+    pub(super) fn fill_in(&self, value: &mut Value<'_>, file: &Path) -> Vec<Unfilled> {
         let span = value.span();
         match value.get_mut() {
-            DeValue::String(text) => {
-                if let Some(expanded) = self.expand(text, file).map_err(|why| (span, why))? {
-                    *text = Cow::Owned(expanded);
-                }
-                Ok(())
+            DeValue::String(text) => match self.expand(text, file) {
+                Ok(Some(expanded)) => *text = Cow::Owned(expanded),
+                Ok(None) => {}
+                Err(why) => return vec![(span, why)],
+            },
+            DeValue::Array(items) => {
+                return items.iter_mut().flat_map(|item| self.fill_in(item, file)).collect();
             }
-            DeValue::Array(items) => items.iter_mut().try_for_each(|item| self.fill_in(item, file)),
-            DeValue::Table(table) => table.iter_mut().try_for_each(|(_, item)| self.fill_in(item, file)),
-            _ => Ok(()),
+            DeValue::Table(table) => {
+                let (mut unfilled, mut without) = (Vec::new(), Vec::new());
+                for (key, item) in table.iter_mut() {
+                    let mut found = self.fill_in(item, file);
+                    if !found.is_empty() && !item.get_ref().is_table() {
+                        without.push(key.get_ref().to_string());
+                    }
+                    unfilled.append(&mut found);
+                }
+                without.iter().for_each(|key| drop(table.remove(key.as_str())));
+                return unfilled;
+            }
+            _ => {}
         }
+        Vec::new()
     }
 }
+
+/// Where something cannot be filled in, and why.
+pub(super) type Unfilled = (std::ops::Range<usize>, String);
 
 /// Where the `}` is that belongs to the `${` before `inside`.
 fn end(inside: &str) -> Option<usize> {

@@ -20,6 +20,12 @@ pub(super) type Value<'f> = Spanned<DeValue<'f>>;
 /// Larger files are no configurations.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
+/// What is said of one section or entry, at most.
+const FLAWS_MAX: usize = 20;
+/// Where the cause of one flaw is looked for: so many keys, and so deep.
+const CULPRITS_MAX: usize = 64;
+const DEPTH_MAX: usize = 3;
+
 /// A file's name and text, to say where something is wrong.
 #[derive(Clone, Debug, Default)]
 pub(super) struct File {
@@ -70,28 +76,38 @@ impl File {
         Flaw { path: self.path.clone(), place, key: key.to_owned(), message: message.into() }
     }
 
-    /// What `value` says, as a `T`.
-    ///
-    /// # Errors
-    /// It is none: a setting that there is not, or a value of another kind.
-    pub(super) fn understand<T: DeserializeOwned>(&self, key: &str, value: Value<'_>) -> Result<T, Flaw> {
-        let span = value.span();
+    /// What `value` says, as a `T`, and what of it is wrong: settings that there are not, and values of another kind.
+    /// `None` when nothing is left without those.
+    pub(super) fn understand<T: DeserializeOwned>(
+        &self,
+        key: &str,
+        mut value: Value<'_>,
+    ) -> (Option<T>, Vec<Flaw>) {
+        let whole = value.span();
         let written = self.written(key, &value);
         let mut filled = Vec::new();
         filled_in(&value, &written, &mut filled);
-        let mut entry = value.clone();
-        keep_written(&mut entry, &written);
-        T::deserialize(ValueDeserializer::from(entry)).map_err(|error| {
-            // In the words for what stands there.
-            let error = T::deserialize(ValueDeserializer::from(value)).err().unwrap_or(error);
-            let span = error.span().filter(|span| !span.is_empty()).unwrap_or(span);
-            let message = error.message().to_owned();
-            let message = filled.iter().fold(message, |message, (text, written)| {
+        let mut flaws = Vec::new();
+        let understood = loop {
+            let mut entry = value.clone();
+            keep_written(&mut entry, &written);
+            let error = match T::deserialize(ValueDeserializer::from(entry)) {
+                Ok(understood) => break Some(understood),
+                // In the words for what stands there.
+                Err(error) => misread::<T>(&value).unwrap_or(error),
+            };
+            let span = error.span().filter(|span| !span.is_empty()).unwrap_or_else(|| whole.clone());
+            let message = filled.iter().fold(error.message().to_owned(), |message, (text, written)| {
                 let message = message.replace(&format!("{text:?}"), &format!("{written:?}"));
                 message.replace(&format!("`{text}`"), &format!("`{written}`"))
             });
-            self.flaw(key, Some(span), in_words(&message))
-        })
+            flaws.push((span.start, self.flaw(key, Some(span), in_words(&message))));
+            if flaws.len() == FLAWS_MAX || !take_out_culprit::<T>(&mut value, &error) {
+                break None;
+            }
+        };
+        flaws.sort_by_key(|(at, _)| *at);
+        (understood, flaws.into_iter().map(|(_, flaw)| flaw).collect())
     }
 
     /// The value of `key` before anything was filled in.
@@ -129,6 +145,55 @@ impl File {
     /// Where the line of a place is, for people.
     pub(super) fn at(&self, span: &Range<usize>) -> String {
         format!("{}:{}", self.path.display(), Place::of(&self.text, span).line)
+    }
+}
+
+fn misread<T: DeserializeOwned>(value: &Value<'_>) -> Option<toml::de::Error> {
+    T::deserialize(ValueDeserializer::from(value.clone())).err()
+}
+
+/// Takes out of a table what the error is about, as deep as it stands; says whether that was found.
+fn take_out_culprit<T: DeserializeOwned>(value: &mut Value<'_>, error: &toml::de::Error) -> bool {
+    let Some(at) = error.span() else { return false };
+    let mut ways = Vec::new();
+    ways_to(&at, value, &mut Vec::new(), &mut ways);
+    for way in ways.into_iter().take(CULPRITS_MAX) {
+        let mut without = value.clone();
+        remove(&mut without, &way);
+        // What stands in JSON does not know its own place, so that others are found there, too.
+        let is_other =
+            |left: toml::de::Error| left.span() != Some(at.clone()) || left.message() != error.message();
+        if misread::<T>(&without).is_none_or(is_other) {
+            *value = without;
+            return true;
+        }
+    }
+    false
+}
+
+/// The keys under which something stands at that place, the deepest first.
+fn ways_to(at: &Range<usize>, value: &Value<'_>, way: &mut Vec<String>, found: &mut Vec<Vec<String>>) {
+    for (key, inner) in value.get_ref().as_table().into_iter().flatten() {
+        let (key_at, inner_at) = (key.span(), inner.span());
+        let is_there = |span: &Range<usize>| span.start <= at.start && at.end <= span.end;
+        if !is_there(&key_at) && !is_there(&inner_at) {
+            continue;
+        }
+        way.push(key.get_ref().to_string());
+        if way.len() < DEPTH_MAX {
+            ways_to(at, inner, way, found);
+        }
+        found.push(way.clone());
+        way.pop();
+    }
+}
+
+fn remove(value: &mut Value<'_>, way: &[String]) {
+    let DeValue::Table(table) = value.get_mut() else { return };
+    match way {
+        [key] => drop(table.remove(key.as_str())),
+        [key, rest @ ..] => table.get_mut(key.as_str()).into_iter().for_each(|inner| remove(inner, rest)),
+        [] => {}
     }
 }
 

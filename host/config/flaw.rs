@@ -76,13 +76,33 @@ pub struct LeftOut {
     /// `None` for a whole file.
     pub service: Option<String>,
     pub flaw: Flaw,
+    /// What else is wrong with it.
+    pub more: Vec<Flaw>,
 }
 
 impl LeftOut {
-    /// Whether it is the same thing that is wrong, wherever it stands in its file by now.
+    pub(super) const fn of(service: Option<String>, flaw: Flaw) -> Self {
+        Self { service, flaw, more: Vec::new() }
+    }
+
+    /// `None` when nothing is wrong.
+    pub(super) fn with_all(service: Option<String>, flaws: Vec<Flaw>) -> Option<Self> {
+        let mut flaws = flaws.into_iter();
+        let flaw = flaws.next()?;
+        Some(Self { service, flaw, more: flaws.collect() })
+    }
+
+    /// All that is wrong with it.
+    pub fn flaws(&self) -> impl Iterator<Item = &Flaw> {
+        std::iter::once(&self.flaw).chain(&self.more)
+    }
+
+    /// Whether it is the same thing that is wrong, wherever it stands in its file by now and whatever else was mended.
     pub fn is_same(&self, other: &Self) -> bool {
-        let what = |left: &Self| (left.service.clone(), left.flaw.key.clone(), left.flaw.message.clone());
-        self.flaw.path == other.flaw.path && what(self) == what(other)
+        let alike = |one: &Flaw, two: &Flaw| {
+            (&one.path, &one.key, &one.message) == (&two.path, &two.key, &two.message)
+        };
+        self.service == other.service && self.flaws().any(|one| other.flaws().any(|two| alike(one, two)))
     }
 }
 

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::de::ValueDeserializer;
 
+use super::contents::Entry;
 use super::expand::{Sources, pin_workspace, workspace};
 use super::file::File;
 use super::flaw::{Flaw, LeftOut};
-use super::load::{Entry, service};
+use super::load::service;
 use super::show::commented;
 use super::{ConfigError, clients, env_dir};
 use crate::mesh::child::Rules;
@@ -55,10 +56,10 @@ pub fn import(path: &Path) -> Result<Imported, ConfigError> {
     for (name, value) in servers.services {
         let entry = Entry { file: &file, name, value };
         let lines = lines(&entry, path).map_err(one)?;
-        let good = if seen.insert(entry.name.get_ref().clone()) {
+        let good: Result<_, Vec<Flaw>> = if seen.insert(entry.name.get_ref().clone()) {
             verdict(&entry, &sources)
         } else {
-            Err(file.flaw(&entry.key("services"), Some(entry.name.span()), "that name is taken above"))
+            Err(vec![file.flaw(&entry.key("services"), Some(entry.name.span()), "that name is taken above")])
         };
         imported.text.push('\n');
         match good {
@@ -66,10 +67,11 @@ pub fn import(path: &Path) -> Result<Imported, ConfigError> {
                 imported.text.extend(note.map(|note| commented(&note)));
                 imported.text.push_str(&lines);
             }
-            Err(flaw) => {
-                imported.text.push_str(&commented(&format!("left out: {}", flaw.in_a_line())));
+            Err(flaws) => {
+                let why = flaws.iter().map(|flaw| commented(&format!("left out: {}", flaw.in_a_line())));
+                imported.text.extend(why);
                 imported.text.push_str(&commented(&lines));
-                imported.left_out.push(LeftOut { service: Some(entry.name.into_inner()), flaw });
+                imported.left_out.extend(LeftOut::with_all(Some(entry.name.into_inner()), flaws));
             }
         }
     }
@@ -90,19 +92,23 @@ fn lines(entry: &Entry<'_>, path: &Path) -> Result<String, Flaw> {
 }
 
 /// Whether the entry is a service; if so, what has yet to be set for it.
-fn verdict(entry: &Entry<'_>, sources: &Sources) -> Result<Option<String>, Flaw> {
+fn verdict(entry: &Entry<'_>, sources: &Sources) -> Result<Option<String>, Vec<Flaw>> {
     let Entry { file, name, value } = entry;
-    let Err((_, why)) = sources.fill_in(&mut value.clone(), &file.path) else {
+    let unfilled = sources.fill_in(&mut value.clone(), &file.path);
+    if unfilled.is_empty() {
         return service(entry, sources, Rules::default().startup).map(|_| None);
-    };
+    }
     // It may be set by the time it is needed. No address is filled in before its scheme.
     let url = value.get_ref().get("url").and_then(|url| url.get_ref().as_str());
     let error = match (Name::new(name.get_ref()), url.map(HttpEndpoint::parse)) {
         (Err(error), _) => error.to_string(),
         (_, Some(Err(error @ SpecError::Tls(_)))) => error.to_string(),
-        _ => return Ok(Some(format!("not yet: {why}"))),
+        _ => {
+            let why = unfilled.into_iter().map(|(_, why)| format!("not yet: {why}"));
+            return Ok(Some(why.collect::<Vec<_>>().join("\n")));
+        }
     };
-    Err(file.flaw(&entry.key("services"), Some(name.span()), error))
+    Err(vec![file.flaw(&entry.key("services"), Some(name.span()), error)])
 }
 
 /// What depends on where the file is must not depend on where the text goes.

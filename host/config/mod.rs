@@ -4,6 +4,7 @@
 //! Must not know what the settings are used for.
 
 mod clients;
+mod contents;
 mod edit;
 mod expand;
 mod file;
@@ -25,8 +26,8 @@ use thiserror::Error;
 
 use crate::mesh::child::Rules;
 use crate::mesh::hedge::Hedge;
+use contents::Files;
 use expand::Sources;
-use load::Files;
 
 use crate::mesh::exposure::{Exposure, Exposures};
 use crate::mesh::ids::Name;

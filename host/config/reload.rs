@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::contents::Files;
 use super::expand::Sources;
 use super::file::File;
 use super::flaw::{Flaw, LeftOut};
-use super::load::{Files, load};
+use super::load::load;
 use super::{Config, ConfigError, Overrides};
 
 /// The text of the files that a configuration was read from.
@@ -67,7 +68,7 @@ impl Config {
             match fresh.iter().find(|left| self.written.file(&left.flaw.path).is_some()) {
                 // Its file is as it was, so it is another one that it does not go with.
                 Some(left) if files.take_all_back(&self.written) => held_back.push(left.flaw.clone()),
-                Some(left) => return Err(ConfigError::Wrong(vec![left.flaw.clone()])),
+                Some(left) => return Err(ConfigError::Wrong(left.flaws().cloned().collect())),
                 // What is new and wrong is left out, as it would be at the start.
                 None => return Ok(Reloaded { config, held_back }),
             }

@@ -31,7 +31,7 @@ pub(super) fn discover(config: &mut Config, folder: &Path) -> Result<(), String>
     for path in paths.iter().filter(|path| is_script(path)) {
         if let Err(message) = add(config, path) {
             let flaw = Flaw { path: path.clone(), place: None, key: String::new(), message };
-            config.left_out.push(LeftOut { service: None, flaw });
+            config.left_out.push(LeftOut::of(None, flaw));
         }
     }
     Ok(())

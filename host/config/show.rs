@@ -8,10 +8,11 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::de::ValueDeserializer;
 
+use super::contents::{Entry, Files};
 use super::expand::Sources;
 use super::file::places;
 use super::flaw::LeftOut;
-use super::load::{Entry, Files, load};
+use super::load::load;
 use super::{ChildConfig, Config, ConfigError, Overrides, ServiceConfig};
 use crate::mesh::child::Rules;
 use crate::mesh::endpoint::Endpoint;
@@ -75,9 +76,10 @@ pub fn show(overrides: Overrides, origin: bool) -> Result<String, ConfigError> {
     for (section, entries) in [("profiles", &contents.profiles), ("plugins", &contents.plugins)] {
         entries.iter().for_each(|entry| page.entry(section, entry, &[]));
     }
-    for left in config.left_out.iter().filter(|left| !said_above.contains(left)) {
+    let others = config.left_out.iter().filter(|left| !said_above.contains(left));
+    for flaw in others.flat_map(LeftOut::flaws) {
         page.out.push('\n');
-        page.out.push_str(&commented(&format!("left out: {}", left.flaw.in_a_line())));
+        page.out.push_str(&commented(&format!("left out: {}", flaw.in_a_line())));
     }
     Ok(page.out.trim().to_owned() + "\n")
 }
@@ -120,7 +122,9 @@ impl Page {
         let mut page = Page { out: String::new(), origin: self.origin, usual: BTreeMap::new() };
         page.entry("services", entry, &[]);
         self.out.push('\n');
-        self.out.push_str(&commented(&format!("left out: {}", left.flaw.in_a_line())));
+        for flaw in left.flaws() {
+            self.out.push_str(&commented(&format!("left out: {}", flaw.in_a_line())));
+        }
         self.out.push_str(&commented(page.out.trim_start()));
     }
 

@@ -18,7 +18,10 @@ fn load(text: &str) -> Result<Config, ConfigError> {
 fn complaints(text: &str) -> String {
     match load(text) {
         Err(error) => error.to_string(),
-        Ok(config) => config.left_out.iter().map(|left| left.flaw.to_string()).collect::<Vec<_>>().join("\n"),
+        Ok(config) => {
+            let flaws = config.left_out.iter().flat_map(LeftOut::flaws);
+            flaws.map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        }
     }
 }
 
@@ -215,6 +218,52 @@ fn complaints_name_the_place_the_key_and_what_was_meant() {
 }
 
 #[test]
+fn all_that_is_wrong_is_said_at_once_and_nothing_that_only_follows_from_it() {
+    let text = "[server]\nplugins_dri = \"x\"\nworkers = 0\n[calls]\ntimout = \"1s\"\n[lease]\nttl = \"5\"\n\
+                suspect_after = \"10m\"\n\
+                [profiles.p]\nserch = true\nservices = [\"a/b\", \"c/d\"]\n\
+                [services.a]\ncomand = \"x\"\nargs = [5]\nenv = { A = \"${NO_SUCH_VARIABLE}\", B = 5 }\n\
+                tools = { alow = [], denny = [] }\nconcurrency = 0\n[services.b]\nurl = \"https://h\"\nfoo = 1\n\
+                [services.c]\ncommand = \"c\"\ninstances = 0\nrestart = { max = 0 }\n[plugins.x]\nordr = 1\ngrants = [\"y\"]\n";
+    let said = complaints(text);
+    let lines: Vec<&str> = said.lines().filter(|line| line.contains(".toml:")).collect();
+    for (place, part) in [
+        (":2:1: `server`: ", "did you mean `plugins_dir`?"),
+        (":3:1: `server.workers`: ", "between 1 and 256"),
+        (":5:1: `calls`: ", "did you mean `timeout`?"),
+        (":7:7: `lease`: ", "not a duration"),
+        (":10:1: `profiles.p`: ", "did you mean `search`?"),
+        (":11:1: `profiles.p.services`: ", "`a/b`"),
+        (":11:1: `profiles.p.services`: ", "`c/d`"),
+        (":13:1: `services.a`: ", "did you mean `command`?"),
+        (":14:9: `services.a`: ", "expected a string"),
+        (":15:13: `services.a`: ", "`NO_SUCH_VARIABLE` is not set"),
+        (":15:40: `services.a`: ", "expected a string"),
+        (":16:11: `services.a`: ", "did you mean `allow`?"),
+        (":16:22: `services.a`: ", "did you mean `deny`?"),
+        (":17:1: `services.a.concurrency`: ", "at least 1"),
+        (":19:1: `services.b.url`: ", "https"),
+        (":20:1: `services.b`: ", "no setting `foo`"),
+        (":23:1: `services.c.instances`: ", "between 1 and 64"),
+        (":24:1: `services.c.restart`: ", "`max` is 0"),
+        (":26:1: `plugins.x`: ", "did you mean `order`?"),
+        (":27:1: `plugins.x.grants`: ", "`y`"),
+    ] {
+        let found = lines.iter().any(|line| line.contains(place) && line.contains(part));
+        assert!(found, "no {place}{part} in\n{said}");
+    }
+    assert_eq!(lines.len(), 20, "{said}");
+}
+
+#[test]
+fn of_a_clients_entry_all_that_is_wrong_is_said() {
+    let client = r#"{"mcpServers": {"c": {"command": true, "args": "x", "cwd": false}}}"#;
+    let config = load_with_secret("include = [\"client.json\"]", client).expect("a configuration");
+    let said: Vec<String> = config.left_out[0].flaws().map(|flaw| flaw.message.clone()).collect();
+    assert_eq!((config.left_out.len(), said.len()), (1, 3), "{said:?}");
+}
+
+#[test]
 fn a_wrong_service_is_left_out_and_shows_nothing_while_all_others_are_served() {
     let config = load(
         "[services.bad]\nurl = \"http://h\"\ntools = { dney = [\"delete_*\"] }\n[services.good]\nurl = \"http://h\"",
@@ -406,7 +455,7 @@ fn what_is_shown_is_what_is_in_force_and_all_else_a_comment() {
         ] {
             assert!(shown.contains(part), "no {part} in\n{shown}");
         }
-        assert_eq!(shown.matches("# left out: ").count(), 4, "{shown}");
+        assert_eq!(shown.matches("# left out: ").count(), 5, "{shown}");
         assert!(shown.contains("more.toml:1:11: `services.twice`: it is in "), "{shown}");
     }
 }

@@ -16,7 +16,7 @@ pub fn check(overrides: Overrides) -> ExitCode {
     };
     if !config.left_out.is_empty() {
         eprintln!("meshwright: this is left out, and the rest is served");
-        config.left_out.iter().for_each(|left| eprintln!("{}", left.flaw));
+        config.left_out.iter().flat_map(LeftOut::flaws).for_each(|flaw| eprintln!("{flaw}"));
         return ExitCode::from(BAD_CONFIGURATION);
     }
     match &config.file {
@@ -72,7 +72,7 @@ pub fn import(files: &[PathBuf]) -> ExitCode {
             }
         };
         print!("{}", imported.text);
-        for LeftOut { flaw, .. } in &imported.left_out {
+        for flaw in imported.left_out.iter().flat_map(LeftOut::flaws) {
             eprintln!("meshwright: left out: {}", flaw.in_a_line());
             code = ExitCode::FAILURE;
         }

@@ -24,8 +24,8 @@ pub(super) struct RawChild {
 }
 
 impl RawChild {
-    /// The first key that only means something for a process that is supervised.
-    pub(super) fn given(&self) -> Option<&'static str> {
+    /// The keys that only mean something for a process that is supervised.
+    pub(super) fn given(&self) -> impl Iterator<Item = &'static str> + use<> {
         let RawRestart { policy, max, window } = &self.restart;
         let given = [
             (self.instances.is_some(), "instances"),
@@ -36,12 +36,12 @@ impl RawChild {
             (self.idle_stop.is_some(), "idle_stop"),
             (self.startup_timeout.is_some(), "startup_timeout"),
         ];
-        given.into_iter().find_map(|(given, key)| given.then_some(key))
+        given.into_iter().filter_map(|(given, key)| given.then_some(key))
     }
 }
 
 /// `startup` is how long the first answer may take when the service does not say.
-pub(super) fn child(raw: RawChild, startup: Duration) -> Result<ChildConfig, Wrong> {
+pub(super) fn child(raw: RawChild, startup: Duration, wrongs: &mut Vec<Wrong>) -> ChildConfig {
     let usual = Rules::default();
     let RawRestart { policy, max, window } = raw.restart;
     let rules = Rules {
@@ -61,15 +61,19 @@ pub(super) fn child(raw: RawChild, startup: Duration) -> Result<ChildConfig, Wro
     };
     if !(1..=FAILURES_MAX).contains(&rules.failures_max) {
         let message = format!("`max` is {}, which is not between 1 and {FAILURES_MAX}", rules.failures_max);
-        return Err(wrong("restart", message));
+        wrongs.push(wrong("restart", message));
     }
-    let instances = raw.instances.unwrap_or(1);
+    let mut instances = raw.instances.unwrap_or(1);
     if !(1..=INSTANCES_MAX).contains(&instances) {
-        return Err(wrong("instances", format!("{instances} is not between 1 and {INSTANCES_MAX}")));
+        wrongs.push(wrong("instances", format!("{instances} is not between 1 and {INSTANCES_MAX}")));
+        instances = 1;
     }
-    let needs = raw.depends_on.iter().map(|name| {
-        let bad = |error| wrong("depends_on", format!("`{}`: {error}", name.shown()));
-        Name::new(name.value()).map_err(bad)
-    });
-    Ok(ChildConfig { instances, required: raw.required, needs: needs.collect::<Result<_, _>>()?, rules })
+    let mut needs = Vec::new();
+    for name in &raw.depends_on {
+        match Name::new(name.value()) {
+            Ok(name) => needs.push(name),
+            Err(error) => wrongs.push(wrong("depends_on", format!("`{}`: {error}", name.shown()))),
+        }
+    }
+    ChildConfig { instances, required: raw.required, needs, rules }
 }

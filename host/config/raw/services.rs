@@ -7,13 +7,13 @@ use std::time::Duration;
 use super::children::{self, RawChild};
 use super::hedge::hedge;
 use super::{
-    RawLimits, RawPatterns, RawProfile, RawService, RawSessionUse, RawSessions, RawText, RawTools, Wrong, or,
-    wrong,
+    RawLimits, RawPatterns, RawProfile, RawService, RawSessionUse, RawSessions, RawText, RawTools, Wrong,
+    clash, or, wrong,
 };
 use crate::config::{ChildConfig, ProfileConfig, ServiceConfig, SessionLimits, expand_home};
 use crate::mesh::exposure::{Exposure, Filter, Patterns};
 use crate::mesh::ids::Name;
-use crate::mesh::instance::{Command, Endpoint, HttpEndpoint, InstanceSpec, SpecError, Written};
+use crate::mesh::instance::{Command, Endpoint, HttpEndpoint, InstanceSpec, Written};
 use crate::mesh::limit::Limits;
 use crate::mesh::ruling::Grant;
 
@@ -21,70 +21,95 @@ use crate::mesh::ruling::Grant;
 const SESSIONS_MAX: usize = 1_000_000;
 
 /// `startup` is how long the first answer of its processes may take when it does not say.
-pub fn service(raw: RawService, startup: Duration) -> Result<ServiceConfig, Wrong> {
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn service(raw: RawService, startup: Duration) -> Result<ServiceConfig, Vec<Wrong>> {
     let RawService { command, args, env, cwd, sessions, url, urls, tools, prompts, resources, .. } = raw;
     let RawService { instances, required, depends_on, restart, start, idle_stop, .. } = raw;
     let RawService { startup_timeout, .. } = raw;
-    let (concurrency, hedge) = (raw.concurrency, hedge(raw.hedge)?);
+    let mut wrongs = Vec::new();
+    let (concurrency, hedge) = (raw.concurrency, or_default(hedge(raw.hedge), &mut wrongs));
     let child = RawChild { instances, required, depends_on, restart, start, idle_stop, startup_timeout };
     if concurrency == Some(0) {
-        return Err(wrong("concurrency", "must be at least 1"));
+        wrongs.push(wrong("concurrency", "must be at least 1"));
     }
-    let RawTools { allow, deny, read_only } = tools;
-    let exposure = Exposure {
-        tools: filter(&RawPatterns { allow, deny }, "tools")?,
-        prompts: filter(&prompts, "prompts")?,
-        resources: filter(&resources, "resources")?,
-        read_only: patterns(&read_only, "tools.read_only")?,
-    };
-    let Some(program) = command else {
+    let exposure = exposure(tools, &prompts, &resources, &mut wrongs);
+    let (endpoints, child) = if let Some(program) = command {
+        if url.is_some() || !urls.is_empty() {
+            wrongs.push(clash("command", "a service has either a `command` or a `url`"));
+        }
+        check_command(&program, &env, &mut wrongs);
+        let per_session = matches!(sessions, Some(RawSessionUse::Each));
+        let command = self::command(&program, &args, env, cwd.as_ref(), per_session);
+        let nothing = |key| clash(key, "means nothing where each session has a process of its own");
+        wrongs.extend(child.given().filter(|_| per_session).map(nothing));
+        let child = children::child(child, startup, &mut wrongs);
+        (vec![Endpoint::Stdio(Arc::new(command)); child.instances], child)
+    } else {
         let of_command = [
             (!args.is_empty(), "args"),
             (!env.is_empty(), "env"),
             (cwd.is_some(), "cwd"),
             (sessions.is_some(), "sessions"),
         ];
-        if let Some((_, key)) = of_command.into_iter().find(|(given, _)| *given) {
-            return Err(wrong(key, "only means something beside `command`"));
-        }
-        if let Some(key) = child.given() {
-            return Err(wrong(key, "only means something beside `command`"));
-        }
-        if url.is_some() && !urls.is_empty() {
-            return Err(wrong("urls", "write either `url` or `urls`"));
-        }
-        let key = if url.is_some() { "url" } else { "urls" };
-        let endpoints = url.iter().chain(&urls).map(|url| {
-            let bad = |error: SpecError| wrong(key, error.of(url.shown()).to_string());
-            let endpoint = HttpEndpoint::parse(url.value()).map_err(bad)?;
-            Ok(Endpoint::Http(if url.is_filled() { endpoint.written_as(url.shown()) } else { endpoint }))
-        });
-        let endpoints = endpoints.collect::<Result<_, _>>()?;
-        let child = ChildConfig::default();
-        return Ok(ServiceConfig { endpoints, concurrency, hedge, exposure, child });
+        let keys = of_command.into_iter().filter_map(|(given, key)| given.then_some(key));
+        let keys = keys.chain(child.given());
+        wrongs.extend(keys.map(|key| clash(key, "only means something beside `command`")));
+        (addresses(url.as_ref(), &urls, &mut wrongs), ChildConfig::default())
     };
-    if url.is_some() || !urls.is_empty() {
-        return Err(wrong("command", "a service has either a `command` or a `url`"));
+    if !wrongs.is_empty() {
+        return Err(wrongs);
     }
+    Ok(ServiceConfig { endpoints, concurrency, hedge, exposure, child })
+}
+
+fn exposure(
+    tools: RawTools,
+    prompts: &RawPatterns,
+    resources: &RawPatterns,
+    wrongs: &mut Vec<Wrong>,
+) -> Exposure {
+    let RawTools { allow, deny, read_only } = tools;
+    Exposure {
+        tools: or_default(filter(&RawPatterns { allow, deny }, "tools"), wrongs),
+        prompts: or_default(filter(prompts, "prompts"), wrongs),
+        resources: or_default(filter(resources, "resources"), wrongs),
+        read_only: or_default(patterns(&read_only, "tools.read_only"), wrongs),
+    }
+}
+
+fn check_command(program: &RawText, env: &BTreeMap<String, String>, wrongs: &mut Vec<Wrong>) {
     if program.value().is_empty() || program.value().contains('\0') {
-        return Err(wrong("command", "must name a program"));
+        wrongs.push(wrong("command", "must name a program"));
     }
-    let bad_name = |name: &str| name.is_empty() || name.contains(['=', '\0']);
-    if let Some(name) = env.keys().find(|name| bad_name(name)) {
-        return Err(wrong("env", format!("`{name}` cannot be the name of a variable")));
+    let bad_name = |name: &&String| name.is_empty() || name.contains(['=', '\0']);
+    let bad = |name: &String| wrong("env", format!("`{name}` cannot be the name of a variable"));
+    wrongs.extend(env.keys().filter(bad_name).map(bad));
+}
+
+fn addresses(url: Option<&RawText>, urls: &[RawText], wrongs: &mut Vec<Wrong>) -> Vec<Endpoint> {
+    if url.is_some() && !urls.is_empty() {
+        wrongs.push(clash("urls", "write either `url` or `urls`"));
     }
-    let per_session = matches!(sessions, Some(RawSessionUse::Each));
-    let command = self::command(&program, &args, env, cwd.as_ref(), per_session);
-    if let Some(key) = child.given().filter(|_| command.per_session) {
-        return Err(wrong(key, "means nothing where each session has a process of its own"));
+    let url = url.into_iter().map(|url| ("url", url));
+    let mut endpoints = Vec::new();
+    for (key, url) in url.chain(urls.iter().map(|url| ("urls", url))) {
+        match HttpEndpoint::parse(url.value()) {
+            Ok(endpoint) if url.is_filled() => {
+                endpoints.push(Endpoint::Http(endpoint.written_as(url.shown())));
+            }
+            Ok(endpoint) => endpoints.push(Endpoint::Http(endpoint)),
+            Err(error) => wrongs.push(wrong(key, error.of(url.shown()).to_string())),
+        }
     }
-    let child = children::child(child, startup)?;
-    Ok(ServiceConfig {
-        endpoints: vec![Endpoint::Stdio(Arc::new(command)); child.instances],
-        concurrency,
-        hedge,
-        exposure,
-        child,
+    endpoints
+}
+
+fn or_default<T: Default>(read: Result<T, Wrong>, wrongs: &mut Vec<Wrong>) -> T {
+    read.unwrap_or_else(|wrong| {
+        wrongs.push(wrong);
+        T::default()
     })
 }
 
@@ -129,18 +154,23 @@ pub fn instance(service: &Name, index: usize, endpoints: &[Endpoint]) -> Result<
     Ok(InstanceSpec::plain(name, service.clone(), endpoint.clone()))
 }
 
-pub fn profile(raw: RawProfile) -> Result<ProfileConfig, Wrong> {
-    let names = raw
-        .services
-        .iter()
-        .map(|name| (Name::new(name.value()), name.shown()))
-        .map(|(name, shown)| name.map_err(|error| wrong("services", format!("`{shown}`: {error}"))));
-    Ok(ProfileConfig {
-        services: names.collect::<Result<_, _>>()?,
-        tools: filter(&raw.tools, "tools")?,
-        own_tools: raw.own_tools,
-        search: raw.search,
-    })
+/// # Errors
+/// Everything that is wrong with it.
+pub fn profile(raw: RawProfile) -> Result<ProfileConfig, Vec<Wrong>> {
+    let mut wrongs = Vec::new();
+    let tools = or_default(filter(&raw.tools, "tools"), &mut wrongs);
+    let mut services = Vec::new();
+    for name in &raw.services {
+        match Name::new(name.value()) {
+            Ok(name) => services.push(name),
+            Err(error) => wrongs.push(wrong("services", format!("`{}`: {error}", name.shown()))),
+        }
+    }
+    if !wrongs.is_empty() {
+        return Err(wrongs);
+    }
+    let services = services.into_iter().collect();
+    Ok(ProfileConfig { services, tools, own_tools: raw.own_tools, search: raw.search })
 }
 
 /// What a plugin may have; else the name of what there is not.
@@ -154,22 +184,22 @@ pub(super) fn grants(names: &[RawText]) -> Result<Vec<Grant>, String> {
     names.iter().map(grant).collect()
 }
 
-pub(super) fn sessions(raw: RawSessions) -> Result<SessionLimits, Wrong> {
+pub(super) fn sessions(raw: RawSessions, wrongs: &mut Vec<Wrong>) -> SessionLimits {
     let limits = SessionLimits {
         idle_timeout: or(raw.idle_timeout, Duration::from_secs(30 * 60)),
         age_max: or(raw.age_max, Duration::from_secs(24 * 3600)),
         max: raw.max.unwrap_or(10_000),
     };
     if limits.idle_timeout > limits.age_max {
-        return Err(wrong("sessions.idle_timeout", "must not be longer than `sessions.age_max`"));
+        wrongs.push(clash("sessions.idle_timeout", "must not be longer than `sessions.age_max`"));
     }
     if !(1..=SESSIONS_MAX).contains(&limits.max) {
-        return Err(wrong("sessions.max", format!("{} is not between 1 and {SESSIONS_MAX}", limits.max)));
+        wrongs.push(wrong("sessions.max", format!("{} is not between 1 and {SESSIONS_MAX}", limits.max)));
     }
-    Ok(limits)
+    limits
 }
 
-pub fn limits(raw: RawLimits) -> Result<Limits, Wrong> {
+pub(super) fn limits(raw: RawLimits, wrongs: &mut Vec<Wrong>) -> Limits {
     let usual = Limits::default();
     let limits = Limits {
         in_flight: raw.in_flight.unwrap_or(usual.in_flight),
@@ -178,12 +208,12 @@ pub fn limits(raw: RawLimits) -> Result<Limits, Wrong> {
         wait: or(raw.wait, usual.wait),
     };
     if limits.in_flight == 0 {
-        return Err(wrong("limits.in_flight", "must be at least 1"));
+        wrongs.push(wrong("limits.in_flight", "must be at least 1"));
     }
     if limits.per_instance == 0 {
-        return Err(wrong("limits.per_instance", "must be at least 1"));
+        wrongs.push(wrong("limits.per_instance", "must be at least 1"));
     }
-    Ok(limits)
+    limits
 }
 
 fn filter(raw: &RawPatterns, key: &'static str) -> Result<Filter, Wrong> {
