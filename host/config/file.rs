@@ -13,7 +13,7 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 use super::clients;
 use super::flaw::{Flaw, Place};
 use super::raw::text::keep_written;
-use crate::spelling::no_such;
+use super::words::in_words;
 
 pub(super) type Value<'f> = Spanned<DeValue<'f>>;
 
@@ -219,18 +219,4 @@ fn filled_in(value: &Value<'_>, written: &Value<'_>, found: &mut Vec<(String, St
 pub(super) fn places(value: &Value<'_>) -> BTreeMap<String, Range<usize>> {
     let table = value.get_ref().as_table().into_iter().flatten();
     table.map(|(key, _)| (key.get_ref().to_string(), key.span())).collect()
-}
-
-/// Serde's words for what is not known, with what was meant.
-fn in_words(message: &str) -> String {
-    let what = match message.strip_prefix("unknown ") {
-        Some(rest) if rest.starts_with("field `") => "setting",
-        Some(rest) if rest.starts_with("variant `") => "value",
-        _ => return message.to_owned(),
-    };
-    let words: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    match words[..] {
-        [word, ref known @ ..] => no_such(what, word, known),
-        [] => message.to_owned(),
-    }
 }

@@ -181,7 +181,7 @@ enum RawStart {
 
 /// When a process that ended is started again.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table such as `{ policy = \"never\" }`")]
 struct RawRestart {
     /// Whether a process that ended with 0 is started again, or one that failed.
     policy: Option<RawRestartPolicy>,
@@ -201,7 +201,7 @@ enum RawRestartPolicy {
 
 /// Patterns of names: `*` stands for any run of characters, `?` for one.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table such as `{ deny = [\"delete_*\"] }`")]
 struct RawTools {
     /// Shown; all when it is empty.
     allow: Vec<String>,
@@ -213,7 +213,7 @@ struct RawTools {
 
 /// Patterns: `*` stands for any run of characters, `?` for one.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table such as `{ deny = [\"secret_*\"] }`")]
 struct RawPatterns {
     /// Shown; all when it is empty.
     allow: Vec<String>,

@@ -178,6 +178,32 @@ fn complaints_name_the_place_the_key_and_what_was_meant() {
         ("\n[services.a]\nurl = \"https://x\"", &[":3:1: `services.a.url`", "https"]),
         ("\n\n[services.a]\nurl = \"ftp://x\"", &[":4:1: `services.a.url`", "ftp://x"]),
         ("[services.a]\nargs = [\"x\"]", &[":2:1: `services.a.args`", "command"]),
+        (
+            "[services.a]\nrestart = \"never\"",
+            &[":2:11: ", "expected a table such as `{ policy = \"never\" }`, not the string \"never\""],
+        ),
+        (
+            "[services.a]\ntools = [\"x\"]\nhedge = true",
+            &["a table such as `{ after = \"p95\" }`, not `true`"],
+        ),
+        ("[services.a]\nprompts = 5", &["a table such as `{ deny = [\"secret_*\"] }`, not the number `5`"]),
+        ("[services.a]\nhedge = {}", &["`after` is missing"]),
+        ("[services.a]\nargs = \"x\"", &["expected a list such as `[\"a\", \"b\"]`, not the string \"x\""]),
+        ("[services.a]\nenv = [\"X=1\"]", &["expected a table, not a list"]),
+        ("[services.a]\ninstances = -1", &["expected a whole number, not below 0, not the number `-1`"]),
+        ("[services.a]\nrequired = \"yes\"", &["expected `true` or `false`, not the string \"yes\""]),
+        ("[services.a]\nsessions = 1", &["expected a string"]),
+        ("[services.a]\nidle_stop = \"0s\"", &["`0s` is too short; it must be more than 0"]),
+        ("[services.a]\nidle_stop = \"-5s\"", &["it must be more than 0"]),
+        ("[services]\na = 5", &["expected a table, not the number `5`"]),
+        ("[plugins.p]\norder = 1.5", &["expected a whole number, not the number `1.5`"]),
+        ("[calls]\ntimeout = 30", &["expected a duration such as \"30s\", not the number `30`"]),
+        (
+            "[server]\nmcp_addr = 6000",
+            &["expected an address such as \"127.0.0.1:6000\", not the number `6000`"],
+        ),
+        ("[server]\nmcp_addr = \"6000\"", &["expected an address such as \"127.0.0.1:6000\""]),
+        ("[server]\ndata_dir = 5", &["expected a path such as \"/srv/data\", not the number `5`"]),
         ("[services.a]\nargs = [\"x\", 5]\ncommand = \"x\"", &[":2:14: ", "expected a string"]),
         ("[services.a]\ncommand = \"x\"\nurl = \"http://h\"", &[":2:1: `services.a.command`"]),
         ("[services.a]\nurl = \"http://h\"\nurls = [\"http://h\"]", &[":3:1: `services.a.urls`"]),
@@ -377,9 +403,12 @@ fn what_is_said_against_filled_in_values_says_how_they_are_written() {
         ("[services.a]\nurls = [\"h/${secret:tok}\"]", "`h/${secret:tok}`"),
         (
             "[services.a]\ncommand = \"x\"\nargs = \"${secret:tok}\"",
-            "string \"${secret:tok}\", expected a seq",
+            "expected a list such as `[\"a\", \"b\"]`, not the string \"${secret:tok}\"",
         ),
-        ("[services.a]\ncommand = \"x\"\nargs = '${secret:tok}'", "string \"${secret:tok}\", expected a seq"),
+        (
+            "[services.a]\ncommand = \"x\"\nargs = '${secret:tok}'",
+            "expected a list such as `[\"a\", \"b\"]`, not the string \"${secret:tok}\"",
+        ),
         ("[services.a]\ncommand = [\"${secret:tok}\"]", "expected a string"),
         (
             "[services.a]\ncommand = \"x\"\nstartup_timeout = \"${secret:tok}\"",
@@ -392,7 +421,10 @@ fn what_is_said_against_filled_in_values_says_how_they_are_written() {
         ("[profiles.p]\nservices = [\"${secret:tok}/\"]", "`${secret:tok}/`"),
         ("[plugins.p]\ngrants = [\"${secret:tok}\"]", "`${secret:tok}`"),
         ("[server]\nworkers = \"${secret:tok}\"", "string \"${secret:tok}\""),
-        ("include = [\"client.json\"]", "string \"${secret:tok}\", expected a seq"),
+        (
+            "include = [\"client.json\"]",
+            "expected a list such as `[\"a\", \"b\"]`, not the string \"${secret:tok}\"",
+        ),
     ] {
         let said = match load_with_secret(text, client) {
             Err(error) => error.to_string(),

@@ -13,7 +13,7 @@ const BUDGET_MAX: u32 = 50;
 
 /// Calls that only read and have no answer yet are asked of a second instance; the first answer holds.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table such as `{ after = \"p95\" }`")]
 pub(super) struct RawHedge {
     /// After that time, such as `200ms`, or after that quantile of the service's latencies: `p50` to `p99`.
     after: String,
