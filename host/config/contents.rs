@@ -55,7 +55,7 @@ pub(super) struct Files {
     /// Files that could not be read, and what is said of each.
     pub unread: Vec<(PathBuf, Flaw)>,
     /// Why it is not known which files are included.
-    flaws: Vec<Flaw>,
+    pub flaws: Vec<Flaw>,
 }
 
 impl Files {

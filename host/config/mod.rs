@@ -16,6 +16,7 @@ mod reload;
 mod scripts;
 mod show;
 mod whereabouts;
+mod warnings;
 mod words;
 
 use std::collections::BTreeMap;

@@ -26,6 +26,10 @@ impl Written {
         Self(files.files.iter().cloned().collect())
     }
 
+    pub(super) fn files(&self) -> Files {
+        Files { files: self.0.to_vec(), ..Files::default() }
+    }
+
     fn file(&self, path: &Path) -> Option<&File> {
         self.0.iter().find(|file| file.path == path)
     }

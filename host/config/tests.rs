@@ -282,6 +282,45 @@ fn all_that_is_wrong_is_said_at_once_and_nothing_that_only_follows_from_it() {
 }
 
 #[test]
+fn what_will_hardly_work_is_a_warning_and_stays_in_force() {
+    let config = load(
+        "[services.a]\ncommand = \"/bin/sh\"\ndepends_on = [\"b\", \"late\", \"bb\"]\n\
+         [services.b]\ncommand = \"npx -y server\"\ndepends_on = [\"a\"]\n\
+         [services.own]\ncommand = \"/bin/sh\"\ndepends_on = [\"own\"]\ncwd = \"/no/such/folder\"\n\
+         [services.after]\ncommand = \"/bin/sh\"\ndepends_on = [\"a\"]\ncwd = \"/\"\n\
+         [services.late]\n[profiles.p]\nservices = [\"a\", \"otter\", \"late\"]\n",
+    )
+    .expect("it can be used");
+    assert!(config.left_out.is_empty(), "{:?}", config.left_out);
+    let said: Vec<String> = config.warnings().iter().map(Flaw::in_a_line).collect();
+    for (place, part) in [
+        (":3:1: `services.a.depends_on`: ", "`a` needs itself (a → b → a), so all of these are skipped"),
+        (":3:28: `services.a.depends_on`: ", "no service `bb` here; did you mean `b`?; unless it registers"),
+        (":5:1: `services.b.command`: ", "`command = \"npx\"`, `args = [\"-y\", \"server\"]`"),
+        (":6:1: `services.b.depends_on`: ", "(b → a → b)"),
+        (":9:1: `services.own.depends_on`: ", "`own` needs itself, so it is skipped"),
+        (":10:1: `services.own.cwd`: ", "`/no/such/folder` does not exist"),
+        (":17:18: `profiles.p.services`: ", "no service `otter` here"),
+    ] {
+        let found = said.iter().any(|line| line.contains(place) && line.contains(part));
+        assert!(found, "no {place}{part} in {said:#?}");
+    }
+    assert_eq!(said.len(), 7, "{said:#?}");
+    let good = "[services.a]\ncommand = \"/bin/sh\"\ncwd = \"/tmp\"\n[profiles.p]\nservices = [\"a\"]\n";
+    assert_eq!(load(good).expect("good").warnings(), []);
+}
+
+#[test]
+fn a_warning_shows_nothing_that_was_filled_in() {
+    let text = "[services.a]\ncommand = \"/no/${secret:tok} x\"\ncwd = \"/no/${secret:tok}\"\n\
+                depends_on = [\"${secret:tok}\"]\n[profiles.p]\nservices = [\"${secret:tok}\"]\n";
+    let said: Vec<String> =
+        load_with_secret(text, "").expect("good").warnings().iter().map(ToString::to_string).collect();
+    assert_eq!(said.len(), 4, "{said:#?}");
+    assert!(said.iter().all(|line| !line.contains("HUNTER2") && line.contains("${")), "{said:#?}");
+}
+
+#[test]
 fn of_a_clients_entry_all_that_is_wrong_is_said() {
     let client = r#"{"mcpServers": {"c": {"command": true, "args": "x", "cwd": false}}}"#;
     let config = load_with_secret("include = [\"client.json\"]", client).expect("a configuration");

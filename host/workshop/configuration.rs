@@ -8,19 +8,31 @@ use crate::config::{self, Config, ConfigError, LeftOut, Overrides};
 /// The configuration is wrong (`EX_CONFIG` of sysexits).
 const BAD_CONFIGURATION: u8 = 78;
 
-/// Says everything that is wrong.
+/// Says everything that is wrong, and what will hardly work as it is.
 pub fn check(overrides: Overrides) -> ExitCode {
     let config = match Config::load(overrides) {
         Ok(config) => config,
         Err(error) => return bad(&error),
     };
+    let warnings = config.warnings();
+    if !warnings.is_empty() {
+        eprintln!("meshwright: this is in force, but will hardly work as it is");
+        warnings.iter().for_each(|warning| eprintln!("{warning}"));
+    }
     if !config.left_out.is_empty() {
         eprintln!("meshwright: this is left out, and the rest is served");
         config.left_out.iter().flat_map(LeftOut::flaws).for_each(|flaw| eprintln!("{flaw}"));
         return ExitCode::from(BAD_CONFIGURATION);
     }
     match &config.file {
-        Some(file) => println!("{} is good: {}", file.display(), contents(&config)),
+        Some(file) => {
+            let but = match warnings.len() {
+                0 => String::new(),
+                1 => " but for 1 warning".to_owned(),
+                count => format!(" but for {count} warnings"),
+            };
+            println!("{} is good{but}: {}", file.display(), contents(&config));
+        }
         None => println!("there is no configuration file, so the defaults are in force"),
     }
     ExitCode::SUCCESS
