@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Overrides;
@@ -135,6 +136,20 @@ fn said_by_whom(flag: &str, variable: &str) -> String {
 }
 
 impl Cli {
+    /// As [`Parser::parse`], which ends the program when something is wrong, with what to do about a flag that stands
+    /// before a subcommand.
+    pub fn read() -> Self {
+        Self::try_parse().unwrap_or_else(|mut error| {
+            if error.get(ContextKind::InvalidSubcommand).is_some()
+                && error.kind() == ErrorKind::ArgumentConflict
+            {
+                let tip = "flags go after the subcommand, as in `meshwright config check --config FILE`";
+                error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+            }
+            error.exit()
+        })
+    }
+
     pub fn command(self) -> Command {
         self.command.unwrap_or(Command::Serve(self.serve))
     }

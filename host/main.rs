@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use meshwright::app;
 use meshwright::cli::{Cli, Command, ConfigTool, Serve};
 use meshwright::config::Config;
@@ -17,7 +16,7 @@ const BAD_CONFIGURATION: u8 = 78;
 const QUIET: &str = "error,meshwright::plugin=info";
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::read();
     match cli.command() {
         Command::Serve(serve) => run(serve),
         Command::Config(tool) => configuration(tool),

@@ -69,23 +69,26 @@ async fn what_is_wrong_is_left_out_and_named_and_the_rest_is_served() {
     let stats = home.path().join("stats.json");
     let config = config.replacen("[services.bad]", &format!("[stats]\nfile = {stats:?}\n[services.bad]"), 1);
     fs::write(home.path().join("meshwright.toml"), config).expect("write");
-    let client =
-        format!("{{\"mcpServers\": {{\"from json\": {{\"url\": \"http://127.0.0.1:{}/mcp\"}}}}}}", good.port);
+    let client = format!(
+        "{{\"mcpServers\": {{\"from json\": {{\"url\": \"http://127.0.0.1:{}/mcp\"}}, \"six\": {{\"comand\": \"true\"}}}}}}",
+        good.port
+    );
     fs::write(home.path().join("clients.json"), client).expect("write");
     let mesh = Mesh::start_in(home, Vec::new()).await;
     answers(&mesh, "good").await;
     answers(&mesh, "from-json").await;
 
     let said = complaints(&mesh).await;
-    assert_eq!(said.len(), 3, "{said:?}");
+    assert_eq!(said.len(), 4, "{said:?}");
     let of = |part: &str| {
         said.iter().find(|said| said.contains(part)).unwrap_or_else(|| panic!("no {part}: {said:?}"))
     };
     assert!(of("services.bad").contains("did you mean `command`?"));
+    assert!(of("mcpServers.six").contains("for `comand`, did you mean `command`?"));
     assert!(of("absent.json").contains("meshwright.toml:1:28"));
     assert!(of("nobody-has-it").contains("write it into the file"));
     let log = mesh.log();
-    for part in ["✖ bad", "✖ secretive", "✖ a file", "did you mean `command`?"] {
+    for part in ["✖ bad", "✖ six", "✖ secretive", "✖ a file", "did you mean `command`?"] {
         assert!(log.contains(part), "the banner has no {part:?}:\n{log}");
     }
 
@@ -188,6 +191,16 @@ async fn settings_of_a_plugin_change_with_the_file() {
 }
 
 #[test]
+fn a_flag_before_a_subcommand_is_told_where_it_goes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let refused = run(folder.path(), &["--config", "m.toml", "config", "check"]);
+    let said = text(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("tip: flags go after the subcommand"), "{said}");
+    let other = run(folder.path(), &["config", "check", "--no-such-flag"]);
+    assert!(!other.status.success() && !text(&other.stderr).contains("after the subcommand"), "{other:?}");
+}
+
+#[test]
 fn the_command_line_checks_shows_describes_and_imports() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("meshwright.toml");
@@ -197,6 +210,28 @@ fn the_command_line_checks_shows_describes_and_imports() {
         .expect("write");
     let good = run(folder.path(), &["config", "check"]);
     assert_eq!(text(&good.stdout), "meshwright.toml is good: 1 service, 1 profile\n", "{good:?}");
+    fs::write(&file, "[services.a]\ncommand = \"/bin/sh\"\ndepends_on = [\"b\"]\n").expect("write");
+    let doubtful = run(folder.path(), &["config", "check"]);
+    assert_eq!(
+        text(&doubtful.stdout),
+        "meshwright.toml is good but for 1 warning: 1 service\n",
+        "{doubtful:?}"
+    );
+    let said = text(&doubtful.stderr);
+    assert!(
+        doubtful.status.success() && said.contains("meshwright.toml:3:15: `services.a.depends_on`"),
+        "{said}"
+    );
+    fs::write(&file, "[server]\nplugins_dri = 1\nworkers = 0\n[services.a]\ncomand = \"x\"\n")
+        .expect("write");
+    let wrong = run(folder.path(), &["config", "check"]);
+    let said = text(&wrong.stderr);
+    assert_eq!(wrong.status.code(), Some(78));
+    for part in ["did you mean `plugins_dir`?", "`server.workers`", "did you mean `command`?"] {
+        assert!(said.contains(part), "no {part} in {said}");
+    }
+    fs::write(&file, "[server]\nworkers = 2\n[services.a]\nurl = \"http://h\"\n[profiles.p]\n")
+        .expect("write");
     let shown = run(folder.path(), &["config", "show", "--origin", "--mcp-addr", "127.0.0.1:1"]);
     let shown = text(&shown.stdout);
     for (start, end) in [
@@ -244,6 +279,18 @@ fn the_command_line_checks_shows_describes_and_imports() {
         "{again:?}\n{}",
         text(&imported.stdout)
     );
+    fs::write(
+        &client,
+        "{\"mcpServers\": {\"six\": {\"comand\": \"true\"}, \"far\": {\"url\": \"https://h\"}}}",
+    )
+    .expect("write");
+    let refused = run(folder.path(), &["import", "mcp.json"]);
+    let said = text(&refused.stderr);
+    assert!(
+        !refused.status.success() && said.contains("did you mean `command`?") && said.contains("https"),
+        "{said}"
+    );
+    assert!(!text(&refused.stdout).contains("\n[services."), "{refused:?}");
     fs::write(&client, "{\"x\": 1}").expect("write");
     let nothing = run(folder.path(), &["import", "mcp.json"]);
     assert!(!nothing.status.success() && text(&nothing.stderr).contains("mcpServers"), "{nothing:?}");
