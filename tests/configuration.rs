@@ -171,6 +171,53 @@ async fn a_wrong_file_changes_nothing_and_says_why_until_it_is_right() {
     mesh.api.call("s", "act", json!({})).await.ok();
 }
 
+/// Well before the files are read anyway.
+async fn is_there(mesh: &Mesh, service: &str) {
+    eventually(&format!("`{service}` is there"), SOON, || async {
+        (mesh.api.get(&format!("/services/{service}")).await.status == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_links_lead_to_is_followed_when_it_changes_and_when_they_lead_elsewhere() {
+    let home = support::mesh::home("");
+    let at = |name: &str| home.path().join(name);
+    let stats = home.path().join("stats.json");
+    let service = |name: &str| format!("[services.{name}]\nurl = \"http://127.0.0.1:9/\"\n");
+    let main =
+        |name: &str| format!("include = [\"more.toml\"]\n[stats]\nfile = {stats:?}\n{}", service(name));
+    for folder in ["one", "two", "inc"] {
+        fs::create_dir(at(folder)).expect("create");
+    }
+    fs::write(at("one/real.toml"), main("a")).expect("write");
+    fs::write(at("two/real.toml"), main("c")).expect("write");
+    fs::write(at("inc/real.toml"), service("i")).expect("write");
+    let link = |target: &str, name: &str| {
+        let fresh = at("fresh");
+        std::os::unix::fs::symlink(target, &fresh).expect("link");
+        fs::rename(fresh, at(name)).expect("rename");
+    };
+    // A link to a link.
+    link("one/real.toml", "between.toml");
+    link("between.toml", "meshwright.toml");
+    link("inc/real.toml", "more.toml");
+    let paths = (at("one/real.toml"), at("two/real.toml"), at("inc/real.toml"));
+    let mesh = Mesh::start_in(home, Vec::new()).await;
+    is_there(&mesh, "a").await;
+    is_there(&mesh, "i").await;
+    fs::write(&paths.0, main("b")).expect("write");
+    is_there(&mesh, "b").await;
+    fs::write(&paths.2, service("j")).expect("write");
+    is_there(&mesh, "j").await;
+    let fresh = mesh.home.path().join("fresh");
+    std::os::unix::fs::symlink("two/real.toml", &fresh).expect("link");
+    fs::rename(fresh, mesh.home.path().join("between.toml")).expect("rename");
+    is_there(&mesh, "c").await;
+    fs::write(&paths.1, main("d")).expect("write");
+    is_there(&mesh, "d").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_of_a_plugin_change_with_the_file() {
     let plugins = vec![("mood.wasm".to_owned(), misbehaver("schema", "mood", "1.0.0"))];

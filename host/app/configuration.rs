@@ -26,6 +26,8 @@ use crate::watch::Watcher;
 const RESCAN: Duration = Duration::from_secs(30);
 /// The same while a folder cannot be watched, as when it is not there.
 const RESCAN_UNWATCHED: Duration = Duration::from_secs(2);
+/// Links that lead to one another are followed so far, as the kernel does.
+const LINKS_MAX: usize = 40;
 /// Distance of looks at calls that are still on their way to an instance that left.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -114,8 +116,6 @@ impl Reload {
     /// Reads the files whenever they change.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let wake = Arc::new(Notify::new());
-        // What changed between the start and the first watch.
-        wake.notify_one();
         let mut watches = BTreeMap::new();
         let mut rescans = tokio::time::interval(RESCAN);
         rescans.reset();
@@ -251,7 +251,7 @@ fn interests(config: &Config) -> BTreeMap<PathBuf, Interest> {
     let here =
         |folder: &Path| if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder.to_owned() };
     let mut interests = BTreeMap::<_, Interest>::new();
-    for file in &config.files {
+    for file in config.files.iter().flat_map(|file| ways(file)) {
         if let (Some(folder), Some(name)) = (file.parent(), file.file_name()) {
             interests.entry(here(folder)).or_default().names.insert(name.to_owned());
         }
@@ -260,6 +260,12 @@ fn interests(config: &Config) -> BTreeMap<PathBuf, Interest> {
         interests.entry(here(folder)).or_default().any = true;
     }
     interests
+}
+
+/// A file, and where links lead that stand in its place, one after the other.
+fn ways(file: &Path) -> Vec<PathBuf> {
+    let next = |link: &PathBuf| Some(link.parent()?.join(std::fs::read_link(link).ok()?));
+    std::iter::successors(Some(file.to_owned()), next).take(LINKS_MAX).collect()
 }
 
 /// A watch of a folder that was there, and is while its device and number stay.
@@ -290,6 +296,8 @@ fn keep_watching(watches: &mut BTreeMap<PathBuf, Watch>, config: &Config, wake: 
         match watcher {
             Ok(watcher) => {
                 watches.insert(path, Watch { folder, interest, _watcher: watcher });
+                // What changed before it was watched.
+                wake.notify_one();
             }
             Err(error) => {
                 tracing::debug!(error = %error, folder = %path.display(), "configuration is not watched, but read every 2 s");
