@@ -15,8 +15,8 @@ mod raw;
 mod reload;
 mod scripts;
 mod show;
-mod whereabouts;
 mod warnings;
+mod whereabouts;
 mod words;
 
 use std::collections::BTreeMap;

@@ -31,7 +31,8 @@ impl Whereabouts {
             http_addr: overrides.http_addr.or(said.http_addr),
             ..overrides
         };
-        match raw::resolve(Sections::default(), overrides) {
+        // Of sections that say nothing nothing is wrong.
+        match raw::resolve(Sections::default(), overrides, &mut Vec::new()) {
             Ok(Config { data_dir, http_addr, .. }) => Ok(Self { data_dir, http_addr, flaw: Some(flaw) }),
             Err(_) => Err(flaw),
         }

@@ -1,4 +1,5 @@
-//! The newest build of each plugin of the folder that kept well, with its configuration, for a start at which the folder has only a worse one.
+//! The newest build of each plugin of the folder that kept well, with its configuration, for a start at which the
+//! folder has only a worse one.
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, Write as _};
