@@ -206,7 +206,7 @@ struct Ordered {
     items: Vec<ProcessView>,
 }
 
-/// Answers with the processes as they were when the order was taken.
+/// Answers with the processes as they are when the order was taken.
 async fn order(
     pages: &Pages,
     name: &str,

@@ -25,6 +25,8 @@ pub const INSTALLING_MAX: Duration = Duration::from_secs(600);
 const TICK_MAX: Duration = Duration::from_secs(5);
 /// What is said of one that rests.
 const RESTS: &str = "the next call starts it";
+/// What is said of one that was started by hand before it had ended.
+const STARTS_AGAIN: &str = "it starts again as soon as it has ended";
 /// How long a sign of an installation keeps the start-up clock at rest.
 const SIGN_LASTS: Duration = Duration::from_secs(5);
 
@@ -253,7 +255,12 @@ impl Child {
     fn start(&mut self) {
         match &mut self.phase {
             Phase::Starting { .. } | Phase::Ready { .. } => return,
-            Phase::Stopping { then } => *then = Next::Start,
+            Phase::Stopping { then } => {
+                *then = Next::Start;
+                self.forgive();
+                STARTS_AGAIN.clone_into(&mut self.reason);
+                return;
+            }
             Phase::Idle => return self.wake(),
             _ => self.phase = Phase::Stopped { wanted: true },
         }

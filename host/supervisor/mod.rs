@@ -149,7 +149,7 @@ impl Children {
         shown.wait_for(|children| children.iter().all(|child| child.first.is_some())).await.ok();
     }
 
-    /// Takes an order; what comes of it is seen in the children's states.
+    /// Takes an order; what came of it at once is seen in the children's states when this returns.
     ///
     /// # Errors
     /// There is no such child.

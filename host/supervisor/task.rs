@@ -51,6 +51,9 @@ pub struct Settings {
     pub services: BTreeMap<Name, ChildConfig>,
 }
 
+/// Who gave an order, and what is answered once it can be seen what came of it.
+type Obeyed = (oneshot::Sender<Result<(), OrderError>>, Result<(), OrderError>);
+
 /// Owns the children. Run by `app`.
 pub struct Task {
     registry: Registry,
@@ -67,6 +70,8 @@ pub struct Task {
     /// Numbers of lives are never given out again.
     lives_begun: u64,
     start_told: bool,
+    /// Orders that were obeyed since the children were last shown.
+    obeyed: Vec<Obeyed>,
     /// Everything ends; who waits for it.
     ending: Option<Vec<oneshot::Sender<()>>>,
 }
@@ -92,6 +97,7 @@ impl Task {
             began: clock::mono(),
             looked: clock::mono(),
             lives_begun: 0,
+            obeyed: Vec::new(),
             ending: None,
         };
         (view, task)
@@ -146,6 +152,8 @@ impl Task {
             }
         }
         self.shown.send_replace(self.children.iter().map(Kept::status).collect());
+        // Who went away meanwhile needs no answer.
+        self.obeyed.drain(..).for_each(|(done, answer)| drop(done.send(answer)));
         self.tell_start();
         let all_ended = self.children.iter().all(|kept| kept.machine.state() == ChildState::Stopped);
         if let Some(waiting) = self.ending.as_mut().filter(|_| all_ended) {
@@ -278,8 +286,7 @@ impl Task {
                     self.step(*at, event);
                 }
                 let answer = if found.is_empty() { Err(OrderError::NoChild(name)) } else { Ok(()) };
-                // Who went away meanwhile needs no answer.
-                drop(done.send(answer));
+                self.obeyed.push((done, answer));
             }
             Command::Configure { services } => self.configure(&services),
             Command::StopAll { done } => {

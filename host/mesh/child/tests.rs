@@ -190,6 +190,9 @@ fn a_restart_waits_for_the_end_and_a_stop_during_it_wins() {
     child.step(Event::Launch, at(2), 0);
     child.step(Event::Restart, at(3), 0);
     assert_eq!(child.step(Event::Stop, at(3), 0), None, "it is ending already");
+    child.step(Event::Start, at(3), 0);
+    assert_eq!((child.state(), child.reason()), (ChildState::Stopping, STARTS_AGAIN));
+    child.step(Event::Stop, at(3), 0);
     child.step(ended("exited with 0"), at(4), 0);
     assert!(child.state() == ChildState::Stopped && !child.wants_launch(Mono::from_secs(9999)));
 }
