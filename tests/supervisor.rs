@@ -3,6 +3,8 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -137,7 +139,8 @@ async fn a_killed_proxy_leaves_nothing_behind_once_it_was_started_again() {
 async fn a_proxy_that_is_asked_to_end_leaves_nothing_behind() {
     let book = Book::new();
     let config = book.service("stubborn", &["stubborn", "fork"], "") + &book.service("meek", &["fork"], "");
-    let mut mesh = mesh(config).await;
+    let env = vec![("MESHWRIGHT_LOG".to_owned(), "info,meshwright::telemetry::alerts=debug".to_owned())];
+    let mut mesh = Mesh::start(MeshOptions { config, env, ..MeshOptions::default() }).await;
     for name in ["stubborn", "meek"] {
         until_called(&mesh, name).await;
     }
@@ -145,7 +148,9 @@ async fn a_proxy_that_is_asked_to_end_leaves_nothing_behind() {
     assert_eq!(running(&pids).len(), 8, "{pids:?}");
     assert!(mesh.terminate().await.success());
     assert_eq!(running(&pids), [0; 0], "{}", mesh.log());
-    assert!(!mesh.log().contains("alert firing"), "an end is no outage: {}", mesh.log());
+    let log = mesh.log();
+    let (_, end) = log.split_once(" stopping ").expect("it says that it stops");
+    assert!(!end.contains(" alert "), "an end is no outage: {end}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -271,12 +276,73 @@ async fn what_is_needed_starts_first_and_its_loss_is_said_of_those_that_need_it(
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_never_answers_is_given_up_with_the_reason() {
     let book = Book::new();
-    let mesh =
-        mesh(book.service("deaf", &["silent"], "startup_timeout = \"1s\"\nrestart = { policy = \"never\" }"))
-            .await;
-    let stopped = until(&mesh, "deaf", "stopped").await;
-    contains(stopped["reason"].as_str().expect("a reason"), &["no answer within 1s", "never"]);
+    let rules = "startup_timeout = \"3s\"\nrestart = { policy = \"never\" }\n";
+    let garbage = "[services.garbage]\ncommand = \"sh\"\n\
+                   args = [\"-c\", \"while :; do echo garbage; sleep 0.2; done\"]\n";
+    let mesh = mesh(book.service("deaf", &["silent"], rules) + garbage + rules).await;
+    let starting = mesh.api.get("/services/deaf/status").await.ok();
+    assert_eq!(starting["reason"], "none of 1 instances is available: `deaf` starting", "{starting}");
+    for name in ["deaf", "garbage"] {
+        let stopped = until(&mesh, name, "stopped").await;
+        contains(stopped["reason"].as_str().expect("a reason"), &["no answer within 3s", "never"]);
+    }
     assert_eq!(running(&book.pids("deaf")), [0; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_started_says_what_is_to_be_mended() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = |name: &str| folder.path().join(name).display().to_string();
+    let script = |name: &str, first_line: &str, mode: u32| {
+        std::fs::write(place(name), format!("{first_line}print()\n")).expect("write it");
+        std::fs::set_permissions(place(name), Permissions::from_mode(mode)).expect("set its mode");
+        format!("[services.{name}]\ncommand = {:?}\n", place(name))
+    };
+    let config = script("crlf", "#!/usr/bin/python3\r\n", 0o755)
+        + &script("env", "#!/usr/bin/env python3\r\n", 0o755)
+        + &script("lost", "#!/no/such thing\n", 0o755)
+        + &script("plain", "#!/usr/bin/python3\n", 0o644)
+        + &format!("[services.folder]\ncommand = {:?}\n", folder.path())
+        + "[services.homeless]\ncommand = \"true\"\ncwd = \"/no/such\"\n";
+    let mesh = mesh(config).await;
+    let line_ends = "(the file has Windows line ends)";
+    for (name, why, fix) in [
+        ("crlf", &["its interpreter `/usr/bin/python3\\r` is not there", line_ends][..], "dos2unix"),
+        ("env", &["exited with 127", line_ends], "dos2unix"),
+        ("lost", &["its interpreter `/no/such thing` is not there"], "mend the first line of"),
+        ("plain", &["may not be executed"], "`chmod +x "),
+        ("folder", &["is a folder, no program"], "name a program as `services.folder.command`"),
+        ("homeless", &["its folder `/no/such` does not exist"], "as `services.homeless.cwd`"),
+    ] {
+        let failed = eventually(&format!("`{name}` has failed"), 2 * SOON, || async {
+            let process = process(&mesh, name).await;
+            ["backoff", "fatal", "skipped"].iter().any(|state| process["state"] == *state).then_some(process)
+        })
+        .await;
+        contains(failed["reason"].as_str().expect("a reason"), why);
+        contains(failed["fix"].as_str().expect("a fix"), &[fix, &format!("start {name}`")]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_is_answered_with_what_comes_of_it() {
+    let book = Book::new();
+    let mesh = mesh(book.service("pool", &["lags"], "instances = 2")).await;
+    until(&mesh, "pool-1", "ready").await;
+    until(&mesh, "pool-2", "ready").await;
+    let said = |order: &str, what: &str| {
+        let expected: String = [1, 2].iter().map(|n| format!("pool-{n} is {what}\n")).collect();
+        assert_eq!(text(&cli(&mesh, &[order, "pool"])), expected);
+    };
+    said("stop", "stopping: stopped by hand");
+    said("start", "stopping: it starts again as soon as it has ended");
+    until(&mesh, "pool-1", "ready").await;
+    until(&mesh, "pool-2", "ready").await;
+    said("restart", "stopping: restarted by hand");
+    said("stop", "stopping: stopped by hand");
+    until(&mesh, "pool-1", "stopped").await;
+    until(&mesh, "pool-2", "stopped").await;
+    said("start", "starting");
 }
 
 #[tokio::test(flavor = "multi_thread")]

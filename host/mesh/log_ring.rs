@@ -70,6 +70,11 @@ impl LogRing {
         self.noise
     }
 
+    /// Lines on standard error, ever.
+    pub fn errors(&self) -> u64 {
+        self.written - self.noise
+    }
+
     /// Those after number `after`, the newest `limit` of them.
     pub fn since(&self, after: u64, limit: usize) -> Vec<Line> {
         let from = self.lines.partition_point(|line| line.number <= after);

@@ -10,9 +10,11 @@ mod ledger;
 mod mark;
 mod path;
 mod session;
+mod start;
 
 pub use foreign::Foreign;
 pub use launch::{LaunchLoop, Launcher};
 pub use ledger::Ledger;
 pub use path::{Searched, find};
 pub use session::{Session, installing};
+pub use start::{StartError, has_windows_line_ends};

@@ -15,6 +15,8 @@ pub enum Searched {
     Path { program: String, path: String },
     #[error("`{}` may not be executed", .0.display())]
     Unusable(PathBuf),
+    #[error("`{}` is a folder, no program", .0.display())]
+    Folder(PathBuf),
 }
 
 impl Searched {
@@ -25,6 +27,7 @@ impl Searched {
             Self::Place(_) => Self::Place(shown.into()),
             Self::Path { path, .. } => Self::Path { program: shown.to_owned(), path },
             Self::Unusable(_) => Self::Unusable(shown.into()),
+            Self::Folder(_) => Self::Folder(shown.into()),
         }
     }
 }
@@ -39,6 +42,7 @@ pub fn find(program: &str, path: &OsStr, folder: Option<&Path>) -> Result<PathBu
         return match usable(&place) {
             Some(true) => Ok(place),
             Some(false) => Err(Searched::Unusable(place)),
+            None if place.is_dir() => Err(Searched::Folder(place)),
             None => Err(Searched::Place(place)),
         };
     }
@@ -78,6 +82,7 @@ mod tests {
             "no program `no-such-program` in PATH, which is `/nowhere:/usr/bin:/bin`"
         );
         assert_eq!(find("/etc/passwd", path, None), Err(Searched::Unusable("/etc/passwd".into())));
-        assert_eq!(find("/etc", path, None), Err(Searched::Place("/etc".into())), "a folder is no program");
+        assert_eq!(find("/etc", path, None), Err(Searched::Folder("/etc".into())));
+        assert_eq!(find("/etc/no", path, None), Err(Searched::Place("/etc/no".into())));
     }
 }

@@ -1,5 +1,6 @@
 //! The one task that owns the children. Whatever wakes it, it looks at all of them and does what is due.
 
+mod fix;
 mod hung;
 mod kept;
 mod needs;
@@ -24,7 +25,7 @@ use crate::mesh::observe;
 use crate::mesh::time::Mono;
 use crate::process::installing;
 use crate::registry::{Instance, Registry};
-use crate::upstream::{Process, chain};
+use crate::upstream::{Process, SendError, chain};
 use kept::Kept;
 use needs::Needs;
 
@@ -232,10 +233,12 @@ impl Task {
                 let ends = kept.machine.state() == ChildState::Stopping;
                 return self.carry_out(at, ends.then_some(Effect::End));
             }
-            Happening::NotLaunched(crate::upstream::SendError::Missing(searched)) => {
-                Event::Missing(searched.to_string())
+            Happening::NotLaunched(error) => {
+                kept.start_fix = fix::of_start(&error, &kept.instance.spec.service);
+                let is_missing = matches!(error, SendError::Missing(_));
+                let why = chain(&error);
+                if is_missing { Event::Missing(why) } else { Event::NotStarted(why) }
             }
-            Happening::NotLaunched(error) => Event::NotStarted(chain(&error)),
             Happening::Met(spoken) => {
                 kept.meet(spoken);
                 Event::Answered
@@ -250,7 +253,9 @@ impl Task {
                 return;
             }
             Happening::Ended(exit) => {
-                let why = kept.obituary(exit);
+                kept.start_fix = kept.fix_of_end(exit);
+                let windows = if kept.start_fix.is_some() { " (the file has Windows line ends)" } else { "" };
+                let why = kept.obituary(exit) + windows;
                 kept.process = None;
                 kept.lingers = false;
                 Event::Ended { why, clean: exit.is_clean() }

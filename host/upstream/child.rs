@@ -19,7 +19,7 @@ use super::stdio::{Desk, PATIENCE, Process, end};
 use crate::clock;
 use crate::mesh::endpoint;
 use crate::mesh::log_ring::{LINE_BYTES_MAX, Line, LogRing, Stream};
-use crate::process::{Launcher, Session, find};
+use crate::process::{Launcher, Session, StartError, find};
 
 /// Distance of looks at whether what a process started has ended, too.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -69,13 +69,13 @@ impl Stdio {
         let command = &self.command;
         let failed = |source| SendError::Start { program: command.shown_program().to_owned(), source };
         if command.cwd.as_ref().is_some_and(|folder| !folder.is_dir()) {
-            let missing = format!("its folder `{}` does not exist", command.shown_cwd().unwrap_or_default());
-            return Err(failed(std::io::Error::new(std::io::ErrorKind::NotADirectory, missing)));
+            let missing = command.shown_cwd().unwrap_or_default().into_owned();
+            return Err(failed(StartError::Folder(missing)));
         }
         let path = command.env.get("PATH").map(Into::into);
         let path = path.or_else(|| std::env::var_os("PATH")).unwrap_or_default();
         let found = find(&command.program, &path, command.cwd.as_deref());
-        found.map_err(|missing| match &command.written {
+        let place = found.map_err(|missing| match &command.written {
             Some(written) => missing.of(&written.program),
             None => missing,
         })?;
@@ -85,9 +85,11 @@ impl Stdio {
             child.current_dir(folder);
         }
         child.stdin(Pipe::piped()).stdout(Pipe::piped()).stderr(Pipe::piped()).kill_on_drop(true);
-        let (child, session) = self.launcher.launch(child).await.map_err(failed)?;
+        let (child, session) =
+            self.launcher.launch(child).await.map_err(|error| failed(StartError::of(error, &place)))?;
         tracing::debug!(program = %command.shown_program(), pid = child.id(), "process started");
-        Process::new(child, session, command.per_session, &self.log).map(Arc::new).map_err(failed)
+        let process = Process::new(child, session, command.per_session, &self.log);
+        process.map(Arc::new).map_err(|error| failed(error.into()))
     }
 
     /// # Errors
@@ -124,6 +126,11 @@ impl Log {
         self.ring().written()
     }
 
+    /// See [`LogRing::errors`].
+    pub fn errors(&self) -> u64 {
+        self.ring().errors()
+    }
+
     /// See [`LogRing::noise`].
     pub fn noise(&self) -> u64 {
         self.ring().noise()
@@ -146,6 +153,11 @@ pub struct Exit(Option<ExitStatus>);
 impl Exit {
     pub fn is_clean(self) -> bool {
         self.0.is_some_and(|status| status.success())
+    }
+
+    /// Whether it ended as shells and `env` do that do not find what they are to run.
+    pub fn found_no_program(self) -> bool {
+        self.0.and_then(|status| status.code()) == Some(127)
     }
 }
 

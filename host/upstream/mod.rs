@@ -29,7 +29,7 @@ use crate::mcp::sse::EventTooLarge;
 use crate::mesh::deadline;
 use crate::mesh::flood::{BURST_MAX, PER_S_MAX};
 use crate::mesh::retry::Failure;
-use crate::process::Searched;
+use crate::process::{Searched, StartError};
 
 pub use self::http::Header;
 pub use ask::{Answer, status_error};
@@ -77,7 +77,7 @@ pub enum SendError {
     #[error("the connection was closed before the request was sent")]
     NotSent(#[source] std::io::Error),
     #[error("cannot start `{program}`")]
-    Start { program: String, source: std::io::Error },
+    Start { program: String, source: StartError },
     #[error(transparent)]
     Missing(#[from] Searched),
     /// The process that all share does not run.

@@ -30,10 +30,12 @@ pub(super) struct Kept {
     /// Its process ended; what that had started is being ended.
     pub lingers: bool,
     launched: Option<Mono>,
-    /// Lines that its log had when it was launched, and at the last look.
+    /// Lines that its log had when it was launched; and of standard error alone, at the last look.
     lines_before: u64,
-    lines_seen: u64,
+    errors_seen: u64,
     pub lacks: Option<String>,
+    /// What to do about what kept its last life from beginning.
+    pub start_fix: Option<String>,
     /// When a probe of it was first seen to fail, of those that failed in a row.
     pub mute_since: Option<Mono>,
     /// When it was last seen to have written to its log.
@@ -59,8 +61,9 @@ impl Kept {
             lingers: false,
             launched: None,
             lines_before: 0,
-            lines_seen: 0,
+            errors_seen: 0,
             lacks: None,
+            start_fix: None,
             mute_since: None,
             wrote_at: clock::mono(),
             is_watched: false,
@@ -83,8 +86,8 @@ impl Kept {
         self.instance.peer.log()
     }
 
-    fn lines(&self) -> u64 {
-        self.log().map_or(0, |log| log.written())
+    fn errors(&self) -> u64 {
+        self.log().map_or(0, |log| log.errors())
     }
 
     pub(super) fn is_starting(&self) -> bool {
@@ -96,14 +99,15 @@ impl Kept {
         self.is_watched = false;
         self.launched = Some(clock::mono());
         self.process = None;
-        self.lines_before = self.lines();
-        self.lines_seen = self.lines_before;
+        self.start_fix = None;
+        self.lines_before = self.log().map_or(0, |log| log.written());
+        self.errors_seen = self.errors();
     }
 
-    /// Whether it wrote something since the last look.
+    /// Whether it wrote something to standard error since the last look.
     pub(super) fn has_written(&mut self) -> bool {
-        let lines = self.lines();
-        std::mem::replace(&mut self.lines_seen, lines) != lines
+        let errors = self.errors();
+        std::mem::replace(&mut self.errors_seen, errors) != errors
     }
 
     pub(super) fn is_among(&self, sessions: &[Session]) -> bool {
@@ -232,31 +236,6 @@ impl Kept {
             fix: self.fix(),
             first: self.first,
             log: self.log().cloned(),
-        }
-    }
-}
-
-impl Kept {
-    fn fix(&self) -> Option<String> {
-        let service = &self.instance.spec.service;
-        match self.machine.state() {
-            ChildState::Skipped if self.is_in_a_circle() => {
-                Some(format!("mend `services.{service}.depends_on`, which takes effect at once"))
-            }
-            ChildState::Skipped => Some(format!(
-                "install the program, or name its whole path as `services.{service}.command`; then \
-                 `meshwright start {service}`"
-            )),
-            ChildState::Backoff | ChildState::Fatal => Some(format!(
-                "`meshwright logs {service}` shows what it said; then `meshwright restart {service}`"
-            )),
-            ChildState::Starting | ChildState::Installing => Some(format!(
-                "`meshwright logs {service}` shows what it does; if it needs longer, say so as \
-                 `services.{service}.startup_timeout`, or for all as `supervisor.startup_timeout`"
-            )),
-            ChildState::Stopped if self.first.is_some() => Some(format!("`meshwright start {service}`")),
-            ChildState::Ready => self.lacks.as_ref().map(|_| "bring back what it needs".to_owned()),
-            _ => None,
         }
     }
 }
