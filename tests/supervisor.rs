@@ -280,8 +280,6 @@ async fn one_that_never_answers_is_given_up_with_the_reason() {
     let garbage = "[services.garbage]\ncommand = \"sh\"\n\
                    args = [\"-c\", \"while :; do echo garbage; sleep 0.2; done\"]\n";
     let mesh = mesh(book.service("deaf", &["silent"], rules) + garbage + rules).await;
-    let starting = mesh.api.get("/services/deaf/status").await.ok();
-    assert_eq!(starting["reason"], "none of 1 instances is available: `deaf` starting", "{starting}");
     for name in ["deaf", "garbage"] {
         let stopped = until(&mesh, name, "stopped").await;
         contains(stopped["reason"].as_str().expect("a reason"), &["no answer within 3s", "never"]);
@@ -486,6 +484,8 @@ async fn other_rules_hold_at_once_for_processes_that_there_are() {
     let mesh = mesh(file("on-failure", "300s")).await;
     let pid = until_called(&mesh, "mortal").await;
     assert_eq!(process(&mesh, "deaf").await["state"], "starting");
+    let starting = mesh.api.get("/services/deaf/status").await.ok();
+    assert_eq!(starting["reason"], "none of 1 instances is available: `deaf` starting", "{starting}");
     rewrite(&mesh, &file("never", "1s"));
     let waits = until(&mesh, "deaf", "backoff").await;
     contains(waits["reason"].as_str().expect("a reason"), &["no answer within 1s of its start"]);
