@@ -4,6 +4,8 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tempfile::TempDir;
+
 use super::support::{Bench, altered, catalog, facts, guest, name, until};
 use crate::mesh::ruling::Ruling;
 use crate::plugin::{Plugins, Settings};
@@ -30,6 +32,18 @@ fn fail_thrice(bench: &Bench, set: &PolicySet) {
         set.routers[0].route(&facts(), &catalog(1, 1)).ok();
         bench.plugins.status().iter().any(|one| one.faults >= 3).then_some(())
     });
+}
+
+/// One run of many over the same folders.
+fn run(folder: &TempDir, data: &TempDir, probation: Duration) -> Plugins {
+    let settings = Settings {
+        folder: Some(folder.path().into()),
+        workers: 1,
+        data: Some(data.path().into()),
+        probation,
+        ..Settings::default()
+    };
+    Plugins::with_embedded(settings, Arc::new(|_| {}), &[]).unwrap()
 }
 
 #[test]
@@ -118,16 +132,7 @@ fn an_embedded_plugin_comes_back_when_the_file_over_it_fails() {
 fn the_last_build_that_kept_well_stands_in_at_a_start_for_one_that_is_refused() {
     let (folder, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let file = folder.path().join("guest.wasm");
-    let start = || {
-        let settings = Settings {
-            folder: Some(folder.path().into()),
-            workers: 1,
-            data: Some(data.path().into()),
-            probation: Duration::from_millis(1),
-            ..Settings::default()
-        };
-        Plugins::with_embedded(settings, Arc::new(|_| {}), &[]).unwrap()
-    };
+    let start = || run(&folder, &data, Duration::from_millis(1));
     let first = start();
     fs::write(&file, guest("nothing")).unwrap();
     first.reload();
@@ -162,16 +167,7 @@ fn the_last_build_that_kept_well_stands_in_at_a_start_for_one_that_is_refused() 
 fn a_build_that_was_rolled_back_is_not_tried_again_at_the_next_start_until_somebody_says_so() {
     let (folder, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let file = folder.path().join("guest.wasm");
-    let start = |probation| {
-        let settings = Settings {
-            folder: Some(folder.path().into()),
-            workers: 1,
-            data: Some(data.path().into()),
-            probation,
-            ..Settings::default()
-        };
-        Plugins::with_embedded(settings, Arc::new(|_| {}), &[]).unwrap()
-    };
+    let start = |probation| run(&folder, &data, probation);
     let bad = altered(guest("nothing"), 1);
     let first = start(MINUTE);
     fs::write(&file, guest("nothing")).unwrap();
@@ -258,16 +254,7 @@ fn a_build_that_was_rolled_back_is_tried_again_once_its_file_was_taken_away() {
 fn what_stands_in_has_the_configuration_with_which_it_kept_well() {
     let (folder, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let settings = folder.path().join("guest.toml");
-    let start = |probation| {
-        let settings = Settings {
-            folder: Some(folder.path().into()),
-            workers: 1,
-            data: Some(data.path().into()),
-            probation,
-            ..Settings::default()
-        };
-        Plugins::with_embedded(settings, Arc::new(|_| {}), &[]).unwrap()
-    };
+    let start = |probation| run(&folder, &data, probation);
     fs::write(folder.path().join("guest.wasm"), guest("nothing")).unwrap();
     fs::write(&settings, "mode = \"good\"\n").unwrap();
     let first = start(Duration::from_millis(1));
