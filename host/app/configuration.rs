@@ -264,6 +264,7 @@ fn interests(config: &Config) -> BTreeMap<PathBuf, Interest> {
 
 /// A file, and where links lead that stand in its place, one after the other.
 fn ways(file: &Path) -> Vec<PathBuf> {
+    // Whatever is no link is the end of the way.
     let next = |link: &PathBuf| Some(link.parent()?.join(std::fs::read_link(link).ok()?));
     std::iter::successors(Some(file.to_owned()), next).take(LINKS_MAX).collect()
 }

@@ -152,6 +152,7 @@ fn service<'f>(server: &DeValue<'f>) -> Result<Option<DeValue<'f>>, (&'static st
 fn neither(table: &DeTable<'_>, known: &[&str]) -> String {
     let near = |key: &str| nearest(key, known).map(|meant| format!("; for `{key}`, did you mean `{meant}`?"));
     let hint = table.keys().find_map(|key| near(key.get_ref()));
+    // Mostly no key is near one that is missed.
     format!("it has neither a `command` nor a `url`{}", hint.unwrap_or_default())
 }
 

@@ -81,6 +81,7 @@ impl Files {
             read.flaws.extend(unfilled.into_iter().map(|(span, why)| main.flaw("include", Some(span), why)));
             if read.flaws.is_empty() {
                 let (understood, mut flaws) = main.understand("include", include);
+                // Its flaws say why nothing is understood, and keep the configuration out.
                 patterns = understood.unwrap_or_default();
                 read.flaws.append(&mut flaws);
             }
@@ -115,6 +116,7 @@ impl Files {
             let matcher = WildMatch::new(&name);
             let listed =
                 std::fs::read_dir(&folder).map_err(|error| format!("`{}`: {error}", folder.display()))?;
+            // What vanished meanwhile, or whose name is no text, is not meant by a pattern.
             let names = listed.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
             let mut names: Vec<_> =
                 names.filter(|name| matcher.matches(name) && !name.starts_with('.')).collect();

@@ -59,7 +59,7 @@ fn entry<T: DeserializeOwned, U>(
 
 /// Where a wrong key of an entry stands; its name, when the key is missing.
 fn flaw_of(section: &str, entry: &Entry<'_>, places: &Places, wrong: Wrong) -> Flaw {
-    let first = wrong.key.split('.').next().unwrap_or_default();
+    let first = wrong.key.split_once('.').map_or(wrong.key, |(first, _)| first);
     let span = places.get(first).cloned().unwrap_or_else(|| entry.name.span());
     entry.file.flaw(&format!("{}.{}", entry.key(section), wrong.key), Some(span), wrong.message)
 }
@@ -82,7 +82,7 @@ pub(super) fn load(files: &Files, overrides: Overrides, sources: &Sources) -> Re
     let mut config =
         raw::resolve(sections, overrides, &mut wrongs).map_err(|raw::NoHome| ConfigError::NoHome)?;
     for Wrong { key, message, is_clash } in wrongs {
-        let section = key.split('.').next().unwrap_or_default();
+        let section = key.split_once('.').map_or(key, |(section, _)| section);
         // What goes with what is not known where something could not be read.
         if !is_clash || flaws.iter().all(|flaw| flaw.key != section) {
             flaws.push(main.flaw(key, own_places.get(key).cloned(), message));
@@ -165,6 +165,7 @@ fn section<T: DeserializeOwned + Default>(
     let Some(value) = own.remove(key) else { return T::default() };
     let (understood, mut wrong) = main.understand(key, value);
     flaws.append(&mut wrong);
+    // The flaws keep it from coming into force; the default only lets the rest be looked at.
     understood.unwrap_or_default()
 }
 

@@ -24,6 +24,7 @@ impl Whereabouts {
             Ok(Config { data_dir, http_addr, .. }) => return Ok(Self { data_dir, http_addr, flaw: None }),
             Err(flaw) => flaw,
         };
+        // One that cannot be read says nothing; `flaw` has the reason.
         let text = overrides.path().and_then(|path| std::fs::read_to_string(path).ok());
         let said = text.map(|text| beginning(&text).server).unwrap_or_default();
         let overrides = Overrides {
@@ -55,10 +56,12 @@ struct Server {
 /// What the lines say that stand before the first one that is wrong.
 fn beginning(text: &str) -> Said {
     let read = toml::from_str(text).or_else(|error| {
+        // An error without a place leaves nothing that could be relied on.
         let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
         let lines = before.rfind('\n').map_or(0, |end| end + 1);
         toml::from_str(&before[..lines])
     });
+    // Whoever asks knows already that the file is wrong: not even its beginning helps then.
     let mut said: Said = read.unwrap_or_default();
     // Nothing is filled in here.
     said.server.data_dir.take_if(|folder| folder.to_string_lossy().contains("${"));

@@ -43,6 +43,7 @@ struct NotedConfig {
 
 impl NotedConfig {
     fn found(self) -> Option<FoundConfig> {
+        // A note that somebody changed is as good as none: the present configuration is taken.
         let sha256 = hex::decode(self.sha256).ok()?.try_into().ok()?;
         let configuration = Configuration { json: self.json, written_json: None, origin: Origin::Nowhere };
         Some(FoundConfig { sha256, configuration: Ok(configuration) })
@@ -106,6 +107,7 @@ impl Good {
         for path in notes.filter(|path| path.extension().is_some_and(|extension| extension == "json")) {
             let note = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Note>(&text).ok());
             let Some(note) = note.filter(|note| note.file == wanted) else { continue };
+            // A note without its component leads to nothing.
             let bytes = fs::read(path.with_extension("wasm")).ok()?;
             let is_whole = hex::encode(sha256(&bytes)) == note.sha256;
             return is_whole.then(|| Kept { bytes, config: note.config.and_then(NotedConfig::found) });

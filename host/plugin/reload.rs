@@ -343,6 +343,7 @@ impl Entry {
         let (state, reason) = if rests {
             (PluginState::Quarantined, faults.last.clone().unwrap_or_default())
         } else {
+            // There is nothing to say of one that is what its file holds.
             (PluginState::Loaded, self.stands_in.unwrap_or_default().to_owned())
         };
         PluginStatus {

@@ -153,6 +153,7 @@ impl<'a> Rehearsal<'a> {
         if answer.as_ref().is_err_and(Fault::condemns) {
             let may = sides.old_renewals < OLD_RENEWALS_MAX;
             sides.old_renewals += 1;
+            // One that cannot be made anew is not compared with; that is counted.
             sides.old = may.then(|| before.apart(Class::Hot).ok()).flatten();
             tell(&mut sides.old, catalog);
         }

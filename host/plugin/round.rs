@@ -138,6 +138,7 @@ impl Round<'_> {
         let mut are_known = true;
         for candidate in candidates {
             let Some(file) = &candidate.file else { continue };
+            // Of what cannot be read it is not known which plugin it is.
             let build = candidate.content.as_ref().ok().and_then(|(_, sha)| memory.builds.get(sha));
             are_known &= build.is_some();
             if let Some(build) = build {

@@ -46,6 +46,7 @@ pub fn has_windows_line_ends(program: &Path) -> bool {
     first_line(program).is_some_and(|line| line.starts_with(b"#!") && line.ends_with(b"\r"))
 }
 
+/// `None` of a program that cannot be read: then the system's own words are all there is.
 fn first_line(program: &Path) -> Option<Vec<u8>> {
     let mut line = Vec::new();
     File::open(program).ok()?.take(FIRST_LINE_MAX).read_to_end(&mut line).ok()?;

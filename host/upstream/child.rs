@@ -68,9 +68,10 @@ impl Stdio {
     pub(super) async fn start(&self) -> Result<Arc<Process>, SendError> {
         let command = &self.command;
         let failed = |source| SendError::Start { program: command.shown_program().to_owned(), source };
-        if command.cwd.as_ref().is_some_and(|folder| !folder.is_dir()) {
-            let missing = command.shown_cwd().unwrap_or_default().into_owned();
-            return Err(failed(StartError::Folder(missing)));
+        if let (Some(folder), Some(shown)) = (&command.cwd, command.shown_cwd())
+            && !folder.is_dir()
+        {
+            return Err(failed(StartError::Folder(shown.into_owned())));
         }
         let path = command.env.get("PATH").map(Into::into);
         let path = path.or_else(|| std::env::var_os("PATH")).unwrap_or_default();

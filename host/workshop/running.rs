@@ -62,6 +62,7 @@ impl Running {
     /// That of the proxy that wrote `endpoints.json` last, else where the configuration says.
     fn usual() -> Self {
         let named = |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty());
+        // No proxy starts with one that is no address, so none is there.
         let http_addr =
             named("MESHWRIGHT_HTTP_ADDR").and_then(|address| address.to_str()?.parse::<SocketAddr>().ok());
         let overrides = Overrides {
@@ -102,8 +103,11 @@ impl Running {
         let authority = uri.authority().filter(|_| uri.scheme_str() == Some("http"));
         let authority = authority.ok_or_else(|| RunningError::Url(url.clone()))?;
         let unreachable = |reason: String| {
-            let doubt = self.doubt.as_ref().map(|why| format!("; perhaps it is elsewhere, as {why}"));
-            RunningError::Unreachable { url: url.clone(), reason: reason + &doubt.unwrap_or_default() }
+            let reason = match &self.doubt {
+                Some(why) => format!("{reason}; perhaps it is elsewhere, as {why}"),
+                None => reason,
+            };
+            RunningError::Unreachable { url: url.clone(), reason }
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -143,7 +147,7 @@ struct Problem {
     hint: String,
 }
 
-/// The address that a running proxy left in its data folder.
+/// The address that a running proxy left in its data folder; `None` where none did.
 fn written(data_dir: &Path) -> Option<String> {
     #[derive(Deserialize)]
     struct Endpoints {

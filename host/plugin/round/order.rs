@@ -37,6 +37,7 @@ impl Round<'_> {
         if in_force.clone().any(|entry| entry.file.as_ref() == Some(file)) {
             return Claim::InForce;
         }
+        // What cannot be read is refused when it is settled, and claims nothing before.
         let content = candidate.content.as_ref().ok();
         if in_force.any(|entry| content.is_some_and(|(_, sha)| *sha == entry.component)) {
             return Claim::Renamed;
