@@ -112,26 +112,34 @@ async fn routes_and_picks_are_made_without_asking_the_default_plugins_again() {
         instances.iter().all(|one| one["state"] == "healthy").then_some(())
     })
     .await;
-    let (calls_before, reused_before) = asked("tag-router").await;
-    let (at_home, picks_before) = (near.calls(), asked("zone-balancer").await.1);
-    for n in 0..200 {
-        mesh.api.call("s", "act", json!({"n": n})).await.ok();
-    }
-    let (calls, reused) = asked("tag-router").await;
-    assert!(reused - reused_before >= 150, "{reused_before} then {reused}");
-    assert!(calls - calls_before <= 50, "{calls_before} then {calls}");
-    assert!(asked("zone-balancer").await.1 - picks_before >= 190);
-    assert_eq!(near.calls() - at_home, 200, "the own zone is idle, so it takes them all");
+    // A hiccup of the machine makes the own zone dearer for some seconds.
+    eventually("the own zone is idle, so it takes 200 calls in a row", 2 * SOON, || async {
+        let (calls_before, reused_before) = asked("tag-router").await;
+        let (at_home, picks_before) = (near.calls(), asked("zone-balancer").await.1);
+        for n in 0..200 {
+            mesh.api.call("s", "act", json!({"n": n})).await.ok();
+        }
+        let (calls, reused) = asked("tag-router").await;
+        assert!(reused - reused_before >= 150, "{reused_before} then {reused}");
+        assert!(calls - calls_before <= 50, "{calls_before} then {calls}");
+        assert!(asked("zone-balancer").await.1 - picks_before >= 190);
+        (near.calls() - at_home == 200).then_some(())
+    })
+    .await;
 
-    // While it is busy, the other zone helps out.
+    // While it is busy, the other zone helps out, once what its first call took has faded (the machine may have been
+    // busy then).
     near.now(How::AnswerAfter(Duration::from_millis(200)));
-    let before = far.calls();
-    let calls = (0..20).map(|n| {
-        let api = mesh.api.clone();
-        tokio::spawn(async move { api.call("s", "act", json!({"n": n})).await.ok() })
-    });
-    for call in calls.collect::<Vec<_>>() {
-        call.await.expect("no call failed");
-    }
-    assert!(far.calls() - before >= 3, "{} of 20", far.calls() - before);
+    eventually("the other zone takes three calls of twenty", SOON, || async {
+        let before = far.calls();
+        let calls = (0..20).map(|n| {
+            let api = mesh.api.clone();
+            tokio::spawn(async move { api.call("s", "act", json!({"n": n})).await.ok() })
+        });
+        for call in calls.collect::<Vec<_>>() {
+            call.await.expect("no call failed");
+        }
+        (far.calls() - before >= 3).then_some(())
+    })
+    .await;
 }
