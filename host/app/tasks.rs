@@ -29,9 +29,8 @@ const PROBATION_EVERY: Duration = Duration::from_millis(250);
 /// Requests to look at once that may wait for the look before.
 pub(super) const ASKED: usize = 16;
 
-/// How long the start waits for plugins from the folder whose code was not kept: what is compiled by then is in force
-/// from the first call on.
-const START_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a look waits for what it finds to be compiled. What takes longer comes into force when it is done.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// How long who asks waits for what is compiled.
 const BUILD_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -95,7 +94,7 @@ pub(super) async fn reload_plugins(
             None
         }
     };
-    reload(plugins, registry, START_PATIENCE).await;
+    reload(plugins, registry, PATIENCE).await;
     let (plugins, registry, stop) = (Arc::clone(plugins), registry.clone(), stop.clone());
     let (ask, mut asked) = mpsc::channel::<Asked>(ASKED);
     tracker.spawn(async move {
@@ -120,7 +119,7 @@ pub(super) async fn reload_plugins(
                 _ = probations.tick() => plugins.has_probation_to_end(),
             };
             if looks {
-                reload(&plugins, &registry, Duration::ZERO).await;
+                reload(&plugins, &registry, PATIENCE).await;
             }
             let (is_building, now) = (plugins.is_building(), Instant::now());
             for asked in waiting.extract_if(.., |asked| !is_building || asked.at_latest <= now) {

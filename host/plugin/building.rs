@@ -51,12 +51,15 @@ impl Building {
         Self { shared: Arc::new(Shared { runtime, wake, jobs: Mutex::default(), built: Condvar::new() }) }
     }
 
-    /// Builds these, and nothing that was wanted before and has not been begun.
-    pub fn want(&self, wanted: Vec<Wanted>) {
+    /// Builds these, and nothing that was wanted before and has not been begun. Answers which are wanted for the first
+    /// time.
+    pub fn want(&self, wanted: Vec<Wanted>) -> HashSet<Sha> {
         let mut jobs = self.shared.jobs();
         let Jobs { queue, under_way, done, .. } = &mut *jobs;
         let known = |sha: &Sha| under_way.contains(sha) || done.iter().any(|(built, _)| built == sha);
+        let before: HashSet<Sha> = queue.iter().map(|wanted| wanted.sha).collect();
         *queue = wanted.into_iter().filter(|wanted| !known(&wanted.sha)).collect();
+        let new = queue.iter().map(|wanted| wanted.sha).filter(|sha| !before.contains(sha)).collect();
         for _ in jobs.threads..at_once().min(jobs.threads + jobs.queue.len()) {
             let shared = Arc::clone(&self.shared);
             match thread::Builder::new().name("plugin-build".to_owned()).spawn(move || shared.work()) {
@@ -71,6 +74,7 @@ impl Building {
                 Err(_) => break,
             }
         }
+        new
     }
 
     /// Waits until none of these is being built, at most so long.

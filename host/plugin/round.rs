@@ -325,13 +325,13 @@ impl Round<'_> {
                 wanted.entry(*sha).or_insert_with(|| Wanted { label, sha: *sha, bytes: bytes.clone() });
             }
         }
-        let shas: HashSet<Sha> = wanted.keys().copied().collect();
         let mut wanted: Vec<Wanted> = wanted.into_values().collect();
         // What takes long keeps the others waiting least when it comes last.
         wanted.sort_by_key(|wanted| (!embedded.contains(&wanted.sha), wanted.bytes.len()));
         let building = &self.reloader.building;
-        building.want(wanted);
-        building.wait(&shas, patience);
+        let new = building.want(wanted);
+        // What was not done within the patience of an earlier round says itself when it is.
+        building.wait(&new, patience);
         building.wait(&embedded, Duration::MAX);
         self.take_built();
     }
