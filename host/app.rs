@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::Context;
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
@@ -136,12 +136,16 @@ async fn run(overrides: Overrides, config: Config) -> anyhow::Result<()> {
     let proxy = Arc::new(proxy);
     let journal: Arc<Journal> = Arc::default();
     let recorder = recorder(&journal, &registry);
-    let plugins = Arc::new(open_plugins(&config, memories, rulings, events.clone(), recorder)?);
+    let built = Arc::new(Notify::new());
+    let wake = Arc::clone(&built);
+    let built_some: plugin::Wake = Arc::new(move || wake.notify_one());
+    let plugins = open_plugins(&config, memories, rulings, events.clone(), recorder, built_some)?;
+    let plugins = Arc::new(plugins);
 
     let stop = CancellationToken::new();
     tracker.spawn(registry_task.run(stop.clone()));
     tracker.spawn(supervisor.run(stop.clone()));
-    let (watcher, look) = tasks::reload_plugins(&config, &plugins, &registry, &tracker, &stop).await?;
+    let (watcher, look) = tasks::reload_plugins(&config, &plugins, built, &registry, &tracker, &stop).await?;
     tasks::keep_plans(&registry, &tracker, &stop);
 
     let event_log = EventLog::default();

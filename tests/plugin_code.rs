@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use meshwright::plugin::{COMPILE_LIMITS, Compiler, Limits, Plugins, Settings};
 use meshwright::policy::status::{Origin, PluginState, PluginStatus};
-use support::guests::misbehaver;
-use support::{Mesh, MeshOptions, Value, json};
+use support::guests::{drop_in, misbehaver};
+use support::{Callers, Mesh, MeshOptions, RawUpstream, SOON, Value, eventually, json};
 
 /// By plugin name: how its code was made.
 async fn codes(mesh: &Mesh) -> Vec<(String, Value)> {
@@ -166,7 +166,7 @@ fn a_compilation_that_wants_too_much_refuses_its_plugin_and_harms_no_other() {
         };
         let plugins = Plugins::new(settings, Arc::new(|_| {})).expect("the room");
         let started = Instant::now();
-        plugins.reload();
+        plugins.reload(Duration::from_secs(300));
         assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
         let bomb = listed(&plugins, "bomb");
         assert_eq!(bomb.state, PluginState::Refused);
@@ -175,7 +175,7 @@ fn a_compilation_that_wants_too_much_refuses_its_plugin_and_harms_no_other() {
         assert_eq!(good.state, PluginState::Loaded, "{}", good.reason);
         assert_eq!(good.made.map(|made| made.origin), Some(Origin::Compiled));
         let again = Instant::now();
-        plugins.reload();
+        plugins.reload(Duration::from_secs(300));
         assert!(again.elapsed() < Duration::from_millis(900), "what was too much once is not tried again");
     }
 }
@@ -188,7 +188,35 @@ fn a_compiler_that_cannot_be_started_is_said_to_be_so() {
         ..Settings::default()
     };
     let plugins = Plugins::new(settings, Arc::new(|_| {})).expect("the room");
-    plugins.reload();
+    plugins.reload(Duration::from_secs(300));
     let refused = listed(&plugins, "tag-router");
     assert_eq!(refused.reason, "no process could be started to compile it: entity not found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_takes_long_to_compile_holds_up_neither_the_start_nor_other_plugins_nor_orders() {
+    let mut mesh = Mesh::plain().await;
+    let upstream = RawUpstream::plain().await;
+    mesh.api.join("s", upstream.port).await;
+    let callers = Callers::start(&mesh.api, 2, "s", "act");
+    drop_in(&mesh.plugins_dir(), "bomb.wasm", &bomb());
+    let is_building =
+        async |mesh: &Mesh| mesh.api.plugin("bomb").await.filter(|bomb| bomb["state"] == "building");
+    eventually("the bomb is being compiled", SOON, || is_building(&mesh)).await;
+
+    drop_in(&mesh.plugins_dir(), "good.wasm", &misbehaver("answer", "good", "1.0.0"));
+    eventually("the good one decides meanwhile", SOON, || async {
+        (mesh.api.call("s", "act", json!({})).await.ok()["why"] == "good 1.0.0").then_some(())
+    })
+    .await;
+    let off = mesh.api.post("/api/v1/plugins/good/enabled", &json!({"enabled": false})).await.ok();
+    assert_eq!(off["state"], "disabled", "{off}");
+    is_building(&mesh).await.expect("it is still being compiled");
+    assert!(callers.stop().await > 0);
+
+    mesh.terminate().await;
+    mesh.restart_at_once().await;
+    is_building(&mesh).await.expect("it is compiled again, and the proxy serves");
+    assert_eq!(mesh.api.plugin("tag-router").await.expect("a default plugin")["state"], "loaded");
+    assert_eq!(mesh.api.plugin("good").await.expect("listed")["state"], "disabled", "its code was kept");
 }

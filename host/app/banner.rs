@@ -122,6 +122,7 @@ fn plugin_line(plugin: &PluginStatus) -> String {
         PluginState::Loaded => "✔",
         PluginState::Quarantined | PluginState::Pending => "▲",
         PluginState::Refused => "✖",
+        PluginState::Building => "◌",
         PluginState::Disabled | PluginState::Shadowed => "○",
     };
     let mut text = format!("  {mark} {:<20} {:<9}", plugin.name, plugin.version);

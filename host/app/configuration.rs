@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::doors::{self, instance_limits, plugin_config};
-use super::tasks::{AskedToLook, settle};
+use super::tasks::{Look, settle};
 use crate::clock;
 use crate::config::{Config, ConfigError, Overrides, Reloaded};
 use crate::http::Complaint;
@@ -104,7 +104,7 @@ pub(super) struct Reload {
     pub standing: Arc<Standing>,
     pub registry: Registry,
     pub plugins: Arc<Plugins>,
-    pub look: AskedToLook,
+    pub look: Look,
     /// Who changed a file and waits until it was read.
     pub asked: mpsc::Receiver<AskedToRead>,
     pub children: Children,
@@ -193,11 +193,7 @@ impl Reload {
         self.children.configure(doors::children(&config)).await;
         if config.plugins != before.plugins {
             self.plugins.set_config(plugin_config(&config));
-            let (done, looked) = oneshot::channel();
-            // Neither fails but at the end of the process.
-            if self.look.send(done).await.is_ok() {
-                looked.await.ok();
-            }
+            self.look.now().await;
         }
         let mut detail = format!("{joined} instances are new, {} left", left.len());
         if !waiting.is_empty() {

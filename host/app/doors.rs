@@ -8,7 +8,7 @@ use anyhow::Context;
 use tokio::sync::{mpsc, oneshot};
 
 use super::configuration::{AskedToRead, Standing};
-use super::tasks::AskedToLook;
+use super::tasks::Look;
 use crate::clock;
 use crate::config::{self, ChildConfig, Config, EditError, Overrides};
 use crate::http::{
@@ -63,6 +63,7 @@ pub(super) fn open_plugins(
     rulings: Vec<Ruling>,
     events: mpsc::Sender<crate::mesh::observe::Event>,
     recorder: plugin::Recorder,
+    built: plugin::Wake,
 ) -> anyhow::Result<Plugins> {
     let settings = plugin::Settings {
         folder: Some(config.plugins_dir.clone()),
@@ -74,6 +75,7 @@ pub(super) fn open_plugins(
         rulings,
         recorder: Some(recorder),
         probation: config.plugin_probation,
+        built: Some(built),
     };
     let sink = move |event| {
         if events.try_send(event).is_err() {
@@ -86,18 +88,14 @@ pub(super) fn open_plugins(
 }
 
 /// Has the plugins looked at before it answers.
-fn roll_back(plugins: &Arc<Plugins>, look: AskedToLook) -> RollBack {
+fn roll_back(plugins: &Arc<Plugins>, look: Look) -> RollBack {
     let plugins = Arc::clone(plugins);
     Arc::new(move |name| {
         let (plugins, look) = (Arc::clone(&plugins), look.clone());
         Box::pin(async move {
             let rolled = tokio::task::spawn_blocking(move || plugins.roll_back(&name)).await;
             rolled.unwrap_or(Err(RollbackError::Unknown))?;
-            let (done, looked) = oneshot::channel();
-            // Neither fails but at the end of the process.
-            if look.send(done).await.is_ok() {
-                looked.await.ok();
-            }
+            look.now().await;
             Ok(())
         })
     })
@@ -167,7 +165,7 @@ pub(super) fn pages(
     configure: Configure,
     registry: &Registry,
     proxy: &Arc<Proxy>,
-    (plugins, look): (&Arc<Plugins>, AskedToLook),
+    (plugins, look): (&Arc<Plugins>, Look),
     journal: &Arc<Journal>,
     store: &Store,
     children: &Children,
@@ -214,18 +212,21 @@ pub(super) fn pages(
 }
 
 /// Writes down what operators decide, and has the plugins looked at before it answers.
-fn rule(store: &Store, plugins: &Arc<Plugins>, look: AskedToLook) -> Rule {
+fn rule(store: &Store, plugins: &Arc<Plugins>, look: Look) -> Rule {
     let (store, plugins) = (store.clone(), Arc::clone(plugins));
     Arc::new(move |rulings| {
         let (store, plugins, look) = (store.clone(), Arc::clone(&plugins), look.clone());
         Box::pin(async move {
             let changes = rulings.iter().cloned().map(Change::Ruling).collect();
             store.commit(changes).await.map_err(|error| NotRuled(error.into()))?;
+            // What was refused is compiled anew, and the answer says what came of it.
+            let compiles =
+                rulings.iter().any(|ruling| matches!(ruling, Ruling::Switched { enabled: true, .. }));
             rulings.into_iter().for_each(|ruling| plugins.rule(ruling));
-            let (done, looked) = oneshot::channel();
-            // Neither fails but at the end of the process, and what was written down holds at the next start.
-            if look.send(done).await.is_ok() {
-                looked.await.ok();
+            if compiles {
+                look.and_build().await
+            } else {
+                look.now().await
             }
             Ok(())
         })

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -29,8 +29,40 @@ const PROBATION_EVERY: Duration = Duration::from_millis(250);
 /// Requests to look at once that may wait for the look before.
 pub(super) const ASKED: usize = 16;
 
-/// Who must have the plugins looked at now, and be told when that is done.
-pub(super) type AskedToLook = mpsc::Sender<oneshot::Sender<()>>;
+/// How long a look waits for what it finds to be compiled. What takes longer comes into force when it is done.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long who asks waits for what is compiled.
+const BUILD_PATIENCE: Duration = Duration::from_secs(10);
+
+/// For those who must have the plugins looked at now.
+#[derive(Clone)]
+pub(super) struct Look(mpsc::Sender<Asked>);
+
+struct Asked {
+    done: oneshot::Sender<()>,
+    /// Told earlier when nothing is being compiled.
+    at_latest: Instant,
+}
+
+impl Look {
+    /// Comes back when plugins were looked at. What is new may be being compiled then.
+    pub(super) async fn now(&self) {
+        self.within(Duration::ZERO).await;
+    }
+
+    /// Comes back when what is new was compiled and looked at, or that takes long.
+    pub(super) async fn and_build(&self) {
+        self.within(BUILD_PATIENCE).await;
+    }
+
+    async fn within(&self, patience: Duration) {
+        let (done, looked) = oneshot::channel();
+        // Neither fails but at the end of the process, and what was decided holds at the next start.
+        if self.0.send(Asked { done, at_latest: Instant::now() + patience }).await.is_ok() {
+            looked.await.ok();
+        }
+    }
+}
 
 /// Begins to start programs, behind the end of what the last run left. The thread lives as long as the process does.
 pub(super) fn launch_programs(folder: &Path) -> anyhow::Result<Launcher> {
@@ -48,10 +80,11 @@ pub(super) fn launch_programs(folder: &Path) -> anyhow::Result<Launcher> {
 pub(super) async fn reload_plugins(
     config: &Config,
     plugins: &Arc<Plugins>,
+    built: Arc<Notify>,
     registry: &Registry,
     tracker: &TaskTracker,
     stop: &CancellationToken,
-) -> anyhow::Result<(Option<Watcher>, AskedToLook)> {
+) -> anyhow::Result<(Option<Watcher>, Look)> {
     let wake = Arc::new(Notify::new());
     let woken = Arc::clone(&wake);
     let watcher = match Watcher::start(&config.plugins_dir, move || woken.notify_one()) {
@@ -61,29 +94,41 @@ pub(super) async fn reload_plugins(
             None
         }
     };
-    reload(plugins, registry).await;
+    reload(plugins, registry, PATIENCE).await;
     let (plugins, registry, stop) = (Arc::clone(plugins), registry.clone(), stop.clone());
-    let (ask, mut asked) = mpsc::channel::<oneshot::Sender<()>>(ASKED);
+    let (ask, mut asked) = mpsc::channel::<Asked>(ASKED);
     tracker.spawn(async move {
         let mut rescans = tokio::time::interval(RESCAN);
         let mut probations = tokio::time::interval(PROBATION_EVERY);
         probations.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         rescans.reset();
+        let mut waiting: Vec<Asked> = Vec::new();
         loop {
-            let mut done = None;
-            tokio::select! {
+            let looks = tokio::select! {
                 () = stop.cancelled() => return,
-                () = wake.notified() => settle(&wake).await,
-                Some(asked) = asked.recv() => done = Some(asked),
-                _ = rescans.tick() => {}
-                _ = probations.tick() => if !plugins.has_probation_to_end() { continue },
+                () = wake.notified() => {
+                    settle(&wake).await;
+                    true
+                }
+                () = built.notified() => true,
+                Some(asked) = asked.recv(), if waiting.len() < ASKED => {
+                    waiting.push(asked);
+                    true
+                }
+                _ = rescans.tick() => true,
+                _ = probations.tick() => plugins.has_probation_to_end(),
+            };
+            if looks {
+                reload(&plugins, &registry, PATIENCE).await;
             }
-            reload(&plugins, &registry).await;
-            // Who asked may have gone away meanwhile.
-            done.map(|done| done.send(()).ok());
+            let (is_building, now) = (plugins.is_building(), Instant::now());
+            for asked in waiting.extract_if(.., |asked| !is_building || asked.at_latest <= now) {
+                // Who asked may have gone away meanwhile.
+                asked.done.send(()).ok();
+            }
         }
     });
-    Ok((watcher, ask))
+    Ok((watcher, Look(ask)))
 }
 
 /// Has planners plan for all pools, whenever these change and a few times a second.
@@ -124,9 +169,9 @@ pub(super) async fn settle(wake: &Notify) {
     }
 }
 
-async fn reload(plugins: &Arc<Plugins>, registry: &Registry) {
+async fn reload(plugins: &Arc<Plugins>, registry: &Registry, patience: Duration) {
     let loading = Arc::clone(plugins);
-    match tokio::task::spawn_blocking(move || loading.reload()).await {
+    match tokio::task::spawn_blocking(move || loading.reload(patience)).await {
         Ok((policies, true)) => registry.publish_policies(Arc::new(policies)).await,
         Ok((_, false)) => {}
         Err(error) => tracing::error!(error = %error, "plugin reload panicked, the plugins in force stay"),

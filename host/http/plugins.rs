@@ -68,6 +68,8 @@ struct PluginView {
     grants: Vec<&'static str>,
     refused: Option<RefusedView>,
     pending: Option<PendingView>,
+    /// SHA-256 of the build that is being compiled while this one is in force.
+    building: Option<String>,
     /// What became of recorded calls before it took the place of another build.
     replay: Option<ReplayView>,
     probation: Option<ProbationView>,
@@ -198,6 +200,7 @@ impl From<PluginStatus> for PluginView {
             capsule: plugin.capsule,
             grants: names(&plugin.grants),
             pending: plugin.pending.map(PendingView::from),
+            building: plugin.building,
             refused: plugin.refused.map(|build| RefusedView {
                 sha256: build.sha256,
                 reason: build.reason,

@@ -7,6 +7,7 @@
 mod absent;
 mod background;
 mod bad;
+mod building;
 mod cache;
 mod capsule;
 mod capsules;
@@ -27,7 +28,6 @@ mod load;
 mod loaded;
 mod memories;
 mod pointer;
-mod prepare;
 mod probation;
 mod reload;
 mod repair;
@@ -50,6 +50,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::building::Wake;
 pub use self::capsule::FORMAT as CAPSULE_FORMAT;
 pub use self::child::Limits;
 pub use self::compiler::{COMPILE_LIMITS, Compiler, check_configuration, compile_plugin};
@@ -100,6 +101,8 @@ pub struct Settings {
     pub recorder: Option<Recorder>,
     /// How long a build that takes the place of another is on probation; zero for not at all.
     pub probation: Duration,
+    /// Called when something was built that is to come into force with the next reload.
+    pub built: Option<Wake>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -45,7 +45,12 @@ impl Probation {
             Arc::new(Self {
                 ends: clock::now() + time,
                 until: Wall::from_millis(clock::wall().as_millis().saturating_add(millis)),
-                previous: previous.map(|before| Entry { probation: None, refused: None, ..before.clone() }),
+                previous: previous.map(|before| Entry {
+                    probation: None,
+                    refused: None,
+                    building: None,
+                    ..before.clone()
+                }),
                 budget_us: declared.unwrap_or(BUDGET_US),
             })
         })

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::bad::Bad;
+use super::building::Building;
 use super::cache::{self, Cache};
 use super::capsules::Shelf;
 use super::engine::{EngineError, Purpose, Runtime};
@@ -37,6 +38,7 @@ pub struct Plugins {
     folder: Option<PathBuf>,
     embedded: Embedded,
     pub(super) reloader: Mutex<Reloader>,
+    building: Arc<Building>,
     memories: Arc<Memories>,
     config: Mutex<BTreeMap<String, PluginConfig>>,
     /// Plugins that were on and that somebody switched on since the last reload: what was refused is tried again.
@@ -47,7 +49,8 @@ pub struct Plugins {
 
 /// What a reload remembers for the next one.
 pub struct Reloader {
-    pub runtime: Runtime,
+    pub runtime: Arc<Runtime>,
+    pub building: Arc<Building>,
     pub repair: Repair,
     pub workers: usize,
     pub events: EventSink,
@@ -85,6 +88,8 @@ pub struct Entry {
     pub loaded_at: Wall,
     pub refused: Option<RefusedBuild>,
     pub pending: Option<PendingBuild>,
+    /// What its file holds now, while that is compiled.
+    pub building: Option<Sha>,
     pub build: Arc<Build>,
     pub replay: Option<Arc<Replay>>,
     pub probation: Option<Arc<Probation>>,
@@ -143,8 +148,11 @@ impl Plugins {
         let mut rulings = Rulings::default();
         settings.rulings.into_iter().for_each(|ruling| rulings.add(ruling));
         let memories = Arc::new(Memories::restored(settings.memories, (clock::now(), clock::wall())));
+        let runtime = Arc::new(Runtime::new(Purpose::Serving, settings.compiler, cache)?);
+        let building = Arc::new(Building::new(Arc::clone(&runtime), settings.built));
         let reloader = Reloader {
-            runtime: Runtime::new(Purpose::Serving, settings.compiler, cache)?,
+            runtime,
+            building: Arc::clone(&building),
             repair: Repair::start().map_err(EngineError::Thread)?,
             workers: settings.workers,
             events,
@@ -167,6 +175,7 @@ impl Plugins {
             folder: settings.folder,
             embedded,
             reloader: Mutex::new(reloader),
+            building,
             memories,
             config: Mutex::new(settings.config),
             pardoned: Mutex::default(),
@@ -176,8 +185,10 @@ impl Plugins {
     }
 
     /// Looks at the folder, the embedded plugins and the configuration, and brings into force what is new and good.
-    /// Answers the set in force and whether it changed. May compile for seconds: never on a worker.
-    pub fn reload(&self) -> (PolicySet, bool) {
+    /// Answers the set in force and whether it changed. What is new is compiled beside this, and waited for at most
+    /// `patience`; what is not done by then comes into force with a reload after [`Settings::built`] was called. May
+    /// take seconds: never on a worker.
+    pub fn reload(&self, patience: Duration) -> (PolicySet, bool) {
         let mut reloader = lock(&self.reloader);
         let found = match self.folder.as_deref().map_or_else(|| Ok(Vec::new()), folder::look) {
             Ok(found) => found,
@@ -201,7 +212,7 @@ impl Plugins {
             .collect();
         reloader.end_probations();
         let terms = Terms { config: &config, rulings: &rulings };
-        let outcome = Round::run(&mut reloader, terms, candidates);
+        let outcome = Round::run(&mut reloader, terms, candidates, patience);
         let changed = reloader.bring_into_force(outcome.in_force, terms);
         reloader.known_refusals = outcome.refusals;
         let names = reloader.in_force.keys().map(Name::as_str);
@@ -221,6 +232,11 @@ impl Plugins {
         drop(listing);
         all.sort_by(|a, b| a.name.cmp(&b.name).then(a.state.as_str().cmp(b.state.as_str())));
         all
+    }
+
+    /// Whether something is compiled, or was and is not in force yet.
+    pub fn is_building(&self) -> bool {
+        self.building.is_busy()
     }
 
     /// Whether the next reload will end a probation.
@@ -367,6 +383,7 @@ impl Entry {
             capsule: plugin.capsules.newest(),
             refused: self.refused.clone(),
             pending: self.pending.clone(),
+            building: self.building.map(hex::encode),
             grants: self.build.grants.clone(),
             replay: self.replay.clone(),
             probation: self.probation.as_ref().and_then(|probation| probation.status()),

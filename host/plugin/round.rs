@@ -12,15 +12,16 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 pub use self::memory::Memory;
 use self::memory::Refusal;
+use super::building::Wanted;
 use super::capsules::Capsules;
 use super::clock;
 use super::folder::{Content, Found, FoundConfig, Sha, sha256};
 use super::load::{self, Build, LoadError};
 use super::loaded::{Loaded, Plugin};
-use super::prepare::{self, Wanted};
 use super::probation::Probation;
 use super::reload::{Entry, KnownRefusals, Reloader};
 use super::replay;
@@ -95,6 +96,8 @@ pub struct Round<'a> {
 enum Obstacle {
     /// It is being written: nothing changes.
     Moving,
+    /// It is being compiled: nothing changes until then.
+    Building,
     Disabled(Name, &'static str),
     /// It asks for what nobody gave it.
     Pending(Arc<Build>, Sha, Vec<Grant>),
@@ -107,13 +110,22 @@ enum Obstacle {
 }
 
 impl Round<'_> {
-    pub fn run(reloader: &mut Reloader, terms: Terms<'_>, candidates: Vec<Candidate>) -> Outcome {
+    /// What is not built within `patience` is left to a later round; embedded plugins are always waited for.
+    pub fn run(
+        reloader: &mut Reloader,
+        terms: Terms<'_>,
+        candidates: Vec<Candidate>,
+        patience: Duration,
+    ) -> Outcome {
         let outcome =
             Outcome { in_force: BTreeMap::new(), others: Vec::new(), refusals: KnownRefusals::new() };
         let here = candidates.iter().filter_map(|candidate| candidate.file.clone()).collect();
         let mut round = Round { reloader, terms, passing: HashMap::new(), outcome, here };
-        round.prepare(&candidates);
+        round.build_all(&candidates, patience);
         let before = round.names(&candidates);
+        if round.reloader.is_first {
+            round.reloader.memory.starting.clone_from(&round.here);
+        }
         round.suspend();
         let mut components = HashSet::new();
         for candidate in round.in_order(candidates) {
@@ -171,6 +183,11 @@ impl Round<'_> {
             }
             Err(Obstacle::Moving) => {
                 self.keep(candidate, None);
+                return;
+            }
+            Err(Obstacle::Building) => {
+                self.await_build(candidate);
+                return;
             }
             Err(Obstacle::Disabled(name, reason)) => {
                 if let Some(file) = &candidate.file {
@@ -190,6 +207,9 @@ impl Round<'_> {
                 self.refuse(candidate, refusal, component, config);
             }
         }
+        if let Some(file) = &candidate.file {
+            self.reloader.memory.starting.remove(file);
+        }
     }
 
     fn admit(&mut self, candidate: &Candidate) -> Result<Entry, Obstacle> {
@@ -201,10 +221,9 @@ impl Round<'_> {
                 return Err(Obstacle::Refused { refusal, component: Sha::default(), config: Sha::default() });
             }
         };
-        let build = self.build(component).map_err(|refusal| Obstacle::Refused {
-            refusal,
-            component,
-            config: Sha::default(),
+        let build = self.build(component).map_err(|refusal| {
+            let config = Sha::default();
+            refusal.map_or(Obstacle::Building, |refusal| Obstacle::Refused { refusal, component, config })
         })?;
         let name = build.name.clone();
         if let Some(reason) = self.terms.disabled_by(&name) {
@@ -239,6 +258,7 @@ impl Round<'_> {
                 order,
                 refused: None,
                 pending: None,
+                building: None,
                 ..same.clone()
             });
         }
@@ -270,6 +290,7 @@ impl Round<'_> {
                 loaded_at: clock::wall(),
                 refused: None,
                 pending: None,
+                building: None,
                 build,
             })
             .inspect(|entry| self.greet(entry)),
@@ -283,44 +304,68 @@ impl Round<'_> {
         }
     }
 
-    /// Builds what was not seen before, several at once.
-    fn prepare(&mut self, candidates: &[Candidate]) {
-        let memory = &mut self.reloader.memory;
-        let mut wanted: BTreeMap<Sha, Wanted<'_>> = BTreeMap::new();
+    /// Has all built that was not seen before, and takes what is.
+    fn build_all(&mut self, candidates: &[Candidate], patience: Duration) {
+        self.take_built();
+        let memory = &self.reloader.memory;
+        let is_known = |sha: &Sha| {
+            memory.builds.contains_key(sha)
+                || memory.refusals.contains_key(&(*sha, None))
+                || self.passing.contains_key(sha)
+        };
+        let mut wanted: BTreeMap<Sha, Wanted> = BTreeMap::new();
+        let mut embedded = HashSet::new();
         for candidate in candidates {
             let Ok((bytes, sha)) = &candidate.content else { continue };
-            if !memory.builds.contains_key(sha) && !memory.refusals.contains_key(&(*sha, None)) {
-                wanted.entry(*sha).or_insert(Wanted { label: &candidate.label, sha: *sha, bytes });
+            if !is_known(sha) {
+                if candidate.is_embedded() {
+                    embedded.insert(*sha);
+                }
+                let label = candidate.label.clone();
+                wanted.entry(*sha).or_insert_with(|| Wanted { label, sha: *sha, bytes: bytes.clone() });
             }
         }
-        for (sha, built) in prepare::build_all(&self.reloader.runtime, wanted.into_values().collect()) {
-            match built {
-                Ok(build) => {
-                    memory.builds.insert(sha, Arc::new(build));
-                }
-                Err(error) => {
-                    let refusal = Refusal { reason: error.to_string(), name: None };
-                    if error.is_final() {
-                        memory.refusals.insert((sha, None), refusal);
-                    } else {
-                        self.passing.insert(sha, refusal);
-                    }
+        let mut wanted: Vec<Wanted> = wanted.into_values().collect();
+        // What takes long keeps the others waiting least when it comes last.
+        wanted.sort_by_key(|wanted| (!embedded.contains(&wanted.sha), wanted.bytes.len()));
+        let building = &self.reloader.building;
+        let new = building.want(wanted);
+        // What was not done within the patience of an earlier round says itself when it is.
+        building.wait(&new, patience);
+        building.wait(&embedded, Duration::MAX);
+        self.take_built();
+    }
+
+    fn take_built(&mut self) {
+        for (sha, built) in self.reloader.building.take() {
+            self.note_built(sha, built);
+        }
+    }
+
+    fn note_built(&mut self, sha: Sha, built: Result<Build, LoadError>) {
+        let memory = &mut self.reloader.memory;
+        match built {
+            Ok(build) => {
+                memory.builds.insert(sha, Arc::new(build));
+            }
+            Err(error) => {
+                let refusal = Refusal { reason: error.to_string(), name: None };
+                if error.is_final() {
+                    memory.refusals.insert((sha, None), refusal);
+                } else {
+                    self.passing.insert(sha, refusal);
                 }
             }
         }
     }
 
-    fn build(&self, sha: Sha) -> Result<Arc<Build>, Refusal> {
+    /// `Err(None)` while it is being built.
+    fn build(&self, sha: Sha) -> Result<Arc<Build>, Option<Refusal>> {
         let memory = &self.reloader.memory;
         if let Some(build) = memory.builds.get(&sha) {
             return Ok(Arc::clone(build));
         }
-        let refusal = memory.refusals.get(&(sha, None)).or_else(|| self.passing.get(&sha));
-        // All with content were prepared; one is missing only when its thread panicked, and is tried again.
-        Err(refusal.cloned().unwrap_or_else(|| {
-            let error = LoadError::Compiler("it panicked".to_owned());
-            Refusal { reason: error.to_string(), name: None }
-        }))
+        Err(memory.refusals.get(&(sha, None)).or_else(|| self.passing.get(&sha)).cloned())
     }
 
     /// The next generation of a plugin; a number that failed is not used up. Besides the reason for a failure:

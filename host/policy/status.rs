@@ -25,6 +25,8 @@ pub enum PluginState {
     Disabled,
     /// Embedded, and overridden by a file of the same name.
     Shadowed,
+    /// Not in force yet: it is being compiled.
+    Building,
 }
 
 impl PluginState {
@@ -36,6 +38,7 @@ impl PluginState {
             Self::Pending => "pending",
             Self::Disabled => "disabled",
             Self::Shadowed => "shadowed",
+            Self::Building => "building",
         }
     }
 }
@@ -178,6 +181,8 @@ pub struct PluginStatus {
     pub refused: Option<RefusedBuild>,
     /// The build that waits for grants: beside the one in force, or this one.
     pub pending: Option<PendingBuild>,
+    /// Of the build that is being compiled while this one is in force, in hexadecimal digits.
+    pub building: Option<String>,
     /// What it was given.
     pub grants: Vec<Grant>,
     /// What was found before it took the place of the build before it.
@@ -215,6 +220,7 @@ impl PluginStatus {
             capsule: None,
             refused: None,
             pending: None,
+            building: None,
             grants: Vec::new(),
             replay: None,
             probation: None,

@@ -33,6 +33,7 @@ struct Row {
     state: String,
     reason: Option<String>,
     pending: Option<Pending>,
+    building: Option<String>,
     refused: Option<Refused>,
     replay: Option<Replay>,
     capsule: Option<String>,
@@ -103,10 +104,11 @@ fn table(listing: &Listing) -> String {
 fn remark(plugin: &Row) -> String {
     let reason = plugin.reason.clone().filter(|reason| !reason.is_empty());
     let pending = plugin.pending.as_ref().map(|pending| format!("a new build waits: {}", pending.reason));
+    let building = plugin.building.as_ref().map(|_| "a new build is being compiled".to_owned());
     let refused = plugin.refused.as_ref().map(|build| format!("what is new is refused: {}", build.reason));
     let fault = plugin.replay.as_ref().and_then(|replay| replay.fault.clone());
     let capsule = plugin.capsule.as_ref().map(|file| format!("what it failed on: capsules/{file}"));
     let remarks: Vec<String> =
-        reason.or(pending).into_iter().chain(refused).chain(fault).chain(capsule).collect();
+        reason.or(pending).into_iter().chain(building).chain(refused).chain(fault).chain(capsule).collect();
     remarks.join("; ")
 }

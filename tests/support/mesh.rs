@@ -91,6 +91,7 @@ impl Mesh {
         let (http, mcp, api) = (String::new(), String::new(), Api::new(""));
         let mut mesh = Self { home, http, mcp, api, child, args, env };
         mesh.wait_until_ready().await;
+        mesh.wait_for_plugins().await;
         mesh
     }
 
@@ -118,6 +119,17 @@ impl Mesh {
         eventually("the proxy is ready", SOON, || async {
             let answer = Api::try_send(api.request(http::Method::GET, "/readyz")).await.ok()?;
             (answer.status == 200).then_some(())
+        })
+        .await;
+    }
+
+    /// The proxy itself waits only a moment for files whose code was not kept.
+    async fn wait_for_plugins(&self) {
+        let api = &self.api;
+        eventually("the plugins that were there are compiled", 4 * SOON, || async {
+            let page = api.get("/plugins").await.ok();
+            let plugins = page["plugins"].as_array()?;
+            plugins.iter().all(|plugin| plugin["state"] != "building").then_some(())
         })
         .await;
     }
@@ -184,6 +196,12 @@ impl Mesh {
 
     /// Starts again on the same folders and, so that instances find it, the same ports.
     pub async fn restart(&mut self) {
+        self.restart_at_once().await;
+        self.wait_for_plugins().await;
+    }
+
+    /// Like [`Self::restart`], and waits for no plugin that is compiled.
+    pub async fn restart_at_once(&mut self) {
         assert!(self.child.try_wait().expect("ask for the child's state").is_some(), "it has not ended");
         drop(fs::remove_file(self.data_dir().join("endpoints.json")));
         let port = |url: &str| {
@@ -201,6 +219,7 @@ impl Mesh {
         let any = ["127.0.0.1:0".to_owned(), "127.0.0.1:0".to_owned()];
         self.child = spawn(&self.home, &any, &self.args, &self.env);
         self.wait_until_ready().await;
+        self.wait_for_plugins().await;
     }
 }
 

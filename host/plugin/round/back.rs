@@ -8,7 +8,7 @@ use super::{Candidate, Round};
 use crate::mesh::ids::Name;
 use crate::plugin::folder::{FoundConfig, Sha, sha256};
 use crate::plugin::good::Kept;
-use crate::plugin::load::Build;
+use crate::plugin::load::{self, Build};
 use crate::plugin::reload::Entry;
 use crate::policy::status::{PluginStatus, RefusedBuild};
 
@@ -87,7 +87,8 @@ impl Round<'_> {
     /// well, with the configuration that it had.
     pub(super) fn stand_in(&mut self, candidate: &Candidate, refused: RefusedBuild) -> bool {
         let Some(file) = &candidate.file else { return false };
-        let may = self.reloader.is_first || self.reloader.memory.switched_off.contains_key(file);
+        let memory = &self.reloader.memory;
+        let may = memory.starting.contains(file) || memory.switched_off.contains_key(file);
         let good = self.reloader.good.as_ref().filter(|_| may);
         let Some(Kept { bytes, config }) = good.and_then(|good| good.find(file)) else { return false };
         let sha = sha256(&bytes);
@@ -98,7 +99,13 @@ impl Round<'_> {
             content: Ok((Cow::Owned(bytes), sha)),
             config: config.map(Arc::new).or_else(|| candidate.config.clone()),
         };
-        self.prepare(std::slice::from_ref(&before));
+        // Its code was kept, too, so that this takes a moment.
+        if !self.reloader.memory.builds.contains_key(&sha)
+            && let Ok((bytes, _)) = &before.content
+        {
+            let built = load::build(&self.reloader.runtime, &before.label, bytes, 1);
+            self.note_built(sha, built);
+        }
         let Ok(entry) = self.admit(&before) else { return false };
         let source = &entry.loaded.plugin.source;
         tracing::warn!(plugin = %source.name, version = %source.version, "the last build that kept well stands in for the refused one");

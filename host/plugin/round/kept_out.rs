@@ -9,6 +9,8 @@ use crate::plugin::load::Build;
 use crate::plugin::reload::Entry;
 use crate::policy::status::{PendingBuild, PluginState, PluginStatus, RefusedBuild};
 
+const IS_COMPILED: &str = "it is being compiled, and comes into force when that is done";
+
 impl Round<'_> {
     pub(super) fn refuse(&mut self, candidate: &Candidate, refusal: Refusal, component: Sha, config: Sha) {
         let key = (candidate.file.clone(), component, config);
@@ -79,6 +81,25 @@ impl Round<'_> {
         }
     }
 
+    /// What a file brought into force stays there while its next build is compiled.
+    pub(super) fn await_build(&mut self, candidate: &Candidate) {
+        let before = candidate.file.as_ref().and_then(|file| self.reloader.memory.named.get(file)).cloned();
+        if self.keep(candidate, None) || self.resume(candidate, None) {
+            let kept = self.outcome.in_force.values_mut().find(|entry| entry.file == candidate.file);
+            if let (Some(entry), Ok((_, sha))) = (kept, &candidate.content) {
+                entry.building = Some(*sha);
+            }
+            return;
+        }
+        if let Some((suspended, reason)) = self.suspended(candidate) {
+            let name = suspended.name.clone();
+            self.list(candidate, name.as_str(), PluginState::Disabled, reason.to_owned());
+            return;
+        }
+        let name = before.as_ref().map_or(candidate.label.as_str(), Name::as_str).to_owned();
+        self.list(candidate, &name, PluginState::Building, IS_COMPILED.to_owned());
+    }
+
     /// Leaves in force what the file last brought into force, if there is such a plugin.
     pub(super) fn keep(&mut self, candidate: &Candidate, refused: Option<RefusedBuild>) -> bool {
         let carried = candidate.file.as_ref().and_then(|file| self.reloader.memory.carried.get(file));
@@ -100,7 +121,7 @@ impl Round<'_> {
             (old, None) => old.clone(),
         };
         let order = self.terms.settings(name).and_then(|settings| settings.order).unwrap_or(entry.order);
-        let kept = Entry { refused, order, pending: None, ..entry.clone() };
+        let kept = Entry { refused, order, pending: None, building: None, ..entry.clone() };
         self.outcome.in_force.insert(name.clone(), kept);
         true
     }

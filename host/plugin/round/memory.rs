@@ -34,6 +34,8 @@ pub struct Memory {
     /// Names of metrics, by component and configuration, of builds that were refused for them.
     pub metered: HashMap<(Sha, Sha), Vec<String>>,
     pub generations: BTreeMap<Name, u64>,
+    /// Files that were there at the start and of which it was not known since whether they are good.
+    pub starting: HashSet<PathBuf>,
 }
 
 impl Memory {
@@ -56,6 +58,7 @@ impl Memory {
         self.builds.retain(|sha, _| components.contains(sha));
         self.carried.retain(|file, _| here.contains(file));
         self.named.retain(|file, _| here.contains(file));
+        self.starting.retain(|file| here.contains(file));
         self.switched_off.retain(|file, _| here.contains(file));
         self.metered.retain(|(sha, _), _| components.contains(sha));
         if self.refusals.len() > REFUSALS_MAX {

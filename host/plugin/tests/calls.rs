@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::support::{Bench, ask, catalog, facts, guest, name, pool, until};
+use super::support::{Bench, SETTLED, ask, catalog, facts, guest, name, pool, until};
 use crate::mesh::ids::Slot;
 use crate::mesh::observe::{Finished, Sample};
 use crate::mesh::pool::Pool;
@@ -170,7 +170,7 @@ fn three_faults_bring_a_rest_and_the_plugin_comes_back() {
 fn a_condemned_instance_is_replaced_in_the_background() {
     let bench = Bench::with(1, &[]);
     bench.put("guest.wasm", &guest("route-fail-thrice"));
-    let (set, _) = bench.plugins.reload();
+    let (set, _) = bench.plugins.reload(SETTLED);
     assert!(matches!(route(&set), Err(PolicyFault::Trap(_))));
     until("the repair", || set.balancers[1].pick(&Arc::new(pool(0, 1, 2)), ask()).ok());
 }
@@ -231,7 +231,7 @@ fn floods_of_log_lines_cost_nothing_but_themselves() {
 fn pools_are_pushed_when_they_change_and_only_forward() {
     let bench = Bench::with(1, &[]);
     bench.put("guest.wasm", &guest("count"));
-    let (set, _) = bench.plugins.reload();
+    let (set, _) = bench.plugins.reload(SETTLED);
     // The guest answers how often it was told of pools (hundreds), of loads (tens) and of pools gone (ones).
     let picks = |pool: &Arc<Pool>| set.balancers[1].pick(pool, ask()).unwrap().unwrap().0;
     let first = pool(3, 1, 2);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::support::{Bench, catalog, facts, guest, name, until};
+use super::support::{Bench, SETTLED, catalog, facts, guest, name, until};
 use crate::mesh::time::Mono;
 use crate::mesh::verdict::{CallFacts, Decision};
 use crate::policy::status::PluginState;
@@ -55,7 +55,7 @@ fn a_disk_that_hangs_keeps_no_instance_from_being_replaced() {
     let data = tempfile::tempdir().unwrap();
     let bench = Bench::kept_in(data.path());
     bench.put("guest.wasm", &guest("route-trap"));
-    let (set, _) = bench.plugins.reload();
+    let (set, _) = bench.plugins.reload(SETTLED);
     let plugin = Arc::clone(&bench.plugins.reloader.lock().unwrap().in_force["guest"].loaded.plugin);
     // Whoever writes a capsule notes it here, and so waits as long as for a disk.
     let hanging = plugin.capsules.newest.lock().unwrap();

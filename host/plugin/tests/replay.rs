@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::support::{Bench, altered, ask, catalog, guest, name, pool};
+use super::support::{Bench, SETTLED, altered, ask, catalog, guest, name, pool};
 use crate::mesh::ids::{CallId, Slot};
 use crate::mesh::story::{RecordedCall, Recording};
 use crate::mesh::time::Wall;
@@ -35,13 +35,13 @@ pub fn recording() -> Recording {
 fn replaced(before: &str, after: &[u8]) -> Bench {
     let bench = Bench::recorded(Arc::new(recording));
     bench.put("guest.wasm", &guest(before));
-    assert!(bench.plugins.reload().1);
+    assert!(bench.plugins.reload(SETTLED).1);
     let first = bench.only().replay.expect("a report");
     // All calls are forwarded instead of passed on; what it picks and plans has nothing beside it.
     assert_eq!((first.compared, first.changed), (150, 150));
     assert_eq!((first.p99_us_before, &first.fault), (None, &None));
     bench.put("guest.wasm", after);
-    bench.plugins.reload();
+    bench.plugins.reload(SETTLED);
     bench
 }
 
@@ -89,7 +89,7 @@ fn a_build_that_faults_on_a_recorded_call_stays_out() {
         let refused = status.refused.expect("the new build was refused");
         assert!(refused.reason.contains(words), "{after}: {}", refused.reason);
         assert_eq!(bench.kinds_of_events(), ["plugin_loaded", "plugin_refused"]);
-        assert!(!bench.plugins.reload().1, "it is not tried again");
+        assert!(!bench.plugins.reload(SETTLED).1, "it is not tried again");
     }
 }
 
@@ -98,9 +98,9 @@ fn a_build_that_mends_one_that_faults_is_compared_with_it_on_all_calls() {
     let after_of = |before: &str| {
         let bench = Bench::recorded(Arc::new(recording));
         bench.put("guest.wasm", &guest(before));
-        bench.plugins.reload();
+        bench.plugins.reload(SETTLED);
         bench.put("guest.wasm", &guest("nothing"));
-        assert!(bench.plugins.reload().1);
+        assert!(bench.plugins.reload(SETTLED).1);
         bench.only().replay.expect("a report")
     };
     let mended = after_of("trap-at-times");
@@ -121,9 +121,9 @@ fn a_build_that_was_kept_out_is_looked_at_again_once_its_file_was_taken_away() {
     let bench = replaced("nothing", &guest("route-trap"));
     assert!(bench.only().refused.is_some());
     bench.remove("guest.wasm");
-    bench.plugins.reload();
+    bench.plugins.reload(SETTLED);
     bench.put("guest.wasm", &guest("route-trap"));
-    assert!(bench.plugins.reload().1, "as a first build it is of use for other calls");
+    assert!(bench.plugins.reload(SETTLED).1, "as a first build it is of use for other calls");
     assert!(bench.only().replay.is_some_and(|replay| replay.fault.is_some()));
 }
 
@@ -165,7 +165,7 @@ fn a_first_build_that_faults_on_a_recorded_call_says_so_and_decides_the_others()
     ] {
         let bench = Bench::recorded(Arc::new(recording));
         bench.put("guest.wasm", &guest(behaviour));
-        assert!(bench.plugins.reload().1, "{behaviour}");
+        assert!(bench.plugins.reload(SETTLED).1, "{behaviour}");
         let status = bench.only();
         assert_eq!((status.state, status.generation, status.faults), (PluginState::Loaded, 1, 0));
         let replay = status.replay.expect("a report");
@@ -180,7 +180,7 @@ fn a_first_build_that_faults_on_a_recorded_call_says_so_and_decides_the_others()
 fn a_first_build_that_is_slower_than_its_budget_stays_out() {
     let bench = Bench::recorded(Arc::new(recording));
     bench.put("guest.wasm", &guest("route-dawdle"));
-    bench.plugins.reload();
+    bench.plugins.reload(SETTLED);
     let status = bench.only();
     assert_eq!(status.state, PluginState::Refused);
     assert!(status.reason.starts_with("over its budget"), "{}", status.reason);
@@ -190,7 +190,7 @@ fn a_first_build_that_is_slower_than_its_budget_stays_out() {
 fn a_replay_leaves_no_trace_in_what_the_plugin_remembers() {
     let bench = replaced("nothing", &guest("count"));
     assert!(bench.only().replay.expect("a report").changed > 0);
-    let (set, _) = bench.plugins.reload();
+    let (set, _) = bench.plugins.reload(SETTLED);
     let picked = set.balancers[1].pick(&Arc::new(pool(0, 1, 2)), ask());
     assert_eq!(picked, Ok(Some(Slot(110))), "one pool, one load: as if it had never been asked before");
 }

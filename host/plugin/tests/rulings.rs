@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::replay::recording;
-use super::support::{Bench, altered, config, guest, name, patched};
+use super::support::{Bench, SETTLED, altered, config, guest, name, patched};
 use crate::mesh::ruling::Ruling;
 use crate::mesh::story::Recording;
 use crate::plugin::Settings;
@@ -20,17 +20,17 @@ fn newer() -> Vec<u8> {
 
 fn switch(bench: &Bench, enabled: bool) {
     bench.plugins.rule(Ruling::Switched { plugin: name("guest"), enabled });
-    bench.plugins.reload();
+    bench.plugins.reload(SETTLED);
 }
 
 fn rolled_back(bench: &Bench) {
     bench.put("guest.wasm", &guest("nothing"));
-    bench.plugins.reload();
+    bench.plugins.reload(SETTLED);
     bench.put("guest.wasm", &newer());
-    bench.plugins.reload();
+    bench.plugins.reload(SETTLED);
     assert_eq!(bench.only().version, "1.4.0");
     bench.plugins.roll_back("guest").unwrap();
-    bench.plugins.reload();
+    bench.plugins.reload(SETTLED);
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn switching_a_plugin_off_and_on_brings_back_what_was_in_force_and_not_what_was_
     assert_eq!((on.state, on.version.as_str(), on.probation), (PluginState::Loaded, "1.0.0", None));
     assert_eq!(on.size_bytes, guest("nothing").len());
     assert_eq!(on.refused.expect("it is still shown").reason, ROLLED_BACK);
-    assert!(!bench.plugins.reload().1, "and so it stays");
+    assert!(!bench.plugins.reload(SETTLED).1, "and so it stays");
     switch(&bench, true);
     assert_eq!((bench.only().version.as_str(), bench.only().refused), ("1.4.0", None), "now it is meant");
 }
@@ -57,18 +57,18 @@ fn switching_a_plugin_off_and_on_brings_back_what_was_in_force_and_not_what_was_
 fn a_plugin_whose_file_is_broken_is_switched_off_and_on_as_what_it_was() {
     let bench = Bench::tried(MINUTE);
     bench.put("guest.wasm", &guest("nothing"));
-    bench.plugins.reload();
+    bench.plugins.reload(SETTLED);
     bench.put("guest.wasm", b"garbage");
-    bench.plugins.reload();
+    bench.plugins.reload(SETTLED);
     let mut settings = config("{}");
     settings.enabled = false;
     bench.plugins.set_config([("guest".to_owned(), settings)].into());
-    bench.plugins.reload();
+    bench.plugins.reload(SETTLED);
     let off = bench.only();
     assert_eq!((off.state, off.version.as_str()), (PluginState::Disabled, "1.0.0"));
     assert_eq!(off.refused.expect("the broken file").reason, "it is not WebAssembly");
     bench.plugins.set_config([].into());
-    bench.plugins.reload();
+    bench.plugins.reload(SETTLED);
     assert_eq!((bench.only().state, bench.only().version.as_str()), (PluginState::Loaded, "1.0.0"));
 }
 
@@ -79,9 +79,9 @@ fn what_kept_well_stands_in_when_a_plugin_is_switched_on_after_a_restart() {
         |probation| Settings { workers: 1, data: Some(data.path().into()), probation, ..Settings::default() };
     let first = Bench::of_settings(settings(Duration::from_millis(1)), &[]);
     first.put("guest.wasm", &guest("nothing"));
-    first.plugins.reload();
+    first.plugins.reload(SETTLED);
     super::support::until("the end of the probation", || first.plugins.has_probation_to_end().then_some(()));
-    first.plugins.reload();
+    first.plugins.reload(SETTLED);
     let second = Bench::of_settings(settings(MINUTE), &[]);
     rolled_back(&second);
     switch(&second, false);
@@ -89,7 +89,7 @@ fn what_kept_well_stands_in_when_a_plugin_is_switched_on_after_a_restart() {
     let off = Ruling::Switched { plugin: name("guest"), enabled: false };
     let third = Bench::of_settings(Settings { rulings: vec![off], ..settings(MINUTE) }, &[]);
     third.put("guest.wasm", &newer());
-    third.plugins.reload();
+    third.plugins.reload(SETTLED);
     assert_eq!(third.only().state, PluginState::Disabled);
     switch(&third, true);
     let on = third.only();
@@ -110,11 +110,11 @@ fn a_second_refusal_is_said_like_the_first_one() {
     };
     let bench = Bench::of_settings(settings, &[]);
     bench.put("guest.wasm", &altered(guest("nothing"), 1));
-    bench.plugins.reload();
+    bench.plugins.reload(SETTLED);
     bench.put("guest.wasm", &guest("route-trap"));
-    assert!(bench.plugins.reload().1, "nothing is recorded that it could be asked about");
+    assert!(bench.plugins.reload(SETTLED).1, "nothing is recorded that it could be asked about");
     bench.plugins.roll_back("guest").unwrap();
-    bench.plugins.reload();
+    bench.plugins.reload(SETTLED);
     assert_eq!(bench.only().refused.expect("a refusal").reason, ROLLED_BACK);
 
     has_calls.store(true, Ordering::Relaxed);
@@ -124,7 +124,7 @@ fn a_second_refusal_is_said_like_the_first_one() {
         let reason = bench.only().refused.expect("a refusal").reason;
         assert!(reason.starts_with("asked again about the recorded call"), "{reason}");
         assert_eq!(refusals(), attempt);
-        bench.plugins.reload();
+        bench.plugins.reload(SETTLED);
         assert_eq!(refusals(), attempt, "said once");
     }
 }

@@ -18,6 +18,9 @@ use crate::policy::{Ask, PolicySet};
 
 const MARKER_BYTES: usize = 64;
 
+/// Longer than anything takes to compile.
+pub const SETTLED: Duration = Duration::from_secs(300);
+
 /// The component of `tests/guest` with that behaviour.
 pub fn guest(behaviour: &str) -> Vec<u8> {
     const MARK: &[u8] = b"@@CONTRARIAN@@n";
@@ -126,7 +129,7 @@ impl Bench {
     pub fn of(behaviour: &str) -> (Self, PolicySet) {
         let bench = Self::new();
         bench.put("guest.wasm", &guest(behaviour));
-        let (set, changed) = bench.plugins.reload();
+        let (set, changed) = bench.plugins.reload(SETTLED);
         assert!(changed, "{:?}", bench.plugins.status());
         (bench, set)
     }
