@@ -93,6 +93,17 @@ impl Entry {
     fn standing(&self) -> Option<Standing> {
         self.probation.as_ref()?.judge(&self.loaded)
     }
+
+    /// The build whose place this one took, for that place: `None` when it is not warm any more, and of an embedded one,
+    /// which is found again by itself.
+    pub fn before(&self) -> Option<Self> {
+        let previous = self.probation.as_ref()?.previous.clone()?;
+        previous.file.as_ref()?;
+        // It may have been tried out itself when its place was taken.
+        previous.loaded.plugin.is_tried.store(false, Ordering::Relaxed);
+        previous.loaded.plugin.gives_way.store(false, Ordering::Relaxed);
+        Some(Self { file: self.file.clone(), ..previous })
+    }
 }
 
 impl Reloader {

@@ -22,7 +22,7 @@ use super::{EventSink, PluginConfig, Recorder, Settings, clock, embedded};
 use crate::mesh::ids::Name;
 use crate::mesh::memo::MemoChange;
 use crate::mesh::observe::Event;
-use crate::mesh::ruling::Ruling;
+use crate::mesh::ruling::{self, Ruling};
 use crate::mesh::time::Wall;
 use crate::policy::PolicySet;
 use crate::policy::status::{PendingBuild, PluginState, PluginStatus, RefusedBuild, Replay, RollbackError};
@@ -274,17 +274,7 @@ impl Reloader {
                 self.retired.push(old.loaded.clone());
             }
             if !next.contains_key(name) {
-                let version = &old.loaded.plugin.source.version;
-                if let Some(reason) = terms.disabled_by(name) {
-                    tracing::info!(plugin = %name, %version, reason, "plugin disabled");
-                    self.announce(
-                        "plugin_removed",
-                        format!("plugin `{name}` {version} is disabled: {reason}"),
-                    );
-                } else {
-                    tracing::info!(plugin = %name, %version, "plugin removed");
-                    self.announce("plugin_removed", format!("plugin `{name}` was removed"));
-                }
+                self.say_gone(name, old, terms);
             }
         }
         let before = ranking(&self.in_force);
@@ -301,6 +291,22 @@ impl Reloader {
         // The clones in the listing are replaced after this, so what retires now is dropped next time at the earliest.
         self.retired.retain(Loaded::in_use);
         changed
+    }
+
+    fn say_gone(&self, name: &Name, old: &Entry, terms: Terms<'_>) {
+        let version = &old.loaded.plugin.source.version;
+        let lost = ruling::list(&terms.lacks(old));
+        let detail = if let Some(reason) = terms.disabled_by(name) {
+            tracing::info!(plugin = %name, %version, reason, "plugin disabled");
+            format!("plugin `{name}` {version} is disabled: {reason}")
+        } else if lost.is_empty() {
+            tracing::info!(plugin = %name, %version, "plugin removed");
+            format!("plugin `{name}` was removed")
+        } else {
+            tracing::info!(plugin = %name, %version, grants = %lost, "plugin out of force, as a grant was taken from it");
+            format!("plugin `{name}` {version} is out of force: {lost} was taken from it")
+        };
+        self.announce("plugin_removed", detail);
     }
 
     fn policy_set(&self, ranking: &[(i32, Name, u64)]) -> PolicySet {

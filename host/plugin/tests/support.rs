@@ -73,6 +73,13 @@ pub fn patched(component: &[u8], from: &str, to: &str) -> Vec<u8> {
     bytes
 }
 
+/// The component with that behaviour and that line in its metadata.
+pub fn budgeted(behaviour: &str, line: &str) -> Vec<u8> {
+    const ELSE: &str = "summary = \"a test\"\nauthors = [\"me\"]\n";
+    let line = format!("{line:<width$}\n", width = ELSE.len() - 1);
+    patched(&guest(behaviour), ELSE, &line)
+}
+
 pub fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
