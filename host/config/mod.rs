@@ -187,7 +187,7 @@ pub struct PluginConfig {
     pub enabled: bool,
     /// Lower is asked first.
     pub order: Option<i32>,
-    /// Whether a call is refused, not passed on, when this plugin faults.
+    /// Whether a call is refused, not passed on, when this plugin faults or is not in force.
     pub refuse_on_fault: bool,
     /// What any build of that name may have.
     pub grants: Vec<Grant>,

@@ -274,7 +274,7 @@ pub(super) struct RawPlugin {
     enabled: bool,
     /// Lower is asked first.
     order: Option<i32>,
-    /// What becomes of a call when the plugin fails: it goes on, or is refused.
+    /// What becomes of a call when the plugin fails, or is a router and not in force: it goes on, or is refused.
     #[serde(default)]
     on_error: OnError,
     /// What any build of that name may have.

@@ -38,13 +38,15 @@ struct PluginsView {
 #[derive(Serialize)]
 struct PluginView {
     name: String,
-    /// `embedded`, or the file.
+    /// `embedded`, or the file, or `none`.
     source: String,
     version: String,
     summary: String,
     kinds: Vec<&'static str>,
     state: &'static str,
     reason: String,
+    /// No call passes, as it is not in force and must agree.
+    stops_calls: bool,
     sha256: String,
     size_bytes: usize,
     /// Whether this run `compiled` it or found it `cached`.
@@ -173,7 +175,11 @@ impl From<PendingBuild> for PendingView {
 impl From<PluginStatus> for PluginView {
     fn from(plugin: PluginStatus) -> Self {
         Self {
-            source: plugin.file.map_or_else(|| "embedded".to_owned(), |file| file.display().to_string()),
+            source: match plugin.file {
+                Some(file) => file.display().to_string(),
+                None if plugin.state == PluginState::Missing => "none".to_owned(),
+                None => "embedded".to_owned(),
+            },
             loaded_at: (plugin.generation > 0).then(|| clock::iso(plugin.loaded_at)),
             name: plugin.name,
             version: plugin.version,
@@ -181,6 +187,7 @@ impl From<PluginStatus> for PluginView {
             kinds: plugin.kinds,
             state: plugin.state.as_str(),
             reason: plugin.reason,
+            stops_calls: plugin.stops_calls,
             sha256: plugin.sha256,
             size_bytes: plugin.size_bytes,
             code: plugin.made.map(|made| made.origin.as_str()),

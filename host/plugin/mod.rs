@@ -39,6 +39,7 @@ mod schema;
 mod settings;
 mod stats;
 mod v0_1;
+mod vacant;
 mod wasi;
 mod workbench;
 
@@ -107,7 +108,7 @@ pub struct PluginConfig {
     pub enabled: bool,
     /// Lower is asked first. `None`: 100, for embedded plugins 1000.
     pub order: Option<i32>,
-    /// A router's fault refuses the call instead of passing it on.
+    /// A router's fault refuses the call instead of passing it on, and so does its absence.
     pub refuse_on_fault: bool,
     /// What any build of that name may have.
     pub grants: Vec<Grant>,

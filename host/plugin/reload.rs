@@ -18,14 +18,15 @@ use super::probation::{self, Probation};
 use super::repair::Repair;
 use super::round::{Candidate, Round};
 use super::rulings::{Rulings, Terms};
+use super::vacant::{self, Vacant};
 use super::{EventSink, PluginConfig, Recorder, Settings, clock, embedded};
 use crate::mesh::ids::Name;
 use crate::mesh::memo::MemoChange;
 use crate::mesh::observe::Event;
 use crate::mesh::ruling::{self, Ruling};
 use crate::mesh::time::Wall;
-use crate::policy::PolicySet;
 use crate::policy::status::{PendingBuild, PluginState, PluginStatus, RefusedBuild, Replay, RollbackError};
+use crate::policy::{PolicySet, Vacancy};
 
 /// By file, component and configuration: the plugin, if it said its name, and the reason.
 pub type KnownRefusals = HashMap<(Option<PathBuf>, Sha, Sha), (Option<Name>, String)>;
@@ -68,6 +69,8 @@ pub struct Reloader {
     pub is_first: bool,
     /// Since the round before.
     pub rolled_back: bool,
+    /// Routers without which no call passes, and which are not in force.
+    vacant: Vec<Vacant>,
     set: PolicySet,
     unreadable: bool,
 }
@@ -142,8 +145,9 @@ impl Plugins {
         });
         let mut rulings = Rulings::default();
         settings.rulings.into_iter().for_each(|ruling| rulings.add(ruling));
+        let vacant = vacant::at_first(Terms { config: &settings.config, rulings: &rulings });
         let memories = Arc::new(Memories::restored(settings.memories, (clock::now(), clock::wall())));
-        let reloader = Reloader {
+        let mut reloader = Reloader {
             runtime: Runtime::new(Purpose::Serving, settings.compiler, cache)?,
             repair: Repair::start().map_err(EngineError::Thread)?,
             workers: settings.workers,
@@ -160,9 +164,11 @@ impl Plugins {
             bad,
             shelf: shelf.map(Arc::new),
             is_first: true,
+            vacant,
             set: PolicySet::default(),
             unreadable: false,
         };
+        reloader.set = reloader.policy_set(&ranking(&reloader.in_force, &reloader.vacant));
         Ok(Self {
             folder: settings.folder,
             embedded,
@@ -186,7 +192,8 @@ impl Plugins {
                     tracing::warn!(folder = ?self.folder, %error, "plugins folder unreadable, nothing is changed");
                 }
                 reloader.unreadable = true;
-                return (reloader.set.clone(), false);
+                // Until it is read, those without which no call passes are missing.
+                return (reloader.set.clone(), reloader.is_first && !reloader.vacant.is_empty());
             }
         };
         reloader.unreadable = false;
@@ -201,8 +208,9 @@ impl Plugins {
             .collect();
         reloader.end_probations();
         let terms = Terms { config: &config, rulings: &rulings };
-        let outcome = Round::run(&mut reloader, terms, candidates);
-        let changed = reloader.bring_into_force(outcome.in_force, terms);
+        let mut outcome = Round::run(&mut reloader, terms, candidates);
+        let vacant = vacant::find(terms, &outcome.in_force, &mut outcome.others);
+        let changed = reloader.bring_into_force(outcome.in_force, vacant, terms);
         reloader.known_refusals = outcome.refusals;
         let names = reloader.in_force.keys().map(Name::as_str);
         let names = names.chain(outcome.others.iter().map(|other| other.name.as_str()));
@@ -267,7 +275,12 @@ impl Plugins {
 }
 
 impl Reloader {
-    fn bring_into_force(&mut self, next: BTreeMap<Name, Entry>, terms: Terms<'_>) -> bool {
+    fn bring_into_force(
+        &mut self,
+        next: BTreeMap<Name, Entry>,
+        vacant: Vec<Vacant>,
+        terms: Terms<'_>,
+    ) -> bool {
         for (name, old) in &self.in_force {
             let replaced = next.get(name).is_none_or(|new| new.generation() != old.generation());
             if replaced {
@@ -277,14 +290,18 @@ impl Reloader {
                 self.say_gone(name, old, terms);
             }
         }
-        let before = ranking(&self.in_force);
-        let after = ranking(&next);
+        let before = ranking(&self.in_force, &self.vacant);
+        let after = ranking(&next, &vacant);
+        for new in vacant.iter().filter(|new| !self.vacant.contains(new)) {
+            tracing::error!(plugin = %new.name, reason = %new.reason, "no call passes");
+        }
         let changed = std::mem::take(&mut self.rolled_back)
+            || self.vacant != vacant
             || before
                 .iter()
                 .map(|(_, name, generation)| (name, generation))
                 .ne(after.iter().map(|(_, name, generation)| (name, generation)));
-        self.in_force = next;
+        (self.in_force, self.vacant) = (next, vacant);
         if changed {
             self.set = self.policy_set(&after);
         }
@@ -312,6 +329,10 @@ impl Reloader {
     fn policy_set(&self, ranking: &[(i32, Name, u64)]) -> PolicySet {
         let mut set = PolicySet::default();
         for (_, name, _) in ranking {
+            if let Some(vacant) = self.vacant.iter().find(|vacant| vacant.name == *name) {
+                set.routers.push(Arc::new(Vacancy::new(name.clone(), &vacant.reason)));
+                continue;
+            }
             let loaded = &self.in_force[name].loaded;
             set.routers.extend(loaded.policy_router());
             set.balancers.extend(loaded.balancers());
@@ -328,9 +349,10 @@ impl Reloader {
 }
 
 /// In the order in which plugins are asked.
-fn ranking(entries: &BTreeMap<Name, Entry>) -> Vec<(i32, Name, u64)> {
-    let mut ranking: Vec<_> =
-        entries.iter().map(|(name, entry)| (entry.order, name.clone(), entry.generation())).collect();
+fn ranking(entries: &BTreeMap<Name, Entry>, vacant: &[Vacant]) -> Vec<(i32, Name, u64)> {
+    let vacant = vacant.iter().map(|vacant| (vacant.order, vacant.name.clone(), 0));
+    let in_force = entries.iter().map(|(name, entry)| (entry.order, name.clone(), entry.generation()));
+    let mut ranking: Vec<_> = in_force.chain(vacant).collect();
     ranking.sort();
     ranking
 }

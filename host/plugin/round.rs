@@ -31,7 +31,7 @@ use crate::mesh::ruling::Grant;
 use crate::policy::Source;
 use crate::policy::status::{PluginState, PluginStatus, Replay};
 
-const ORDER: i32 = 100;
+pub const ORDER: i32 = 100;
 const ORDER_EMBEDDED: i32 = 1000;
 
 /// A generation that may come into force.

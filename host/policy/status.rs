@@ -25,6 +25,8 @@ pub enum PluginState {
     Disabled,
     /// Embedded, and overridden by a file of the same name.
     Shadowed,
+    /// Not in force, as no file is that plugin, and no call passes without it.
+    Missing,
 }
 
 impl PluginState {
@@ -36,6 +38,7 @@ impl PluginState {
             Self::Pending => "pending",
             Self::Disabled => "disabled",
             Self::Shadowed => "shadowed",
+            Self::Missing => "missing",
         }
     }
 }
@@ -138,7 +141,7 @@ pub enum RollbackError {
 pub struct PluginStatus {
     /// The plugin's name; the file's, when it never said its own.
     pub name: String,
-    /// `None` for one that is embedded in the program.
+    /// `None` for one that is embedded in the program, or missing.
     pub file: Option<PathBuf>,
     /// Empty when it was refused before it said so.
     pub version: String,
@@ -148,6 +151,8 @@ pub struct PluginStatus {
     pub state: PluginState,
     /// One sentence for people; empty when there is nothing to say.
     pub reason: String,
+    /// It is not in force, and no call passes without it.
+    pub stops_calls: bool,
     /// Of the component, in hexadecimal digits.
     pub sha256: String,
     pub size_bytes: usize,
@@ -198,6 +203,7 @@ impl PluginStatus {
             kinds: Vec::new(),
             state,
             reason,
+            stops_calls: false,
             sha256: String::new(),
             size_bytes: 0,
             made: None,

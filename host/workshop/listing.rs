@@ -32,6 +32,7 @@ struct Row {
     kinds: Vec<String>,
     state: String,
     reason: Option<String>,
+    stops_calls: bool,
     pending: Option<Pending>,
     refused: Option<Refused>,
     replay: Option<Replay>,
@@ -106,7 +107,8 @@ fn remark(plugin: &Row) -> String {
     let refused = plugin.refused.as_ref().map(|build| format!("what is new is refused: {}", build.reason));
     let fault = plugin.replay.as_ref().and_then(|replay| replay.fault.clone());
     let capsule = plugin.capsule.as_ref().map(|file| format!("what it failed on: capsules/{file}"));
-    let remarks: Vec<String> =
-        reason.or(pending).into_iter().chain(refused).chain(fault).chain(capsule).collect();
+    let stops = plugin.stops_calls.then(|| "no call passes without it".to_owned());
+    let reason = reason.or(pending).into_iter();
+    let remarks: Vec<String> = reason.chain(stops).chain(refused).chain(fault).chain(capsule).collect();
     remarks.join("; ")
 }

@@ -1,5 +1,7 @@
 //! Candidates that do not come into force: what is said of them, and what stays in force or stands in.
 
+use std::sync::atomic::Ordering;
+
 use super::{Candidate, Refusal, Round, describe};
 use crate::mesh::ids::Name;
 use crate::mesh::ruling::{self, Grant};
@@ -93,6 +95,8 @@ impl Round<'_> {
             return false;
         }
         let Some(entry) = self.permitted(entry) else { return false };
+        let refuses = self.terms.settings(name).is_some_and(|settings| settings.refuse_on_fault);
+        entry.loaded.plugin.refuses_on_fault.store(refuses, Ordering::Relaxed);
         // The same refusal keeps the time at which it was first seen.
         let refused = match (&entry.refused, refused) {
             (Some(old), Some(new)) if (&old.sha256, &old.reason) == (&new.sha256, &new.reason) => {

@@ -150,3 +150,23 @@ fn a_build_that_loses_its_grant_gives_its_place_back_while_the_build_before_is_w
     assert!(grants(vec![Grant::Arguments]).1);
     assert_eq!((bench.only().generation, bench.only().pending), (3, None));
 }
+
+#[test]
+fn who_must_agree_and_is_absent_is_asked_in_its_place() {
+    let bench = Bench::new();
+    bench.put("guest.wasm", &guest("nothing"));
+    let strict = |order| {
+        let settings = config("{}");
+        PluginConfig { order, refuse_on_fault: true, ..settings }
+    };
+    let mut off = strict(Some(1));
+    off.enabled = false;
+    let all =
+        [("late", strict(Some(200))), ("guest", strict(None)), ("early", strict(Some(5))), ("off", off)];
+    bench.plugins.set_config(all.into_iter().map(|(name, one)| (name.to_owned(), one)).collect());
+    let (set, changed) = bench.plugins.reload();
+    let routers: Vec<_> = set.routers.iter().map(|router| router.source().name.to_string()).collect();
+    assert!(changed);
+    assert_eq!(routers, ["early", "guest", "late"]);
+    assert!(!bench.plugins.reload().1, "nothing is new");
+}
