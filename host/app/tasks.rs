@@ -23,7 +23,7 @@ const PLAN_EVERY: Duration = Duration::from_millis(250);
 /// The folder is read this often even if nothing is said to have changed.
 const RESCAN: Duration = Duration::from_secs(30);
 
-/// Distance of looks at builds that are on probation.
+/// Distance of looks at builds that are on probation, and at how quick plugins are.
 const PROBATION_EVERY: Duration = Duration::from_millis(250);
 
 /// Requests to look at once that may wait for the look before.
@@ -76,7 +76,12 @@ pub(super) async fn reload_plugins(
                 () = wake.notified() => settle(&wake).await,
                 Some(asked) = asked.recv() => done = Some(asked),
                 _ = rescans.tick() => {}
-                _ = probations.tick() => if !plugins.has_probation_to_end() { continue },
+                _ = probations.tick() => {
+                    plugins.judge_pace();
+                    if !plugins.has_probation_to_end() {
+                        continue;
+                    }
+                }
             }
             reload(&plugins, &registry).await;
             // Who asked may have gone away meanwhile.

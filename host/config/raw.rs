@@ -3,6 +3,7 @@
 mod children;
 mod duration;
 mod hedge;
+mod plugin_limits;
 mod resolve;
 pub(super) mod services;
 pub(super) mod text;
@@ -280,6 +281,9 @@ pub(super) struct RawPlugin {
     /// What any build of that name may have.
     #[serde(default)]
     grants: Vec<RawText>,
+    /// What it may use up.
+    #[serde(default)]
+    limits: plugin_limits::RawPluginLimits,
     /// The plugin's own settings, checked against its schema.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, serde_json::Value>")]

@@ -62,6 +62,7 @@ struct PluginView {
     /// Of these, because it crashed on such calls.
     skipped: u64,
     p99_us: f64,
+    budget_us: BudgetView,
     memory_bytes: usize,
     last_fault: Option<String>,
     /// The newest file in `capsules` of the data folder with which a fault can be repeated.
@@ -74,6 +75,13 @@ struct PluginView {
     replay: Option<ReplayView>,
     probation: Option<ProbationView>,
     panels: Vec<PanelView>,
+}
+
+/// What 99 of 100 answers may take; `null` of what it is not asked.
+#[derive(Serialize)]
+struct BudgetView {
+    route: Option<f64>,
+    pick: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -200,6 +208,7 @@ impl From<PluginStatus> for PluginView {
             fallbacks: plugin.fallbacks,
             skipped: plugin.skipped,
             p99_us: plugin.p99_us,
+            budget_us: BudgetView { route: plugin.budget.route_us, pick: plugin.budget.pick_us },
             memory_bytes: plugin.memory_bytes,
             last_fault: plugin.last_fault,
             capsule: plugin.capsule,

@@ -26,6 +26,7 @@ mod kv;
 mod load;
 mod loaded;
 mod memories;
+mod pace;
 mod pointer;
 mod prepare;
 mod probation;
@@ -64,6 +65,7 @@ pub use self::settings::Configuration;
 pub use self::workbench::{
     Component, Counted, InForce, Subject, Workbench, config_json, read_component, read_config,
 };
+use crate::mesh::allowance::Allowance;
 use crate::mesh::memo::Memories;
 use crate::mesh::observe::Event;
 use crate::mesh::ruling::{Grant, Ruling};
@@ -112,6 +114,7 @@ pub struct PluginConfig {
     pub refuse_on_fault: bool,
     /// What any build of that name may have.
     pub grants: Vec<Grant>,
+    pub limits: Allowance,
     /// An object. A `NAME.toml` beside the plugin's file wins over it.
     pub config_json: String,
     /// The same as it was written, where something was filled in.

@@ -11,15 +11,17 @@ use super::capsules::Shelf;
 use super::engine::{EngineError, Purpose, Runtime};
 use super::folder::{self, Sha};
 use super::good::Good;
+use super::hot::Hot;
 use super::load::Build;
-use super::loaded::Loaded;
+use super::loaded::{Figures, Loaded};
 use super::memories::Memories;
 use super::probation::{self, Probation};
 use super::repair::Repair;
-use super::round::{Candidate, Round};
+use super::round::{Candidate, Round, under};
 use super::rulings::{Rulings, Terms};
 use super::vacant::{self, Vacant};
 use super::{EventSink, PluginConfig, Recorder, Settings, clock, embedded};
+use crate::mesh::allowance::Allowance;
 use crate::mesh::ids::Name;
 use crate::mesh::memo::MemoChange;
 use crate::mesh::observe::Event;
@@ -83,6 +85,7 @@ pub struct Entry {
     pub file: Option<PathBuf>,
     pub component: Sha,
     pub config: Sha,
+    pub limits: Allowance,
     pub size_bytes: usize,
     pub order: i32,
     pub loaded_at: Wall,
@@ -236,6 +239,12 @@ impl Plugins {
         probation::is_any_over(lock(&self.listing).in_force.iter())
     }
 
+    /// Has plugins rest that do not keep their latency budgets.
+    pub fn judge_pace(&self) {
+        let listing = lock(&self.listing);
+        listing.in_force.iter().filter_map(|entry| entry.loaded.hot()).for_each(Hot::judge_pace);
+    }
+
     /// Puts the build before the one in force back; it counts from the next reload on. Waits for a reload that is
     /// under way: never on a worker.
     ///
@@ -362,14 +371,19 @@ impl Entry {
         self.loaded.plugin.source.generation
     }
 
+    /// What stands for its configuration and its limits.
+    pub fn terms(&self) -> Sha {
+        under(self.config, &self.limits)
+    }
+
     fn status(&self) -> PluginStatus {
         let plugin = &self.loaded.plugin;
-        let (calls, p99_us) = self.loaded.figures();
+        let Figures { calls, timed, took, p99_us } = self.loaded.figures();
         let rests = plugin.health.rests();
         // What it rests for is known before it rests.
         let faults = plugin.health.faults();
         let (state, reason) = if rests {
-            (PluginState::Quarantined, faults.last.clone().unwrap_or_default())
+            (PluginState::Quarantined, plugin.health.rest_reason())
         } else {
             // There is nothing to say of one that is what its file holds.
             (PluginState::Loaded, self.stands_in.unwrap_or_default().to_owned())
@@ -385,11 +399,14 @@ impl Entry {
             order: self.order,
             loaded_at: self.loaded_at,
             calls,
+            timed,
+            took,
             reused: self.loaded.reused(),
             faults: faults.count,
             fallbacks: plugin.health.fallbacks(),
             skipped: plugin.health.calls_skipped(),
             p99_us,
+            budget: self.loaded.budget(),
             memory_bytes: self.loaded.memory_bytes(),
             last_fault: faults.last,
             capsule: plugin.capsules.newest(),

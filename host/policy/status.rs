@@ -118,6 +118,13 @@ pub struct ReplayExample {
     pub after: String,
 }
 
+/// Microseconds within which 99 of 100 answers are given, of what a plugin is asked on calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct BudgetStatus {
+    pub route_us: Option<f64>,
+    pub pick_us: Option<f64>,
+}
+
 /// Until when a build is on probation, and what comes back if it fails.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbationStatus {
@@ -165,6 +172,9 @@ pub struct PluginStatus {
     /// When this generation came into force; the epoch when it is not.
     pub loaded_at: Wall,
     pub calls: u64,
+    /// Of these, how many were timed, and what they took together.
+    pub timed: u64,
+    pub took: Duration,
     /// Calls that followed an earlier decision or a plan, so that it was not asked.
     pub reused: u64,
     pub faults: u64,
@@ -174,6 +184,7 @@ pub struct PluginStatus {
     pub skipped: u64,
     /// 99th percentile of a call's latency in microseconds.
     pub p99_us: f64,
+    pub budget: BudgetStatus,
     /// Linear memory of all instances.
     pub memory_bytes: usize,
     pub last_fault: Option<String>,
@@ -211,11 +222,14 @@ impl PluginStatus {
             order: 0,
             loaded_at: Wall::default(),
             calls: 0,
+            timed: 0,
+            took: Duration::ZERO,
             reused: 0,
             faults: 0,
             fallbacks: 0,
             skipped: 0,
             p99_us: 0.0,
+            budget: BudgetStatus::default(),
             memory_bytes: 0,
             last_fault: None,
             capsule: None,

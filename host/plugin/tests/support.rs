@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::mesh::allowance::Allowance;
 use crate::mesh::ids::{CallId, Name, PoolId, Slot};
 use crate::mesh::observe::Event;
 use crate::mesh::pool::{Catalog, CatalogService, Live, Member, Pool};
@@ -170,6 +171,7 @@ pub fn config(json: &str) -> PluginConfig {
         order: None,
         refuse_on_fault: false,
         grants: Vec::new(),
+        limits: Allowance::default(),
         config_json: json.into(),
         written_json: None,
     }
