@@ -231,6 +231,14 @@ async fn no_call_passes_without_a_router_that_must_agree_however_it_is_absent() 
     assert_eq!(shown, (&json!("missing"), &json!(true), &json!("none")), "{listed}");
     let health = mesh.api.get("/health").await.ok();
     assert_eq!(health["status"], "degraded");
+    let metrics = mesh.api.get("/metrics").await;
+    for line in [
+        "meshwright_plugin_state{plugin=\"hot\",state=\"missing\"} 1",
+        "meshwright_plugin_state{plugin=\"hot\",state=\"loaded\"} 0",
+        "meshwright_plugin_state{plugin=\"usage-meter\",state=\"loaded\"} 1",
+    ] {
+        assert!(metrics.text().contains(line), "no {line} in\n{}", metrics.text());
+    }
     assert!(health.to_string().contains("no call passes without plugin `hot`"), "{health}");
 
     drop_in(&mesh.plugins_dir(), FILE, b"garbage");

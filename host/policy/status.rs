@@ -30,6 +30,16 @@ pub enum PluginState {
 }
 
 impl PluginState {
+    pub const ALL: [Self; 7] = [
+        Self::Loaded,
+        Self::Quarantined,
+        Self::Refused,
+        Self::Pending,
+        Self::Disabled,
+        Self::Shadowed,
+        Self::Missing,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Loaded => "loaded",
