@@ -319,6 +319,10 @@ async fn metrics_are_open_metrics_under_one_prefix() {
     assert!(kind.starts_with("application/openmetrics-text"), "{kind}");
     let text = answer.text();
     assert!(text.ends_with("# EOF\n"), "{text}");
+    for of_plugins in ["timed_total", "timed_seconds_total", "duration_p99_seconds"] {
+        let line = format!("meshwright_plugin_{of_plugins}{{plugin=\"tag-router\"}}");
+        assert!(text.contains(&line), "no {line} in\n{text}");
+    }
     for line in text.lines() {
         let name =
             line.trim_start_matches("# HELP ").trim_start_matches("# TYPE ").trim_start_matches("# UNIT ");

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::fs;
 use std::process::Command;
 
 use support::guests::{component, drop_in};
@@ -101,4 +102,32 @@ async fn reading_without_the_grant_is_a_fault_that_names_it() {
     let plugin = mesh.api.plugin("reader").await.expect("listed");
     assert_eq!((&plugin["state"], &plugin["faults"]), (&json!("loaded"), &json!(1)), "{plugin}");
     assert!(plugin["last_fault"].as_str().expect("a fault").contains("grant `arguments`"), "{plugin}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_whose_grant_is_taken_out_of_the_configuration_reads_no_more() {
+    let (mesh, _upstream) = start(GRANTED, component("reader")).await;
+    assert_eq!(at(&mesh, "/n", r#"{"n": 7}"#).await, "7");
+    let file = mesh.home.path().join("meshwright.toml");
+    let granted = fs::read_to_string(&file).expect("the configuration");
+    fs::write(&file, granted.replace("grants =", "#")).expect("write the configuration");
+    let plugin = eventually("it waits for its grant again", SOON, || async {
+        mesh.api.plugin("reader").await.filter(|plugin| plugin["state"] == "pending")
+    })
+    .await;
+    assert_eq!((&plugin["generation"], &plugin["pending"]["grants"]), (&json!(0), &json!(["arguments"])));
+    assert!(
+        plugin["reason"].as_str().expect("a reason").contains("`meshwright plugin allow reader`"),
+        "{plugin}"
+    );
+    let answer = mesh.api.call("s", "act", json!({"amount": 101})).await.ok();
+    assert_eq!(answer.get("routed_by"), None, "{answer}");
+
+    fs::write(&file, granted).expect("write the configuration");
+    eventually("it is in force again", SOON, || async {
+        mesh.api.plugin("reader").await.filter(|plugin| plugin["state"] == "loaded")
+    })
+    .await;
+    let refused = json!({"target_instance": "s", "tool_name": "act", "arguments": {"amount": 101}});
+    mesh.api.post("/call", &refused).await.problem(403, "policy_refused");
 }

@@ -88,6 +88,7 @@ fn check_says_what_a_good_component_is() {
     let said = plugin(home.path(), &["check", &file]);
     said.ended(0);
     said.has(&["✔", "tag-router 0.1.0", "kinds     router", "KiB, compiled in", "for an instance"]);
+    said.has(&["budget    1000 µs for 99 of 100 answers of `route`"]);
 
     let said = plugin(home.path(), &["check", "--json", &file]);
     said.ended(0);

@@ -209,3 +209,58 @@ async fn what_was_rolled_back_comes_back_only_when_it_is_meant() {
     until(&mesh, "it is in force", |plugin| plugin["state"] == "loaded" && plugin["version"] == "1.4.0")
         .await;
 }
+
+/// Why no call passes.
+async fn refusal(mesh: &Mesh) -> String {
+    let body = json!({"target_instance": "s", "tool_name": "act", "arguments": {}});
+    let problem = mesh.api.post("/call", &body).await.problem(403, "policy_refused");
+    problem["detail"].as_str().expect("a detail").to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_call_passes_without_a_router_that_must_agree_however_it_is_absent() {
+    let config = "[plugins.hot]\non_error = \"reject\"\n";
+    let mesh = Mesh::start(MeshOptions { config: config.into(), ..MeshOptions::default() }).await;
+    let upstream = RawUpstream::start(RawOptions { sessions: false, ..RawOptions::default() }).await;
+    mesh.api.join("s", upstream.port).await;
+    let said_so = refusal(&mesh).await;
+    assert!(said_so.contains("plugin `hot`") && said_so.contains("no file"), "{said_so}");
+    assert!(said_so.contains("`meshwright plugin disable hot`"), "{said_so}");
+    let listed = hot(&mesh).await;
+    let shown = (&listed["state"], &listed["stops_calls"], &listed["source"]);
+    assert_eq!(shown, (&json!("missing"), &json!(true), &json!("none")), "{listed}");
+    let health = mesh.api.get("/health").await.ok();
+    assert_eq!(health["status"], "degraded");
+    let metrics = mesh.api.get("/metrics").await;
+    for line in [
+        "meshwright_plugin_state{plugin=\"hot\",state=\"missing\"} 1",
+        "meshwright_plugin_state{plugin=\"hot\",state=\"loaded\"} 0",
+        "meshwright_plugin_state{plugin=\"usage-meter\",state=\"loaded\"} 1",
+    ] {
+        assert!(metrics.text().contains(line), "no {line} in\n{}", metrics.text());
+    }
+    assert!(health.to_string().contains("no call passes without plugin `hot`"), "{health}");
+
+    drop_in(&mesh.plugins_dir(), FILE, b"garbage");
+    until(&mesh, "the broken file is refused", |plugin| plugin["state"] == "refused").await;
+    let said_so = refusal(&mesh).await;
+    assert!(said_so.contains("it is not WebAssembly"), "{said_so}");
+    drop_in(&mesh.plugins_dir(), FILE, &asking("1.0.0"));
+    until(&mesh, "the build waits", |plugin| plugin["state"] == "pending").await;
+    let said_so = refusal(&mesh).await;
+    assert!(said_so.contains("`meshwright plugin allow hot`"), "{said_so}");
+    assert_eq!(upstream.calls(), 0);
+
+    drop_in(&mesh.plugins_dir(), FILE, &misbehaver("answer", "hot", "1.0.0"));
+    let listed = until(&mesh, "the good file is in force", |plugin| plugin["state"] == "loaded").await;
+    assert_eq!(listed["stops_calls"], false);
+    assert_eq!(decides(&mesh).await.as_deref(), Some("hot 1.0.0"));
+    fs::remove_file(mesh.plugins_dir().join(FILE)).expect("take it away");
+    until(&mesh, "it is missing again", |plugin| plugin["state"] == "missing").await;
+    refusal(&mesh).await;
+    let off = tool(&mesh, &["disable", "hot"]);
+    assert!(off.status.success(), "{}", said(&off));
+    assert_eq!(decides(&mesh).await, None, "what is switched off need not agree");
+    assert!(tool(&mesh, &["enable", "hot"]).status.code() == Some(1), "it is still missing");
+    refusal(&mesh).await;
+}

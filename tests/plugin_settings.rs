@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use meshwright::plugin::{COMPILE_LIMITS, Compiler, LoadError, Plugins, Settings, Workbench};
 use meshwright::policy::status::PluginState;
 use support::guests::{component, misbehaver};
-use support::{Mesh, MeshOptions, SOON, Value, eventually, json, repository};
+use support::raw_upstream::RawOptions;
+use support::{Mesh, MeshOptions, RawUpstream, SOON, Value, eventually, json, repository};
 
 async fn with_plugin(config: &str, beside: Option<&str>) -> Mesh {
     let mut plugins = vec![("moody.wasm".to_owned(), misbehaver("schema", "moody", "1.0.0"))];
@@ -51,6 +52,39 @@ async fn settings_change_while_it_runs_and_a_bad_change_leaves_those_before() {
     })
     .await;
     assert_eq!(listed["refused"], Value::Null, "{listed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_router_over_the_budget_that_the_proxys_file_gives_it_rests_until_it_gets_another() {
+    let mesh = with_plugin("[plugins.moody]\nlimits = { route_budget = \"1us\" }\n", None).await;
+    assert_eq!(moody(&mesh).await["budget_us"], json!({"route": 1.0, "pick": 1000.0}));
+    let upstream = RawUpstream::start(RawOptions { sessions: false, ..RawOptions::default() }).await;
+    mesh.api.join("s", upstream.port).await;
+    // Some thousands of calls have to be made before it is judged.
+    let resting = eventually("it rests", Duration::from_secs(180), || async {
+        let calls = (0..64).map(|_| mesh.api.call("s", "act", json!({})));
+        for answer in futures_util::future::join_all(calls).await {
+            answer.ok();
+        }
+        Some(moody(&mesh).await).filter(|plugin| plugin["state"] == "quarantined")
+    })
+    .await;
+    let reason = resting["reason"].as_str().expect("a reason");
+    assert!(reason.starts_with("over its latency budget: p99 "), "{reason}");
+    let health = mesh.api.get("/health").await.ok().to_string();
+    assert!(health.contains("plugin `moody` rests: over its latency budget"), "{health}");
+    let answer = mesh.api.call("s", "act", json!({})).await.ok();
+    assert_eq!(answer.get("routed_by"), None, "calls go on without it: {answer}");
+
+    let file = mesh.home.path().join("meshwright.toml");
+    let slow = fs::read_to_string(&file).expect("the configuration");
+    fs::write(&file, slow.replace("1us", "5ms")).expect("change it");
+    let other = eventually("the other budget is in force", SOON, || async {
+        Some(moody(&mesh).await).filter(|plugin| plugin["state"] == "loaded")
+    })
+    .await;
+    assert_eq!((&other["generation"], &other["budget_us"]["route"]), (&json!(2), &json!(5000.0)), "{other}");
+    assert!(!mesh.api.call("s", "act", json!({})).await.ok()["routed_by"].is_null());
 }
 
 #[tokio::test(flavor = "multi_thread")]

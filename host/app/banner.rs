@@ -121,7 +121,7 @@ fn plugin_line(plugin: &PluginStatus) -> String {
     let mark = match plugin.state {
         PluginState::Loaded => "✔",
         PluginState::Quarantined | PluginState::Pending => "▲",
-        PluginState::Refused => "✖",
+        PluginState::Refused | PluginState::Missing => "✖",
         PluginState::Building => "◌",
         PluginState::Disabled | PluginState::Shadowed => "○",
     };

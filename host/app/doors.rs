@@ -49,6 +49,7 @@ pub(super) fn plugin_config(config: &Config) -> BTreeMap<String, plugin::PluginC
             order: plugin.order,
             refuse_on_fault: plugin.refuse_on_fault,
             grants: plugin.grants.clone(),
+            limits: plugin.limits,
             config_json: plugin.config_json.clone(),
             written_json: plugin.written_json.clone(),
         };

@@ -23,7 +23,7 @@ const PLAN_EVERY: Duration = Duration::from_millis(250);
 /// The folder is read this often even if nothing is said to have changed.
 const RESCAN: Duration = Duration::from_secs(30);
 
-/// Distance of looks at builds that are on probation.
+/// Distance of looks at builds that are on probation, and at how quick plugins are.
 const PROBATION_EVERY: Duration = Duration::from_millis(250);
 
 /// Requests to look at once that may wait for the look before.
@@ -116,7 +116,10 @@ pub(super) async fn reload_plugins(
                     true
                 }
                 _ = rescans.tick() => true,
-                _ = probations.tick() => plugins.has_probation_to_end(),
+                _ = probations.tick() => {
+                    plugins.judge_pace();
+                    plugins.has_probation_to_end()
+                }
             };
             if looks {
                 reload(&plugins, &registry, PATIENCE).await;

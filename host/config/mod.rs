@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::mesh::allowance::Allowance;
 use crate::mesh::child::Rules;
 use crate::mesh::hedge::Hedge;
 use contents::Files;
@@ -187,10 +188,11 @@ pub struct PluginConfig {
     pub enabled: bool,
     /// Lower is asked first.
     pub order: Option<i32>,
-    /// Whether a call is refused, not passed on, when this plugin faults.
+    /// Whether a call is refused, not passed on, when this plugin faults or is not in force.
     pub refuse_on_fault: bool,
     /// What any build of that name may have.
     pub grants: Vec<Grant>,
+    pub limits: Allowance,
     /// The plugin's own configuration, a JSON object.
     pub config_json: String,
     /// The same as it was written, where something was filled in: that may be secret.

@@ -3,6 +3,7 @@
 mod children;
 mod duration;
 mod hedge;
+mod plugin_limits;
 mod resolve;
 pub(super) mod services;
 pub(super) mod text;
@@ -274,12 +275,15 @@ pub(super) struct RawPlugin {
     enabled: bool,
     /// Lower is asked first.
     order: Option<i32>,
-    /// What becomes of a call when the plugin fails: it goes on, or is refused.
+    /// What becomes of a call when the plugin fails, or is a router and not in force: it goes on, or is refused.
     #[serde(default)]
     on_error: OnError,
     /// What any build of that name may have.
     #[serde(default)]
     grants: Vec<RawText>,
+    /// What it may use up.
+    #[serde(default)]
+    limits: plugin_limits::RawPluginLimits,
     /// The plugin's own settings, checked against its schema.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, serde_json::Value>")]

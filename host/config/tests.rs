@@ -228,6 +228,24 @@ fn complaints_name_the_place_the_key_and_what_was_meant() {
         ("[sessions]\nmax = 0", &[":2:1: `sessions.max`", "between 1"]),
         ("[sessions]\nidle_timeout = \"2h\"\nage_max = \"1h\"", &[":2:1: `sessions.idle_timeout`"]),
         ("[sevices.a]\nurl = \"http://h\"", &[":1:2: ", "no section `sevices`", "did you mean `services`?"]),
+        (
+            "[plugins.p]\nlimits = { memory_mib = 0 }",
+            &[":2:1: `plugins.p.limits.memory_mib`", "0 is not between 1 and 4095"],
+        ),
+        (
+            "[plugins.p]\nlimits = { ask_timeout = \"2s\" }",
+            &["`plugins.p.limits.ask_timeout`", "2s is not between 1ms and 1s"],
+        ),
+        (
+            "[plugins.p]\nlimits = { background_timeout = \"1ms\" }",
+            &["`plugins.p.limits.background_timeout`", "1ms is not between 10ms and 30s"],
+        ),
+        (
+            "[plugins.p]\nlimits = { pick_budget = \"6ms\" }",
+            &["`plugins.p.limits.pick_budget`", "6ms is longer", "`ask_timeout` is 5ms"],
+        ),
+        ("[plugins.p]\nlimits = { memory_mb = 64 }", &["`memory_mb`", "did you mean `memory_mib`?"]),
+        ("[plugins.p]\nlimits = 64", &["a table such as `{ memory_mib = 64 }`, not the number `64`"]),
         ("[plugins.p]\ngrants = [\"moon\"]", &[":2:1: `plugins.p.grants`", "`moon`"]),
         ("include = [\"no-such-file.json\"]", &[":1:12: `include`", "no-such-file.json", "cannot be read"]),
         ("services = 5", &["`services`: it must be a table"]),
@@ -544,6 +562,8 @@ fn the_schema_takes_what_the_proxy_takes() {
         ("include = [\"x\"]\n[server]\nmcp_addr = \"127.0.0.1:1\"\n[lease]\nttl = \"2m\"", true),
         ("[services.a]\ncommand = \"x\"\nsessions = \"each\"\ntools = { deny = [\"x\"] }", true),
         ("[plugins.a]\non_error = \"reject\"\nconfig = { any = [1, { thing = true }] }", true),
+        ("[plugins.a]\nlimits = { memory_mib = 64, ask_timeout = \"8ms\", route_budget = \"50us\" }", true),
+        ("[plugins.a]\nlimits = { memory = 64 }", false),
         ("[profiles.a]\n", true),
         ("[services.a]\ncomand = \"x\"", false),
         ("[sevices.a]\n", false),
@@ -551,6 +571,31 @@ fn the_schema_takes_what_the_proxy_takes() {
     ] {
         assert_eq!(validator.is_valid(&json(text)), good, "{text}");
     }
+}
+
+#[test]
+fn what_a_plugin_may_use_up_is_understood_and_shown() {
+    let limits =
+        "{ memory_mib = 64, ask_timeout = \"8ms\", background_timeout = \"2s\", route_budget = \"50us\" }";
+    let text = format!("[plugins.a]\nlimits = {limits}\n[plugins.b]\n");
+    let config = load(&text).expect("good");
+    let wanted = Allowance {
+        memory_bytes_max: Some(64 << 20),
+        ask: Some(Duration::from_millis(8)),
+        background: Some(Duration::from_secs(2)),
+        route: Some(Duration::from_micros(50)),
+        pick: None,
+    };
+    assert_eq!(config.plugins["a"].limits, wanted);
+    assert_eq!(config.plugins["b"].limits, Allowance::default());
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("m.toml");
+    std::fs::write(&file, text).expect("write");
+    let overrides = Overrides { file: Some(file), data_dir: Some("/d".into()), ..Overrides::default() };
+    let shown = show(overrides, false).expect("good");
+    let again: toml::Table = shown.parse().expect("it is TOML");
+    assert_eq!(again["plugins"]["a"]["limits"]["memory_mib"].as_integer(), Some(64), "{shown}");
+    assert_eq!(again["plugins"]["a"]["limits"]["route_budget"].as_str(), Some("50us"), "{shown}");
 }
 
 #[test]

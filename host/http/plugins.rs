@@ -38,13 +38,15 @@ struct PluginsView {
 #[derive(Serialize)]
 struct PluginView {
     name: String,
-    /// `embedded`, or the file.
+    /// `embedded`, or the file, or `none`.
     source: String,
     version: String,
     summary: String,
     kinds: Vec<&'static str>,
     state: &'static str,
     reason: String,
+    /// No call passes, as it is not in force and must agree.
+    stops_calls: bool,
     sha256: String,
     size_bytes: usize,
     /// Whether this run `compiled` it or found it `cached`.
@@ -60,6 +62,7 @@ struct PluginView {
     /// Of these, because it crashed on such calls.
     skipped: u64,
     p99_us: f64,
+    budget_us: BudgetView,
     memory_bytes: usize,
     last_fault: Option<String>,
     /// The newest file in `capsules` of the data folder with which a fault can be repeated.
@@ -74,6 +77,13 @@ struct PluginView {
     replay: Option<ReplayView>,
     probation: Option<ProbationView>,
     panels: Vec<PanelView>,
+}
+
+/// What 99 of 100 answers may take; `null` of what it is not asked.
+#[derive(Serialize)]
+struct BudgetView {
+    route: Option<f64>,
+    pick: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -175,7 +185,11 @@ impl From<PendingBuild> for PendingView {
 impl From<PluginStatus> for PluginView {
     fn from(plugin: PluginStatus) -> Self {
         Self {
-            source: plugin.file.map_or_else(|| "embedded".to_owned(), |file| file.display().to_string()),
+            source: match plugin.file {
+                Some(file) => file.display().to_string(),
+                None if plugin.state == PluginState::Missing => "none".to_owned(),
+                None => "embedded".to_owned(),
+            },
             loaded_at: (plugin.generation > 0).then(|| clock::iso(plugin.loaded_at)),
             name: plugin.name,
             version: plugin.version,
@@ -183,6 +197,7 @@ impl From<PluginStatus> for PluginView {
             kinds: plugin.kinds,
             state: plugin.state.as_str(),
             reason: plugin.reason,
+            stops_calls: plugin.stops_calls,
             sha256: plugin.sha256,
             size_bytes: plugin.size_bytes,
             code: plugin.made.map(|made| made.origin.as_str()),
@@ -195,6 +210,7 @@ impl From<PluginStatus> for PluginView {
             fallbacks: plugin.fallbacks,
             skipped: plugin.skipped,
             p99_us: plugin.p99_us,
+            budget_us: BudgetView { route: plugin.budget.route_us, pick: plugin.budget.pick_us },
             memory_bytes: plugin.memory_bytes,
             last_fault: plugin.last_fault,
             capsule: plugin.capsule,

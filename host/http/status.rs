@@ -144,6 +144,10 @@ pub(super) async fn health(State(pages): State<Pages>) -> Response {
 
 fn complaint(plugin: &PluginStatus) -> Option<String> {
     let name = &plugin.name;
+    if plugin.stops_calls {
+        let (state, reason) = (plugin.state.as_str(), &plugin.reason);
+        return Some(format!("no call passes without plugin `{name}`, which is {state}: {reason}"));
+    }
     if let Some(pending) = &plugin.pending {
         return Some(format!("plugin `{name}` {} waits: {}", pending.version, pending.reason));
     }

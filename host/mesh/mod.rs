@@ -4,6 +4,7 @@
 //! Knows nobody: no I/O, no async, no clock of its own, no JSON values.
 
 pub mod alert;
+pub mod allowance;
 pub mod balance;
 pub mod breaker;
 pub mod child;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::capsule::Seen;
 use super::capsules;
 use super::fault::Fault;
-use super::instance::{BACKGROUND_BUDGET, Class, Instance, sensible};
+use super::instance::{Class, Instance, sensible};
 use super::loaded::Plugin;
 use super::stats::Stats;
 use crate::mesh::observe::{Event, Finished, Firing, MeterDescription, Point, Sample, Want};
@@ -25,8 +25,8 @@ struct Terms {
 
 impl Terms {
     fn of(instance: &mut Instance) -> Result<Self, Fault> {
-        let wants = instance.enter(BACKGROUND_BUDGET, |guest, store| guest.wants(store))?;
-        let description = instance.enter(BACKGROUND_BUDGET, |guest, store| guest.describe(store))?;
+        let wants = instance.enter_aside(|guest, store| guest.wants(store))?;
+        let description = instance.enter_aside(|guest, store| guest.describe(store))?;
         Ok(Self {
             wants: wants.transpose().map_err(Fault::Nonsense)?.unwrap_or_default(),
             description: description.transpose().map_err(Fault::Nonsense)?.unwrap_or_default(),
@@ -148,10 +148,7 @@ impl Alerter for WasmAlerter {
     fn evaluate(&self, now: Wall, samples: &[Sample], events: &[Event]) -> Result<Vec<Firing>, PolicyFault> {
         self.0.ask(
             |instance| {
-                sensible(
-                    instance
-                        .enter(BACKGROUND_BUDGET, |guest, store| guest.evaluate(store, now, samples, events)),
-                )
+                sensible(instance.enter_aside(|guest, store| guest.evaluate(store, now, samples, events)))
             },
             || Some(Seen::evaluate(now, self.wants(), samples, events)),
         )
@@ -171,9 +168,7 @@ impl Meter for WasmMeter {
 
     fn on_calls(&self, calls: &[Finished], dropped: u32) -> Result<(), PolicyFault> {
         self.0.ask(
-            |instance| {
-                instance.enter(BACKGROUND_BUDGET, |guest, store| guest.on_calls(store, calls, dropped))
-            },
+            |instance| instance.enter_aside(|guest, store| guest.on_calls(store, calls, dropped)),
             || Some(Seen::on_calls(calls, dropped)),
         )
     }
@@ -181,11 +176,7 @@ impl Meter for WasmMeter {
     fn collect(&self, now: Wall) -> Result<Vec<Point>, PolicyFault> {
         let description = &self.0.terms.description;
         self.0.ask(
-            |instance| {
-                sensible(
-                    instance.enter(BACKGROUND_BUDGET, |guest, store| guest.collect(store, now, description)),
-                )
-            },
+            |instance| sensible(instance.enter_aside(|guest, store| guest.collect(store, now, description))),
             // It depends on all that the instance was told before.
             || None,
         )

@@ -73,6 +73,8 @@ const STRIKES: usize = 3;
 const STRIKE_WINDOW: Duration = Duration::from_secs(60);
 const REST_FIRST: Duration = Duration::from_secs(1);
 const REST_MAX: Duration = Duration::from_secs(300);
+/// Of a plugin that is too slow: 30 s, doubled each time until it is quick enough.
+const REST_FOR_PACE_FIRST: Duration = Duration::from_secs(30);
 
 /// Three strikes in a minute, and a plugin rests: 1 s, doubled each time, at most 5 min. For a minute after a rest
 /// one strike is enough; 5 min without a rest forget all earlier ones.
@@ -126,6 +128,10 @@ pub struct Health {
 struct Record {
     strikes: Strikes,
     faults: Faults,
+    /// Rests since it was quick enough.
+    slow_rests: u32,
+    /// Why it rests, or rested last.
+    rest_reason: String,
 }
 
 /// The faults of one generation so far.
@@ -224,23 +230,46 @@ impl Health {
             let mut record = self.record();
             record.faults.add(fault.by_guest(), words.clone());
             let now = clock::now();
-            let rest = (fault.by_guest() && strikes).then(|| record.strikes.strike(now)).flatten();
-            if let Some(rest) = rest {
-                self.rests_until.store((now + rest).as_micros(), Ordering::Relaxed);
-            }
-            rest
+            (fault.by_guest() && strikes).then(|| record.strikes.strike(now)).flatten()
         };
         if let Some(rest) = rest {
-            let rest_s = rest.as_secs();
-            tracing::info!(plugin = %self.name, rest_s, reason = words, "plugin quarantined");
-            (self.events)(Event {
-                at: clock::wall(),
-                kind: "plugin_quarantined",
-                service: None,
-                instance: None,
-                detail: format!("plugin `{}` rests for {rest_s} s: {words}", self.name),
-            });
+            self.rest(rest, &words);
         }
+    }
+
+    /// Has the plugin rest, since it does not keep its latency budget.
+    pub fn too_slow(&self, words: &str) {
+        let rests = {
+            let mut record = self.record();
+            record.slow_rests = record.slow_rests.saturating_add(1);
+            record.slow_rests - 1
+        };
+        self.rest(REST_FOR_PACE_FIRST.saturating_mul(1 << rests.min(8)).min(REST_MAX), words);
+    }
+
+    /// It keeps its latency budget again.
+    pub fn kept_pace(&self) {
+        self.record().slow_rests = 0;
+    }
+
+    fn rest(&self, rest: Duration, words: &str) {
+        words.clone_into(&mut self.record().rest_reason);
+        // Last, so that who sees it rest can say why; a longer rest is not cut short.
+        self.rests_until.fetch_max((clock::now() + rest).as_micros(), Ordering::Relaxed);
+        let rest_s = rest.as_secs();
+        tracing::info!(plugin = %self.name, rest_s, reason = words, "plugin quarantined");
+        (self.events)(Event {
+            at: clock::wall(),
+            kind: "plugin_quarantined",
+            service: None,
+            instance: None,
+            detail: format!("plugin `{}` rests for {rest_s} s: {words}", self.name),
+        });
+    }
+
+    /// Why it rests, or rested last.
+    pub fn rest_reason(&self) -> String {
+        self.record().rest_reason.clone()
     }
 
     /// Counts an answer that could not be used and may not be the plugin's fault.

@@ -10,9 +10,11 @@ use super::capsules;
 use super::clock;
 use super::fault::Fault;
 use super::instance::{Class, Instance};
+use super::load::Budget;
 use super::loaded::Plugin;
+use super::pace::Pace;
 use super::repair::Repair;
-use super::stats::Stats;
+use super::stats::{Stats, Times};
 use crate::mesh::ids::Slot;
 use crate::mesh::pool::Pool;
 use crate::policy::{Ask, Balancer, PolicyFault, Source};
@@ -37,14 +39,42 @@ const REPAIR_PAUSE: Duration = Duration::from_millis(200);
 
 pub const NO_SUCH_SLOT: &str = "the slot does not exist";
 
+/// What a call waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    Route,
+    Pick,
+}
+
+pub const QUESTIONS: [Question; 2] = [Question::Route, Question::Pick];
+
+impl Question {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Route => "route",
+            Self::Pick => "pick",
+        }
+    }
+}
+
+impl Budget {
+    pub const fn of(self, question: Question) -> f64 {
+        match question {
+            Question::Route => self.route_us,
+            Question::Pick => self.pick_us,
+        }
+    }
+}
+
 /// One worker's instance. Apart from its neighbours in memory, so that workers do not slow each other down.
 #[repr(align(128))]
 struct Shard {
     /// `None` from a fault until the repair.
     instance: Mutex<Option<Box<Instance>>>,
-    stats: Stats,
-    /// Processor time of the timed calls, while the build is on probation.
-    tried: Stats,
+    /// By question.
+    stats: [Stats; QUESTIONS.len()],
+    /// Processor time of the timed calls, while that is of interest.
+    computed: [Stats; QUESTIONS.len()],
     memory_bytes: AtomicUsize,
     in_repair: AtomicBool,
     /// Microseconds of the room's clock.
@@ -56,6 +86,7 @@ pub struct Hot {
     me: Weak<Hot>,
     plugin: Arc<Plugin>,
     shards: Box<[Shard]>,
+    pace: Pace,
     repair: Repair,
 }
 
@@ -75,7 +106,7 @@ impl Hot {
             shards.push(Shard::new(plugin.instance(Class::Hot)?));
         }
         let shards = shards.into_boxed_slice();
-        Ok(Arc::new_cyclic(|me| Self { me: Weak::clone(me), plugin, shards, repair }))
+        Ok(Arc::new_cyclic(|me| Self { me: Weak::clone(me), plugin, shards, pace: Pace::default(), repair }))
     }
 
     pub fn source(&self) -> &Arc<Source> {
@@ -114,6 +145,7 @@ impl Hot {
     /// it is to be held against the plugin.
     pub fn ask<T>(
         &self,
+        which: Question,
         question: impl FnOnce(&mut Instance) -> Result<T, Fault>,
         failed: impl FnOnce(&Fault) -> bool,
     ) -> Result<T, PolicyFault> {
@@ -131,7 +163,7 @@ impl Hot {
                 Err(TryLockError::WouldBlock) => continue,
             };
             if place.is_some() {
-                return self.ask_here(index, &mut place, question, failed);
+                return self.ask_here((index, which), &mut place, question, failed);
             }
             drop(place);
             self.want_repair(index);
@@ -142,7 +174,7 @@ impl Hot {
 
     fn ask_here<T>(
         &self,
-        index: usize,
+        (index, which): (usize, Question),
         place: &mut Option<Box<Instance>>,
         question: impl FnOnce(&mut Instance) -> Result<T, Fault>,
         failed: impl FnOnce(&Fault) -> bool,
@@ -150,16 +182,15 @@ impl Hot {
         let shard = &self.shards[index];
         // Out of its place while it runs: should anything unwind from here, the instance is gone, not torn.
         let mut instance = place.take().expect("the caller saw it there");
-        let started = shard.stats.count().then(Instant::now);
-        let on_trial = started.is_some() && self.plugin.is_tried.load(Ordering::Relaxed);
-        let cpu = on_trial.then(clock::thread_cpu).flatten();
+        let (stats, computed) = (&shard.stats[which as usize], &shard.computed[which as usize]);
+        let started = stats.count().then(Instant::now);
+        let cpu = (started.is_some() && self.plugin.is_clocked()).then(clock::thread_cpu).flatten();
         let answer = question(&mut instance);
         if let Some((from, to)) = cpu.zip(cpu.and_then(|_| clock::thread_cpu())) {
-            shard.tried.count();
-            shard.tried.time(to.saturating_sub(from));
+            computed.time(to.saturating_sub(from));
         }
         if let Some(started) = started {
-            shard.stats.time(started.elapsed());
+            stats.time(started.elapsed());
         }
         shard.memory_bytes.store(instance.memory_bytes(), Ordering::Relaxed);
         match answer {
@@ -219,11 +250,22 @@ impl Hot {
     }
 
     pub fn stats(&self) -> impl Iterator<Item = &Stats> {
-        self.shards.iter().map(|shard| &shard.stats)
+        self.shards.iter().flat_map(|shard| &shard.stats)
     }
 
-    pub fn tried(&self) -> impl Iterator<Item = &Stats> {
-        self.shards.iter().map(|shard| &shard.tried)
+    /// How long answers took.
+    pub fn answered(&self, which: Question) -> Times {
+        Times::of(self.shards.iter().map(|shard| &shard.stats[which as usize]))
+    }
+
+    /// The same in processor time, as far as that was taken.
+    pub fn computed(&self, which: Question) -> Times {
+        Times::of(self.shards.iter().map(|shard| &shard.computed[which as usize]))
+    }
+
+    /// Judges whether it keeps its latency budgets. Not on a worker.
+    pub fn judge_pace(&self) {
+        self.pace.look(self);
     }
 
     pub fn memory_bytes(&self) -> usize {
@@ -236,8 +278,8 @@ impl Shard {
         Self {
             memory_bytes: AtomicUsize::new(instance.memory_bytes()),
             instance: Mutex::new(Some(instance)),
-            stats: Stats::default(),
-            tried: Stats::default(),
+            stats: Default::default(),
+            computed: Default::default(),
             in_repair: AtomicBool::new(false),
             repair_not_before: AtomicU64::new(0),
         }
@@ -269,7 +311,7 @@ impl Balancer for WasmBalancer {
             // No two pools are the same, and no two moments of one: what failed on one says nothing of the next.
             true
         };
-        self.0.ask(|instance| instance.pick(pool, ask), failed).map(|slot| slot.map(Slot))
+        self.0.ask(Question::Pick, |instance| instance.pick(pool, ask), failed).map(|slot| slot.map(Slot))
     }
 
     /// An unavailable instance is a suggestion that came late; one that never existed is nonsense.

@@ -14,18 +14,19 @@ use super::engine::Running;
 use super::fault::Fault;
 use super::host_state::{HostState, Reading, Shared, Stopwatch};
 use super::v0_1::{Answer, Guest, Indices, Issue};
+use crate::mesh::allowance::Allowance;
 use crate::mesh::ids::Name;
 use crate::mesh::plan::Plan;
 use crate::mesh::pool::{Catalog, Pool};
 use crate::mesh::verdict::{CallFacts, Decision};
 use crate::policy::Ask;
 
-/// For the questions that a call waits for.
-const ASK_BUDGET: Duration = Duration::from_millis(5);
+/// For the questions that a call waits for, unless the operator allows another time.
+pub const ASK_BUDGET: Duration = Duration::from_millis(5);
 /// For handing over the catalogue or a pool, which may be thousands of records.
 const PUSH_BUDGET: Duration = Duration::from_millis(50);
-/// For everything that no call waits for.
-pub const BACKGROUND_BUDGET: Duration = Duration::from_secs(1);
+/// For everything that no call waits for, unless the operator allows another time.
+const BACKGROUND_BUDGET: Duration = Duration::from_secs(1);
 /// Instructions for one question, where they are counted: about a second's worth.
 const FUEL_MAX: u64 = 2_000_000_000;
 /// Handles of host resources that an instance may hold at once.
@@ -46,7 +47,7 @@ pub enum Class {
 }
 
 impl Class {
-    pub fn memory_bytes_max(self) -> usize {
+    fn memory_bytes_max(self) -> usize {
         match self {
             Self::Hot => 32 << 20,
             Self::Background => 128 << 20,
@@ -75,8 +76,15 @@ impl Compiled {
     ///
     /// # Errors
     /// The guest's initialisation failed, or the host could not make room.
-    pub fn instantiate(&self, class: Class, shared: Arc<Shared>) -> Result<Instance, Fault> {
-        let state = HostState::new(shared, class.memory_bytes_max());
+    pub fn instantiate(
+        &self,
+        class: Class,
+        allowance: &Allowance,
+        shared: Arc<Shared>,
+    ) -> Result<Instance, Fault> {
+        let memory_bytes_max = allowance.memory_bytes_max.unwrap_or_else(|| class.memory_bytes_max());
+        let background = allowance.background.unwrap_or(BACKGROUND_BUDGET);
+        let state = HostState::new(shared, memory_bytes_max);
         let mut store = Store::new(self.pre.engine(), state);
         store.limiter(|state| &mut state.memory);
         store.epoch_deadline_callback(|mut store| Ok(store.data_mut().stopwatch.look()));
@@ -84,13 +92,15 @@ impl Compiled {
         store.set_max_component_handles(HANDLES_MAX);
         // Refused by an engine that does not count, which is every one but that of scenario tests.
         store.set_fuel(FUEL_MAX).ok();
-        let guest = guarded(&mut store, BACKGROUND_BUDGET, |store| {
+        let guest = guarded(&mut store, background, |store| {
             let instance = self.pre.instantiate(&mut *store)?;
             self.indices.load(store, &instance)
         })?;
         Ok(Instance {
             store,
             guest,
+            ask: allowance.ask.unwrap_or(ASK_BUDGET),
+            background,
             reads_arguments: self.reads_arguments,
             has_read: false,
             catalog_seen: None,
@@ -103,6 +113,8 @@ impl Compiled {
 pub struct Instance {
     store: Store<HostState>,
     guest: Guest,
+    ask: Duration,
+    background: Duration,
     reads_arguments: bool,
     has_read: bool,
     catalog_seen: Option<u64>,
@@ -128,10 +140,18 @@ impl Instance {
         guarded(&mut self.store, budget, |store| call(guest, store))
     }
 
+    /// Runs `call`, for which no call waits, within the time for such.
+    pub fn enter_aside<T>(
+        &mut self,
+        call: impl FnOnce(&Guest, &mut Store<HostState>) -> wasmtime::Result<T>,
+    ) -> Result<T, Fault> {
+        self.enter(self.background, call)
+    }
+
     /// # Errors
     /// A fault, or the guest's complaints about its configuration.
     pub fn configure(&mut self, config_json: &str) -> Result<Result<(), Vec<Issue>>, Fault> {
-        self.enter(BACKGROUND_BUDGET, |guest, store| guest.configure(store, config_json))
+        self.enter_aside(|guest, store| guest.configure(store, config_json))
     }
 
     /// Instructions since the last time this was asked; nothing where they are not counted.
@@ -145,7 +165,7 @@ impl Instance {
         self.has_read = false;
         self.tell(catalog)?;
         self.store.data_mut().routes(self.reads_arguments.then_some(call.arguments));
-        let decision = sensible(self.enter(ASK_BUDGET, |guest, store| guest.route(store, call)));
+        let decision = sensible(self.enter(self.ask, |guest, store| guest.route(store, call)));
         let reading = self.store.data_mut().routed();
         self.has_read = reading == Reading::Done;
         let mut decision = decision?;
@@ -183,7 +203,7 @@ impl Instance {
         });
         self.store.data_mut().ask_about(pool);
         let picked = if current { Ok(()) } else { self.push(pool) }.and_then(|()| {
-            sensible(self.enter(ASK_BUDGET, |guest, store| {
+            sensible(self.enter(self.ask, |guest, store| {
                 guest.pick(store, pool.id.0, ask.affinity, ask.random, ask.excluded)
             }))
         });
@@ -193,7 +213,7 @@ impl Instance {
 
     /// `None` when the planner leaves the pool to others.
     pub fn compile(&mut self, pool: &Pool) -> Result<Option<Plan>, Fault> {
-        sensible(self.enter(BACKGROUND_BUDGET, |guest, store| guest.compile(store, pool)))
+        sensible(self.enter_aside(|guest, store| guest.compile(store, pool)))
     }
 
     #[cold]
@@ -236,6 +256,10 @@ impl Instance {
 
     pub fn memory_bytes(&self) -> usize {
         self.store.data().memory.bytes
+    }
+
+    pub fn memory_bytes_max(&self) -> usize {
+        self.store.data().memory.bytes_max
     }
 
     /// Whether its memory is so full that a fresh instance is better.

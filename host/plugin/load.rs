@@ -14,10 +14,12 @@ use super::engine::{Runtime, RuntimeError};
 use super::fault::Fault;
 use super::host_state::{Shared, cut, printable};
 use super::inspect::inspect;
-use super::instance::{BACKGROUND_BUDGET, Class, Compiled, panic_text};
+use super::instance::{ASK_BUDGET, Class, Compiled, panic_text};
+use super::replay::BUDGET_US;
 use super::schema::{Question, SCHEMA_BYTES_MAX};
 use super::settings::{Complaints, Origin};
 use super::v0_1::{self, Indices};
+use crate::mesh::allowance::Allowance;
 use crate::mesh::ids::{Name, NameError};
 use crate::mesh::ruling::Grant;
 use crate::policy::status::{Made, PluginStatus};
@@ -79,6 +81,8 @@ pub enum LoadError {
     Metadata(String),
     #[error("it asks for the grant `{0}`, which this build does not know; there is `arguments`")]
     UnknownGrant(String),
+    #[error("its budget `{name}` is {budget_us}, and a budget is a number of microseconds, more than 0")]
+    Budget { name: &'static str, budget_us: f64 },
     #[error("its name `{name}` cannot be used: {error}")]
     Name { name: String, error: NameError },
     #[error("its self-test failed: {0}")]
@@ -168,6 +172,34 @@ pub struct Budgets {
     pub pick_us: Option<f64>,
 }
 
+/// What holds: microseconds within which 99 of 100 answers are given.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Budget {
+    pub route_us: f64,
+    pub pick_us: f64,
+}
+
+impl Budgets {
+    /// What the operator says, else what the plugin promises, else what is usual; never more than an answer may take.
+    pub fn within(self, allowance: &Allowance) -> Budget {
+        let micros = |time: Duration| time.as_secs_f64() * 1e6;
+        let longest = micros(allowance.ask.unwrap_or(ASK_BUDGET));
+        let of = |said: Option<Duration>, declared: Option<f64>| {
+            said.map(micros).or(declared).unwrap_or(BUDGET_US).min(longest)
+        };
+        Budget { route_us: of(allowance.route, self.route_us), pick_us: of(allowance.pick, self.pick_us) }
+    }
+
+    fn check(self) -> Result<Self, LoadError> {
+        for (name, budget_us) in [("route-us", self.route_us), ("pick-us", self.pick_us)] {
+            if let Some(budget_us) = budget_us.filter(|us| !us.is_finite() || *us <= 0.0) {
+                return Err(LoadError::Budget { name, budget_us });
+            }
+        }
+        Ok(self)
+    }
+}
+
 #[derive(Deserialize)]
 struct Metadata {
     name: String,
@@ -223,7 +255,7 @@ pub fn build(runtime: &Runtime, label: &str, file: &[u8], threads: usize) -> Res
         name,
         version: printable(cut(&metadata.version, VERSION_BYTES_MAX)),
         summary: printable(cut(&metadata.summary, SUMMARY_BYTES_MAX)),
-        budgets: metadata.budgets,
+        budgets: metadata.budgets.check()?,
         config_schema: metadata.config_schema,
         grants,
         made,
@@ -274,15 +306,15 @@ fn not_taken(words: &str) -> LoadError {
 
 /// Runs with a memory of its own, so that a self-test leaves no trace in the plugin's.
 fn introduce(compiled: &Compiled, label: &str) -> Result<Metadata, LoadError> {
-    let instance = compiled.instantiate(Class::Background, Shared::new(label));
+    let instance = compiled.instantiate(Class::Background, &Allowance::default(), Shared::new(label));
     let mut instance = instance.map_err(LoadError::during("its start"))?;
     let text = instance
-        .enter(BACKGROUND_BUDGET, |guest, store| guest.metadata(store))
+        .enter_aside(|guest, store| guest.metadata(store))
         .map_err(LoadError::during("`metadata`"))?;
     let metadata = toml::from_str(&text)
         .map_err(|error: toml::de::Error| LoadError::Metadata(human(error.message())))?;
     instance
-        .enter(BACKGROUND_BUDGET, |guest, store| guest.self_test(store))
+        .enter_aside(|guest, store| guest.self_test(store))
         .map_err(LoadError::during("`self-test`"))?
         .map_err(|reason| LoadError::SelfTest(human(&reason)))?;
     Ok(metadata)

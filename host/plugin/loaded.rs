@@ -1,7 +1,8 @@
 //! One generation of a plugin: what its instances have in common, and the policies it is asked through.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::background::{Background, WasmAlerter, WasmMeter, WasmPlanner};
 use super::capsules::Capsules;
@@ -9,12 +10,14 @@ use super::fault::{Fault, Health};
 use super::host_state::Shared;
 use super::hot::{Hot, WasmBalancer};
 use super::instance::{Class, Compiled, Instance};
-use super::load::{Build, LoadError};
+use super::load::{Budget, Build, LoadError};
 use super::repair::Repair;
 use super::router::WasmRouter;
 use super::settings::{Configuration, Origin};
-use super::stats;
+use super::stats::{self, Stats, Times};
+use crate::mesh::allowance::Allowance;
 use crate::mesh::observe::Panel;
+use crate::policy::status::BudgetStatus;
 use crate::policy::{Alerter, Balancer, Meter, Planned, Router, Source};
 
 /// What every instance of a generation is made from.
@@ -26,7 +29,12 @@ pub struct Plugin {
     pub is_tried: AtomicBool,
     /// Whether it is, and the build before is still there.
     pub gives_way: AtomicBool,
+    /// Whether its answers seem to take longer than it has.
+    pub is_watched: AtomicBool,
     pub capsules: Capsules,
+    /// Microseconds within which 99 of 100 calls are answered.
+    pub budget: Budget,
+    allowance: Allowance,
     compiled: Arc<Compiled>,
     shared: Arc<Shared>,
     config_json: String,
@@ -39,7 +47,7 @@ impl Plugin {
         health: Health,
         build: &Build,
         shared: Arc<Shared>,
-        configuration: &Configuration,
+        (configuration, allowance): (&Configuration, Allowance),
         capsules: Capsules,
     ) -> Self {
         let compiled = Arc::clone(&build.compiled);
@@ -49,12 +57,20 @@ impl Plugin {
             refuses_on_fault: AtomicBool::new(false),
             is_tried: AtomicBool::new(false),
             gives_way: AtomicBool::new(false),
+            is_watched: AtomicBool::new(false),
             capsules,
+            budget: build.budgets.within(&allowance),
+            allowance,
             compiled,
             shared,
             config_json: configuration.json.clone(),
             written_json: configuration.written_json.clone(),
         }
+    }
+
+    /// Whether the processor time of answers is of interest.
+    pub fn is_clocked(&self) -> bool {
+        self.is_tried.load(Ordering::Relaxed) || self.is_watched.load(Ordering::Relaxed)
     }
 
     pub fn kinds(&self) -> Vec<&'static str> {
@@ -88,7 +104,7 @@ impl Plugin {
     }
 
     fn instance_with(&self, class: Class, shared: Arc<Shared>) -> Result<Box<Instance>, Fault> {
-        let mut instance = Box::new(self.compiled.instantiate(class, shared)?);
+        let mut instance = Box::new(self.compiled.instantiate(class, &self.allowance, shared)?);
         instance.configure(&self.config_json)?.map_err(|_| Fault::Configuration)?;
         Ok(instance)
     }
@@ -107,6 +123,16 @@ pub struct Loaded {
     pub meter: Option<Arc<dyn Meter>>,
     hot: Option<Arc<Hot>>,
     background: Option<Arc<Background>>,
+}
+
+/// Of the calls that a generation answered or failed.
+pub struct Figures {
+    pub calls: u64,
+    /// Of these, how many were timed, and what they took together.
+    pub timed: u64,
+    pub took: Duration,
+    /// The 99th percentile of their latency in microseconds.
+    pub p99_us: f64,
 }
 
 impl Loaded {
@@ -153,16 +179,31 @@ impl Loaded {
         Ok(Self { plugin, kinds, panels, router, balancer, planned, alerter, meter, hot, background })
     }
 
-    /// Calls answered or failed, and the 99th percentile of their latency in microseconds.
-    pub fn figures(&self) -> (u64, f64) {
-        let hot = self.hot.iter().flat_map(|hot| hot.stats());
-        stats::total(hot.chain(self.background.iter().map(|background| background.stats())))
+    pub fn figures(&self) -> Figures {
+        let times = Times::of(self.stats());
+        Figures {
+            calls: stats::calls(self.stats()),
+            timed: times.count(),
+            took: stats::took(self.stats()),
+            p99_us: times.p99_us(),
+        }
     }
 
-    /// Answers that calls waited for and whose processor time was taken, and the 99th percentile of it in
-    /// microseconds.
-    pub fn tried_figures(&self) -> (u64, f64) {
-        stats::total(self.hot.iter().flat_map(|hot| hot.tried()))
+    fn stats(&self) -> impl Iterator<Item = &Stats> {
+        let hot = self.hot.iter().flat_map(|hot| hot.stats());
+        hot.chain(self.background.iter().map(|background| background.stats()))
+    }
+
+    /// What answers its calls, if any wait for it.
+    pub fn hot(&self) -> Option<&Hot> {
+        self.hot.as_deref()
+    }
+
+    /// Microseconds for 99 of 100 answers, of what it is asked.
+    pub fn budget(&self) -> BudgetStatus {
+        let of = |kind, budget_us| self.kinds.contains(&kind).then_some(budget_us);
+        let Budget { route_us, pick_us } = self.plugin.budget;
+        BudgetStatus { route_us: of("router", route_us), pick_us: of("balancer", pick_us) }
     }
 
     pub fn policy_router(&self) -> Option<Arc<dyn Router>> {
@@ -207,12 +248,12 @@ impl Loaded {
 
 /// The first instance of its class: here a configuration that is not accepted gets its reasons.
 fn configured(plugin: &Plugin, class: Class) -> Result<Box<Instance>, LoadError> {
-    let instance = plugin.compiled.instantiate(class, Arc::clone(&plugin.shared));
+    let instance = plugin.compiled.instantiate(class, &plugin.allowance, Arc::clone(&plugin.shared));
     let mut instance = Box::new(instance.map_err(LoadError::during("its start"))?);
     let configured = instance.configure(&plugin.config_json).map_err(LoadError::during("`configure`"))?;
     configured.map_err(|issues| LoadError::Configuration(issues.into()))?;
     if instance.is_worn() {
-        let (bytes, bytes_max) = (instance.memory_bytes(), class.memory_bytes_max());
+        let (bytes, bytes_max) = (instance.memory_bytes(), instance.memory_bytes_max());
         return Err(LoadError::Memory { bytes, bytes_max });
     }
     Ok(instance)

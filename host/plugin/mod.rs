@@ -27,6 +27,7 @@ mod kv;
 mod load;
 mod loaded;
 mod memories;
+mod pace;
 mod pointer;
 mod probation;
 mod reload;
@@ -39,6 +40,7 @@ mod schema;
 mod settings;
 mod stats;
 mod v0_1;
+mod vacant;
 mod wasi;
 mod workbench;
 
@@ -64,6 +66,7 @@ pub use self::settings::Configuration;
 pub use self::workbench::{
     Component, Counted, InForce, Subject, Workbench, config_json, read_component, read_config,
 };
+use crate::mesh::allowance::Allowance;
 use crate::mesh::memo::Memories;
 use crate::mesh::observe::Event;
 use crate::mesh::ruling::{Grant, Ruling};
@@ -110,10 +113,11 @@ pub struct PluginConfig {
     pub enabled: bool,
     /// Lower is asked first. `None`: 100, for embedded plugins 1000.
     pub order: Option<i32>,
-    /// A router's fault refuses the call instead of passing it on.
+    /// A router's fault refuses the call instead of passing it on, and so does its absence.
     pub refuse_on_fault: bool,
     /// What any build of that name may have.
     pub grants: Vec<Grant>,
+    pub limits: Allowance,
     /// An object. A `NAME.toml` beside the plugin's file wins over it.
     pub config_json: String,
     /// The same as it was written, where something was filled in.

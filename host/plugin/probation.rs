@@ -7,19 +7,16 @@ use std::time::Duration;
 
 use super::bad::BadBuild;
 use super::clock;
-use super::load::Budgets;
+use super::hot::QUESTIONS;
 use super::loaded::Loaded;
+use super::pace::JUDGED_FROM;
 use super::reload::{Entry, Reloader};
-use super::replay::BUDGET_US;
 use crate::mesh::ids::Name;
 use crate::mesh::time::{Mono, Wall};
 use crate::policy::status::{ProbationStatus, RefusedBuild, RollbackError};
 
 /// Of its own making, within its probation.
 const FAULTS_MAX: u64 = 3;
-/// Answers from which on their times are judged: one in eight is timed. In processor time, since a busy machine is not
-/// the plugin's fault.
-const JUDGED_FROM: u64 = 200;
 
 /// What is known of a build while it is tried out.
 pub struct Probation {
@@ -27,7 +24,6 @@ pub struct Probation {
     until: Wall,
     /// `None` of the first build of a file.
     previous: Option<Entry>,
-    budget_us: f64,
 }
 
 /// What has become of a probation.
@@ -38,8 +34,7 @@ enum Standing {
 
 impl Probation {
     /// Of the build that takes the place of `previous` now; `None` when builds are not tried out.
-    pub fn begin(previous: Option<&Entry>, budgets: Budgets, time: Duration) -> Option<Arc<Self>> {
-        let declared = [budgets.route_us, budgets.pick_us].into_iter().flatten().reduce(f64::max);
+    pub fn begin(previous: Option<&Entry>, time: Duration) -> Option<Arc<Self>> {
         let millis = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
         (!time.is_zero()).then(|| {
             Arc::new(Self {
@@ -51,7 +46,6 @@ impl Probation {
                     building: None,
                     ..before.clone()
                 }),
-                budget_us: declared.unwrap_or(BUDGET_US),
             })
         })
     }
@@ -78,12 +72,18 @@ impl Probation {
                 "{count} faults while it was on probation, the last: {last}{capsule}"
             )));
         }
-        let (timed, p99_us) = loaded.tried_figures();
-        if timed >= JUDGED_FROM && p99_us > self.budget_us {
-            return Some(Standing::Failed(format!(
-                "over its budget: 99 of 100 answers took up to {p99_us:.0} µs, and {:.0} µs are allowed",
-                self.budget_us
-            )));
+        // The first build of a file has nobody to give its place to; being too slow, it rests.
+        let hot = loaded.hot().filter(|_| self.previous.is_some());
+        for (hot, question) in hot.into_iter().flat_map(|hot| QUESTIONS.map(|question| (hot, question))) {
+            // In processor time: a busy machine is not the plugin's fault.
+            let (times, budget_us) = (hot.computed(question), loaded.plugin.budget.of(question));
+            if times.count() >= JUDGED_FROM && times.p99_us_at_least() > budget_us {
+                return Some(Standing::Failed(format!(
+                    "over its budget: 99 of 100 answers of `{}` took up to {:.0} µs, and {budget_us:.0} µs are allowed",
+                    question.as_str(),
+                    times.p99_us()
+                )));
+            }
         }
         (clock::now() >= self.ends).then_some(Standing::Survived)
     }
@@ -97,6 +97,17 @@ pub fn is_any_over<'a>(mut entries: impl Iterator<Item = &'a Entry>) -> bool {
 impl Entry {
     fn standing(&self) -> Option<Standing> {
         self.probation.as_ref()?.judge(&self.loaded)
+    }
+
+    /// The build whose place this one took, for that place: `None` when it is not warm any more, and of an embedded one,
+    /// which is found again by itself.
+    pub fn before(&self) -> Option<Self> {
+        let previous = self.probation.as_ref()?.previous.clone()?;
+        previous.file.as_ref()?;
+        // It may have been tried out itself when its place was taken.
+        previous.loaded.plugin.is_tried.store(false, Ordering::Relaxed);
+        previous.loaded.plugin.gives_way.store(false, Ordering::Relaxed);
+        Some(Self { file: self.file.clone(), ..previous })
     }
 }
 
@@ -204,9 +215,9 @@ impl Reloader {
                 back.version, back.generation
             ),
         );
-        let key = (bad.file.clone(), bad.component, bad.config);
+        let key = (bad.file.clone(), bad.component, bad.terms());
         self.known_refusals.insert(key, (Some(name.clone()), reason.clone()));
-        self.forbid(name, BadBuild { component: bad.component, config: bad.config, reason });
+        self.forbid(name, BadBuild { component: bad.component, config: bad.terms(), reason });
         self.retired.push(bad.loaded);
         self.rolled_back = true;
         Ok(())

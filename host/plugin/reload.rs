@@ -12,21 +12,24 @@ use super::capsules::Shelf;
 use super::engine::{EngineError, Purpose, Runtime};
 use super::folder::{self, Sha};
 use super::good::Good;
+use super::hot::Hot;
 use super::load::Build;
-use super::loaded::Loaded;
+use super::loaded::{Figures, Loaded};
 use super::memories::Memories;
 use super::probation::{self, Probation};
 use super::repair::Repair;
-use super::round::{Candidate, Round};
+use super::round::{Candidate, Round, under};
 use super::rulings::{Rulings, Terms};
+use super::vacant::{self, Vacant};
 use super::{EventSink, PluginConfig, Recorder, Settings, clock, embedded};
+use crate::mesh::allowance::Allowance;
 use crate::mesh::ids::Name;
 use crate::mesh::memo::MemoChange;
 use crate::mesh::observe::Event;
-use crate::mesh::ruling::Ruling;
+use crate::mesh::ruling::{self, Ruling};
 use crate::mesh::time::Wall;
-use crate::policy::PolicySet;
 use crate::policy::status::{PendingBuild, PluginState, PluginStatus, RefusedBuild, Replay, RollbackError};
+use crate::policy::{PolicySet, Vacancy};
 
 /// By file, component and configuration: the plugin, if it said its name, and the reason.
 pub type KnownRefusals = HashMap<(Option<PathBuf>, Sha, Sha), (Option<Name>, String)>;
@@ -71,6 +74,8 @@ pub struct Reloader {
     pub is_first: bool,
     /// Since the round before.
     pub rolled_back: bool,
+    /// Routers without which no call passes, and which are not in force.
+    vacant: Vec<Vacant>,
     set: PolicySet,
     unreadable: bool,
 }
@@ -83,6 +88,7 @@ pub struct Entry {
     pub file: Option<PathBuf>,
     pub component: Sha,
     pub config: Sha,
+    pub limits: Allowance,
     pub size_bytes: usize,
     pub order: i32,
     pub loaded_at: Wall,
@@ -147,10 +153,11 @@ impl Plugins {
         });
         let mut rulings = Rulings::default();
         settings.rulings.into_iter().for_each(|ruling| rulings.add(ruling));
+        let vacant = vacant::at_first(Terms { config: &settings.config, rulings: &rulings });
         let memories = Arc::new(Memories::restored(settings.memories, (clock::now(), clock::wall())));
         let runtime = Arc::new(Runtime::new(Purpose::Serving, settings.compiler, cache)?);
         let building = Arc::new(Building::new(Arc::clone(&runtime), settings.built));
-        let reloader = Reloader {
+        let mut reloader = Reloader {
             runtime,
             building: Arc::clone(&building),
             repair: Repair::start().map_err(EngineError::Thread)?,
@@ -168,9 +175,11 @@ impl Plugins {
             bad,
             shelf: shelf.map(Arc::new),
             is_first: true,
+            vacant,
             set: PolicySet::default(),
             unreadable: false,
         };
+        reloader.set = reloader.policy_set(&ranking(&reloader.in_force, &reloader.vacant));
         Ok(Self {
             folder: settings.folder,
             embedded,
@@ -197,7 +206,8 @@ impl Plugins {
                     tracing::warn!(folder = ?self.folder, %error, "plugins folder unreadable, nothing is changed");
                 }
                 reloader.unreadable = true;
-                return (reloader.set.clone(), false);
+                // Until it is read, those without which no call passes are missing.
+                return (reloader.set.clone(), reloader.is_first && !reloader.vacant.is_empty());
             }
         };
         reloader.unreadable = false;
@@ -212,8 +222,9 @@ impl Plugins {
             .collect();
         reloader.end_probations();
         let terms = Terms { config: &config, rulings: &rulings };
-        let outcome = Round::run(&mut reloader, terms, candidates, patience);
-        let changed = reloader.bring_into_force(outcome.in_force, terms);
+        let mut outcome = Round::run(&mut reloader, terms, candidates, patience);
+        let vacant = vacant::find(terms, &outcome.in_force, &mut outcome.others);
+        let changed = reloader.bring_into_force(outcome.in_force, vacant, terms);
         reloader.known_refusals = outcome.refusals;
         let names = reloader.in_force.keys().map(Name::as_str);
         let names = names.chain(outcome.others.iter().map(|other| other.name.as_str()));
@@ -242,6 +253,12 @@ impl Plugins {
     /// Whether the next reload will end a probation.
     pub fn has_probation_to_end(&self) -> bool {
         probation::is_any_over(lock(&self.listing).in_force.iter())
+    }
+
+    /// Has plugins rest that do not keep their latency budgets.
+    pub fn judge_pace(&self) {
+        let listing = lock(&self.listing);
+        listing.in_force.iter().filter_map(|entry| entry.loaded.hot()).for_each(Hot::judge_pace);
     }
 
     /// Puts the build before the one in force back; it counts from the next reload on. Waits for a reload that is
@@ -283,34 +300,33 @@ impl Plugins {
 }
 
 impl Reloader {
-    fn bring_into_force(&mut self, next: BTreeMap<Name, Entry>, terms: Terms<'_>) -> bool {
+    fn bring_into_force(
+        &mut self,
+        next: BTreeMap<Name, Entry>,
+        vacant: Vec<Vacant>,
+        terms: Terms<'_>,
+    ) -> bool {
         for (name, old) in &self.in_force {
             let replaced = next.get(name).is_none_or(|new| new.generation() != old.generation());
             if replaced {
                 self.retired.push(old.loaded.clone());
             }
             if !next.contains_key(name) {
-                let version = &old.loaded.plugin.source.version;
-                if let Some(reason) = terms.disabled_by(name) {
-                    tracing::info!(plugin = %name, %version, reason, "plugin disabled");
-                    self.announce(
-                        "plugin_removed",
-                        format!("plugin `{name}` {version} is disabled: {reason}"),
-                    );
-                } else {
-                    tracing::info!(plugin = %name, %version, "plugin removed");
-                    self.announce("plugin_removed", format!("plugin `{name}` was removed"));
-                }
+                self.say_gone(name, old, terms);
             }
         }
-        let before = ranking(&self.in_force);
-        let after = ranking(&next);
+        let before = ranking(&self.in_force, &self.vacant);
+        let after = ranking(&next, &vacant);
+        for new in vacant.iter().filter(|new| !self.vacant.contains(new)) {
+            tracing::error!(plugin = %new.name, reason = %new.reason, "no call passes");
+        }
         let changed = std::mem::take(&mut self.rolled_back)
+            || self.vacant != vacant
             || before
                 .iter()
                 .map(|(_, name, generation)| (name, generation))
                 .ne(after.iter().map(|(_, name, generation)| (name, generation)));
-        self.in_force = next;
+        (self.in_force, self.vacant) = (next, vacant);
         if changed {
             self.set = self.policy_set(&after);
         }
@@ -319,9 +335,29 @@ impl Reloader {
         changed
     }
 
+    fn say_gone(&self, name: &Name, old: &Entry, terms: Terms<'_>) {
+        let version = &old.loaded.plugin.source.version;
+        let lost = ruling::list(&terms.lacks(old));
+        let detail = if let Some(reason) = terms.disabled_by(name) {
+            tracing::info!(plugin = %name, %version, reason, "plugin disabled");
+            format!("plugin `{name}` {version} is disabled: {reason}")
+        } else if lost.is_empty() {
+            tracing::info!(plugin = %name, %version, "plugin removed");
+            format!("plugin `{name}` was removed")
+        } else {
+            tracing::info!(plugin = %name, %version, grants = %lost, "plugin out of force, as a grant was taken from it");
+            format!("plugin `{name}` {version} is out of force: {lost} was taken from it")
+        };
+        self.announce("plugin_removed", detail);
+    }
+
     fn policy_set(&self, ranking: &[(i32, Name, u64)]) -> PolicySet {
         let mut set = PolicySet::default();
         for (_, name, _) in ranking {
+            if let Some(vacant) = self.vacant.iter().find(|vacant| vacant.name == *name) {
+                set.routers.push(Arc::new(Vacancy::new(name.clone(), &vacant.reason)));
+                continue;
+            }
             let loaded = &self.in_force[name].loaded;
             set.routers.extend(loaded.policy_router());
             set.balancers.extend(loaded.balancers());
@@ -338,9 +374,10 @@ impl Reloader {
 }
 
 /// In the order in which plugins are asked.
-fn ranking(entries: &BTreeMap<Name, Entry>) -> Vec<(i32, Name, u64)> {
-    let mut ranking: Vec<_> =
-        entries.iter().map(|(name, entry)| (entry.order, name.clone(), entry.generation())).collect();
+fn ranking(entries: &BTreeMap<Name, Entry>, vacant: &[Vacant]) -> Vec<(i32, Name, u64)> {
+    let vacant = vacant.iter().map(|vacant| (vacant.order, vacant.name.clone(), 0));
+    let in_force = entries.iter().map(|(name, entry)| (entry.order, name.clone(), entry.generation()));
+    let mut ranking: Vec<_> = in_force.chain(vacant).collect();
     ranking.sort();
     ranking
 }
@@ -350,14 +387,19 @@ impl Entry {
         self.loaded.plugin.source.generation
     }
 
+    /// What stands for its configuration and its limits.
+    pub fn terms(&self) -> Sha {
+        under(self.config, &self.limits)
+    }
+
     fn status(&self) -> PluginStatus {
         let plugin = &self.loaded.plugin;
-        let (calls, p99_us) = self.loaded.figures();
+        let Figures { calls, timed, took, p99_us } = self.loaded.figures();
         let rests = plugin.health.rests();
         // What it rests for is known before it rests.
         let faults = plugin.health.faults();
         let (state, reason) = if rests {
-            (PluginState::Quarantined, faults.last.clone().unwrap_or_default())
+            (PluginState::Quarantined, plugin.health.rest_reason())
         } else {
             // There is nothing to say of one that is what its file holds.
             (PluginState::Loaded, self.stands_in.unwrap_or_default().to_owned())
@@ -373,11 +415,14 @@ impl Entry {
             order: self.order,
             loaded_at: self.loaded_at,
             calls,
+            timed,
+            took,
             reused: self.loaded.reused(),
             faults: faults.count,
             fallbacks: plugin.health.fallbacks(),
             skipped: plugin.health.calls_skipped(),
             p99_us,
+            budget: self.loaded.budget(),
             memory_bytes: self.loaded.memory_bytes(),
             last_fault: faults.last,
             capsule: plugin.capsules.newest(),

@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::clock;
 use super::fault::Fault;
 use super::instance::{Class, Instance};
-use super::load::Budgets;
+use super::load::Budget;
 use super::loaded::Plugin;
 use crate::mesh::ids::{CallId, Name, Slot};
 use crate::mesh::plan::Plan;
@@ -65,16 +65,16 @@ impl Setback {
 /// a balancer or planner is new is not known here, so that nothing is compared.
 ///
 /// # Errors
-/// `after` is too slow for `budgets`, or it faulted and `before` would go on. A first build that faults on some calls
+/// `after` is too slow for `budget`, or it faulted and `before` would go on. A first build that faults on some calls
 /// is of use for the others: its fault is in the report.
 pub fn replay(
     before: Option<&Plugin>,
     after: &Plugin,
-    budgets: Budgets,
+    budget: Budget,
     recording: &Recording,
 ) -> Result<Option<Replay>, Setback> {
     let mut rehearsal = Rehearsal { before, after, began: Instant::now(), report: Replay::default() };
-    match rehearsal.run(budgets, recording) {
+    match rehearsal.run(budget, recording) {
         Ok(asked) => Ok(asked.then_some(rehearsal.report)),
         Err(fault @ (Setback::Fault { .. } | Setback::PlanFault { .. })) if before.is_none() => {
             rehearsal.report.fault = Some(fault.to_string());
@@ -104,14 +104,14 @@ struct Sides {
 
 impl<'a> Rehearsal<'a> {
     /// Whether anything was asked.
-    fn run(&mut self, budgets: Budgets, recording: &Recording) -> Result<bool, Setback> {
+    fn run(&mut self, budget: Budget, recording: &Recording) -> Result<bool, Setback> {
         let kinds = self.after.kinds();
         let mut asked = false;
         if kinds.contains(&"router") {
-            asked |= self.routes(recording, budgets.route_us.unwrap_or(BUDGET_US))?;
+            asked |= self.routes(recording, budget.route_us)?;
         }
         if kinds.contains(&"balancer") {
-            asked |= self.picks(recording, budgets.pick_us.unwrap_or(BUDGET_US))?;
+            asked |= self.picks(recording, budget.pick_us)?;
         }
         if kinds.contains(&"planner") {
             asked |= self.plans(recording)?;

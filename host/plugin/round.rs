@@ -27,12 +27,13 @@ use super::reload::{Entry, KnownRefusals, Reloader};
 use super::replay;
 use super::rulings::Terms;
 use super::settings::{Configuration, Origin};
+use crate::mesh::allowance::Allowance;
 use crate::mesh::ids::Name;
 use crate::mesh::ruling::Grant;
 use crate::policy::Source;
 use crate::policy::status::{PluginState, PluginStatus, Replay};
 
-const ORDER: i32 = 100;
+pub const ORDER: i32 = 100;
 const ORDER_EMBEDDED: i32 = 1000;
 
 /// A generation that may come into force.
@@ -232,9 +233,11 @@ impl Round<'_> {
         let settings = self.terms.settings(&name);
         let default_json = settings.map_or("", |settings| settings.config_json.as_str());
         let default_json = if default_json.is_empty() { "{}" } else { default_json };
+        let limits = settings.map_or_else(Allowance::default, |settings| settings.limits);
         let config =
             candidate.config.as_ref().map_or_else(|| sha256(default_json.as_bytes()), |file| file.sha256);
-        let refused = |refusal| Obstacle::Refused { refusal, component, config };
+        let terms = under(config, &limits);
+        let refused = |refusal| Obstacle::Refused { refusal, component, config: terms };
         if let Some(rival) = self.outcome.in_force.get(&name) {
             if candidate.is_embedded() {
                 return Err(Obstacle::Shadowed(name));
@@ -250,7 +253,7 @@ impl Round<'_> {
         let order = settings.and_then(|settings| settings.order).unwrap_or(usual);
         let refuses = settings.is_some_and(|settings| settings.refuse_on_fault);
         if let Some(same) = self.reloader.in_force.get(&name)
-            && (same.component, same.config) == (component, config)
+            && (same.component, same.terms()) == (component, terms)
         {
             same.loaded.plugin.refuses_on_fault.store(refuses, Ordering::Relaxed);
             return Ok(Entry {
@@ -262,7 +265,7 @@ impl Round<'_> {
                 ..same.clone()
             });
         }
-        if let Some(refusal) = self.reloader.memory.refusals.get(&(component, Some(config))) {
+        if let Some(refusal) = self.reloader.memory.refusals.get(&(component, Some(terms))) {
             return Err(refused(refusal.clone()));
         }
         let origin = settings.map_or(Origin::Nowhere, |_| Origin::Proxy(name.clone()));
@@ -273,7 +276,7 @@ impl Round<'_> {
             Some(file) => file.configuration.as_ref(),
         };
         let warmed = match configuration {
-            Ok(configuration) => self.warm(&build, (component, config), configuration, refuses),
+            Ok(configuration) => self.warm(&build, (component, terms), (configuration, limits), refuses),
             Err(error) => Err((error.to_string(), true)),
         };
         match warmed {
@@ -285,6 +288,7 @@ impl Round<'_> {
                 file: candidate.file.clone(),
                 component,
                 config,
+                limits,
                 size_bytes: bytes.len(),
                 order,
                 loaded_at: clock::wall(),
@@ -297,7 +301,7 @@ impl Round<'_> {
             Err((reason, is_final)) => {
                 let refusal = Refusal { reason, name: Some(name) };
                 if is_final {
-                    self.reloader.memory.refusals.insert((component, Some(config)), refusal.clone());
+                    self.reloader.memory.refusals.insert((component, Some(terms)), refusal.clone());
                 }
                 Err(refused(refusal))
             }
@@ -374,7 +378,7 @@ impl Round<'_> {
         &mut self,
         build: &Build,
         (component, config): (Sha, Sha),
-        configuration: &Configuration,
+        (configuration, limits): (&Configuration, Allowance),
         refuses: bool,
     ) -> Result<Warmed, (String, bool)> {
         let taken = self
@@ -400,7 +404,7 @@ impl Round<'_> {
         let reads_arguments = build.compiled.reads_arguments;
         let health = super::fault::Health::new(build.name.clone(), Arc::clone(events), reads_arguments);
         let capsules = Capsules::new(shelf.clone(), repair.clone());
-        let plugin = Plugin::new(source, health, build, shared, configuration, capsules);
+        let plugin = Plugin::new(source, health, build, shared, (configuration, limits), capsules);
         plugin.refuses_on_fault.store(refuses, Ordering::Relaxed);
         let loaded = load::check_configuration(runtime, build, &configuration.json)
             .and_then(|()| Loaded::warm(plugin, *workers, repair))
@@ -413,12 +417,12 @@ impl Round<'_> {
         }
         let before = in_force.get(&build.name).map(|before| &*before.loaded.plugin);
         let replay = match recorder {
-            Some(record) => replay::replay(before, &loaded.plugin, build.budgets, &record())
+            Some(record) => replay::replay(before, &loaded.plugin, loaded.plugin.budget, &record())
                 .map_err(|setback| (setback.to_string(), setback.is_final()))?,
             None => None,
         };
         memory.generations.insert(build.name.clone(), generation);
-        let probation = Probation::begin(in_force.get(&build.name), build.budgets, *probation);
+        let probation = Probation::begin(in_force.get(&build.name), *probation);
         loaded.plugin.is_tried.store(probation.is_some(), Ordering::Relaxed);
         let gives_way = probation.as_ref().is_some_and(|probation| probation.status().is_some());
         loaded.plugin.gives_way.store(gives_way, Ordering::Relaxed);
@@ -450,6 +454,14 @@ impl Round<'_> {
         }
         self.reloader.announce("plugin_loaded", detail);
     }
+}
+
+/// The checksum of a configuration under limits, by which what became of a build with both is remembered.
+pub fn under(config: Sha, limits: &Allowance) -> Sha {
+    if *limits == Allowance::default() {
+        return config;
+    }
+    sha256(format!("{} {limits:?}", hex::encode(config)).as_bytes())
 }
 
 fn describe(file: Option<&Path>) -> String {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 
 use super::capsule::Seen;
 use super::fault::Fault;
-use super::hot::{self, Hot};
+use super::hot::{self, Hot, Question};
 use crate::mesh::crashes::{Course, Crashes};
 use crate::mesh::ids::Name;
 use crate::mesh::pool::Catalog;
@@ -113,8 +113,8 @@ impl Router for WasmRouter {
             self.hot.plugin().health.skipped();
             return Err(PolicyFault::Skipped(self.hot.source().name.clone()));
         }
-        let answer =
-            self.hot.ask(|instance| instance.route(call, catalog), |fault| self.failed(call, catalog, fault));
+        let failed = |fault: &Fault| self.failed(call, catalog, fault);
+        let answer = self.hot.ask(Question::Route, |instance| instance.route(call, catalog), failed);
         if course == Course::Retry {
             self.tried(call, &answer);
         }

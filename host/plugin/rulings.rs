@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::PluginConfig;
 use super::folder::Sha;
+use super::reload::Entry;
 use crate::mesh::ids::Name;
 use crate::mesh::ruling::{Grant, Ruling};
 
@@ -58,5 +59,10 @@ impl Terms<'_> {
                 || self.rulings.granted.contains(&(name.clone(), component, *grant))
         };
         asks.iter().copied().filter(|grant| !is_given(grant)).collect()
+    }
+
+    /// Of what a build in force was given, what was taken from it.
+    pub fn lacks(&self, entry: &Entry) -> Vec<Grant> {
+        self.missing(&entry.build.name, entry.component, &entry.build.grants)
     }
 }

@@ -11,12 +11,18 @@ const TIMED_ONE_IN: u64 = 8;
 /// Written by whoever holds the instance, so a load and a store do for an increment; read by anyone.
 pub struct Stats {
     calls: AtomicU64,
+    /// Of the calls that were timed, together.
+    nanos: AtomicU64,
     buckets: [AtomicU64; BUCKETS],
 }
 
 impl Default for Stats {
     fn default() -> Self {
-        Self { calls: AtomicU64::new(0), buckets: [const { AtomicU64::new(0) }; BUCKETS] }
+        Self {
+            calls: AtomicU64::new(0),
+            nanos: AtomicU64::new(0),
+            buckets: [const { AtomicU64::new(0) }; BUCKETS],
+        }
     }
 }
 
@@ -29,7 +35,9 @@ impl Stats {
 
     /// The latency of a call that was counted.
     pub fn time(&self, took: Duration) {
-        bump(&self.buckets[bucket(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX))]);
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.nanos.store(self.nanos.load(Ordering::Relaxed).saturating_add(nanos), Ordering::Relaxed);
+        bump(&self.buckets[bucket(nanos)]);
     }
 }
 
@@ -47,31 +55,83 @@ fn bucket(nanos: u64) -> usize {
     (((power - FIRST_POWER) * 4) as usize + quarter as usize).min(BUCKETS - 1)
 }
 
+fn lower_bound_us(bucket: usize) -> f64 {
+    bound_us(bucket, 0)
+}
+
 fn upper_bound_us(bucket: usize) -> f64 {
+    bound_us(bucket, 1)
+}
+
+fn bound_us(bucket: usize, quarters_more: u64) -> f64 {
     let power = FIRST_POWER + bucket as u32 / 4;
-    let quarter = (bucket % 4) as u64 + 1;
+    let quarter = (bucket % 4) as u64 + quarters_more;
     ((1u64 << power) + (quarter << (power - 2))) as f64 / 1_000.0
 }
 
-/// Calls of all `stats`, and the latency in microseconds that 99 of 100 did not exceed (0 before the first call;
-/// at most a quarter too high).
-pub fn total<'a>(stats: impl Iterator<Item = &'a Stats>) -> (u64, f64) {
-    let mut calls = 0;
-    let mut sums = [0u64; BUCKETS];
-    for one in stats {
-        calls += one.calls.load(Ordering::Relaxed);
-        for (sum, bucket) in sums.iter_mut().zip(&one.buckets) {
-            *sum += bucket.load(Ordering::Relaxed);
-        }
+/// Calls of all `stats`.
+pub fn calls<'a>(stats: impl Iterator<Item = &'a Stats>) -> u64 {
+    stats.map(|one| one.calls.load(Ordering::Relaxed)).sum()
+}
+
+/// What the timed calls of all `stats` took together.
+pub fn took<'a>(stats: impl Iterator<Item = &'a Stats>) -> Duration {
+    Duration::from_nanos(stats.map(|one| one.nanos.load(Ordering::Relaxed)).sum())
+}
+
+/// The latencies of calls that were timed.
+#[derive(Clone, Debug)]
+pub struct Times([u64; BUCKETS]);
+
+impl Default for Times {
+    fn default() -> Self {
+        Self([0; BUCKETS])
     }
-    let timed: u64 = sums.iter().sum();
-    let rank = timed - timed / 100;
-    let mut below = 0;
-    let p99 = sums.iter().position(|count| {
-        below += count;
-        below >= rank && rank > 0
-    });
-    (calls, p99.map_or(0.0, upper_bound_us))
+}
+
+impl Times {
+    pub fn of<'a>(stats: impl Iterator<Item = &'a Stats>) -> Self {
+        let mut times = Self::default();
+        for one in stats {
+            for (sum, bucket) in times.0.iter_mut().zip(&one.buckets) {
+                *sum += bucket.load(Ordering::Relaxed);
+            }
+        }
+        times
+    }
+
+    /// Those that came after `before`.
+    pub fn since(&self, before: &Self) -> Self {
+        let mut times = self.clone();
+        for (sum, before) in times.0.iter_mut().zip(&before.0) {
+            *sum = sum.saturating_sub(*before);
+        }
+        times
+    }
+
+    pub fn count(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// Microseconds that 99 of 100 did not exceed: 0 of none, at most a quarter too high.
+    pub fn p99_us(&self) -> f64 {
+        self.p99().map_or(0.0, upper_bound_us)
+    }
+
+    /// The same, at most a quarter too low: whoever is over this is over it for certain.
+    pub fn p99_us_at_least(&self) -> f64 {
+        self.p99().map_or(0.0, lower_bound_us)
+    }
+
+    fn p99(&self) -> Option<usize> {
+        let timed = self.count();
+        let rank = timed - timed / 100;
+        let mut below = 0;
+        self.0.iter().position(|count| {
+            below += count;
+            below >= rank && rank > 0
+        })
+    }
 }
 
 #[cfg(test)]
@@ -85,14 +145,29 @@ mod tests {
             stats.count();
             stats.time(Duration::from_nanos(nanos * 1_000));
         }
-        let (calls, p99_us) = total([&stats].into_iter());
-        assert_eq!(calls, 1_000);
+        let times = Times::of([&stats].into_iter());
+        let p99_us = times.p99_us();
+        assert_eq!((calls([&stats].into_iter()), times.count()), (1_000, 1_000));
         assert!((990.0..=1_238.0).contains(&p99_us), "{p99_us}");
+        assert_eq!(took([&stats].into_iter()), Duration::from_micros(500_500));
+        assert!((792.0..=990.0).contains(&times.p99_us_at_least()), "{}", times.p99_us_at_least());
+    }
+
+    #[test]
+    fn a_window_has_what_came_after_the_one_before() {
+        let stats = Stats::default();
+        (0..100).for_each(|_| stats.time(Duration::from_millis(1)));
+        let before = Times::of([&stats].into_iter());
+        (0..10).for_each(|_| stats.time(Duration::from_micros(1)));
+        let window = Times::of([&stats].into_iter()).since(&before);
+        assert_eq!(window.count(), 10);
+        assert!(window.p99_us() < 2.0, "{}", window.p99_us());
     }
 
     #[test]
     fn nothing_called_has_no_latency() {
-        assert_eq!(total([&Stats::default()].into_iter()), (0, 0.0));
+        let times = Times::of([&Stats::default()].into_iter());
+        assert_eq!((times.count(), times.p99_us(), times.p99_us_at_least()), (0, 0.0, 0.0));
     }
 
     #[test]

@@ -3,7 +3,9 @@
 mod calls;
 mod crashes;
 mod files;
+mod limits;
 mod metrics;
+mod pace;
 mod probation;
 mod replay;
 mod rulings;

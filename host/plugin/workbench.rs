@@ -14,11 +14,12 @@ use super::folder::{self, Content};
 use super::host_state::Shared;
 use super::hot::NO_SUCH_SLOT;
 use super::inspect::inspect;
-use super::instance::{BACKGROUND_BUDGET, Class, Instance, sensible};
+use super::instance::{Class, Instance, sensible};
 use super::load::{self, Budgets, Build, LoadError};
 use super::loaded::{Loaded, Plugin};
 use super::repair::Repair;
 use super::settings::Configuration;
+use crate::mesh::allowance::Allowance;
 use crate::mesh::ids::{Name, Slot};
 use crate::mesh::observe::{Event, Finished, Firing, MeterDescription, Point, Sample, Want};
 use crate::mesh::plan::Plan;
@@ -26,6 +27,7 @@ use crate::mesh::pool::{Catalog, Member, Pool};
 use crate::mesh::ruling::Grant;
 use crate::mesh::time::Wall;
 use crate::mesh::verdict::{CallFacts, Decision};
+use crate::policy::status::BudgetStatus;
 use crate::policy::{Ask, PolicySet, Source};
 
 /// The component in a file, read as from the plugins folder.
@@ -122,7 +124,7 @@ impl Component {
     /// Its start failed, or it does not accept the configuration.
     pub fn instance(&self, config_json: &str) -> Result<Subject, LoadError> {
         let shared = Shared::new(self.build.name.as_str());
-        let instance = self.build.compiled.instantiate(self.class(), shared);
+        let instance = self.build.compiled.instantiate(self.class(), &Allowance::default(), shared);
         let mut instance = instance.map_err(LoadError::during("its start"))?;
         let configured = instance.configure(config_json).map_err(LoadError::during("`configure`"))?;
         configured.map_err(|issues| LoadError::Configuration(issues.into()))?;
@@ -136,6 +138,7 @@ impl Component {
 pub struct InForce {
     pub policies: PolicySet,
     pub memory_bytes: usize,
+    pub budget: BudgetStatus,
 }
 
 impl Workbench {
@@ -210,9 +213,16 @@ impl Workbench {
         let shared = Shared::new(name.as_str());
         let health = Health::new(name, Arc::new(|_| {}), component.build.compiled.reads_arguments);
         let capsules = Capsules::new(None, self.repair.clone());
-        let plugin = Plugin::new(source, health, &component.build, shared, configuration, capsules);
+        let plugin = Plugin::new(
+            source,
+            health,
+            &component.build,
+            shared,
+            (configuration, Allowance::default()),
+            capsules,
+        );
         let loaded = Loaded::warm(plugin, 1, &self.repair).map_err(placed)?;
-        let memory_bytes = loaded.memory_bytes();
+        let (memory_bytes, budget) = (loaded.memory_bytes(), loaded.budget());
         let policies = PolicySet {
             routers: loaded.policy_router().into_iter().collect(),
             balancers: loaded.balancers().collect(),
@@ -220,7 +230,7 @@ impl Workbench {
             alerters: loaded.alerter.into_iter().collect(),
             meters: loaded.meter.into_iter().collect(),
         };
-        Ok(InForce { policies, memory_bytes })
+        Ok(InForce { policies, memory_bytes, budget })
     }
 }
 
@@ -289,15 +299,13 @@ impl Subject {
     /// # Errors
     /// The fault.
     pub fn wants(&mut self) -> Result<Option<Vec<Want>>, Fault> {
-        let wants = self.instance.enter(BACKGROUND_BUDGET, |guest, store| guest.wants(store))?;
+        let wants = self.instance.enter_aside(|guest, store| guest.wants(store))?;
         wants.transpose().map_err(Fault::Nonsense)
     }
 
     pub fn evaluate(&mut self, now: Wall, samples: &[Sample], events: &[Event]) -> Counted<Vec<Firing>> {
         self.counted(|instance| {
-            sensible(
-                instance.enter(BACKGROUND_BUDGET, |guest, store| guest.evaluate(store, now, samples, events)),
-            )
+            sensible(instance.enter_aside(|guest, store| guest.evaluate(store, now, samples, events)))
         })
     }
 
@@ -306,22 +314,18 @@ impl Subject {
     /// # Errors
     /// The fault.
     pub fn describe(&mut self) -> Result<Option<MeterDescription>, Fault> {
-        let description = self.instance.enter(BACKGROUND_BUDGET, |guest, store| guest.describe(store))?;
+        let description = self.instance.enter_aside(|guest, store| guest.describe(store))?;
         description.transpose().map_err(Fault::Nonsense)
     }
 
     pub fn on_calls(&mut self, calls: &[Finished], dropped: u32) -> Counted<()> {
-        self.counted(|instance| {
-            instance.enter(BACKGROUND_BUDGET, |guest, store| guest.on_calls(store, calls, dropped))
-        })
+        self.counted(|instance| instance.enter_aside(|guest, store| guest.on_calls(store, calls, dropped)))
     }
 
     /// # Errors
     /// The fault.
     pub fn collect(&mut self, now: Wall, description: &MeterDescription) -> Result<Vec<Point>, Fault> {
-        sensible(
-            self.instance.enter(BACKGROUND_BUDGET, |guest, store| guest.collect(store, now, description)),
-        )
+        sensible(self.instance.enter_aside(|guest, store| guest.collect(store, now, description)))
     }
 
     fn counted<T>(&mut self, question: impl FnOnce(&mut Instance) -> Result<T, Fault>) -> Counted<T> {

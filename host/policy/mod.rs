@@ -7,10 +7,12 @@ pub mod chain;
 pub mod metrics;
 mod planned;
 pub mod status;
+mod vacancy;
 
 use std::sync::Arc;
 
 pub use self::planned::Planned;
+pub use self::vacancy::Vacancy;
 pub use crate::mesh::verdict::Source;
 use thiserror::Error;
 

@@ -27,9 +27,22 @@ pub enum PluginState {
     Shadowed,
     /// Not in force yet: it is being compiled.
     Building,
+    /// Not in force, as no file is that plugin, and no call passes without it.
+    Missing,
 }
 
 impl PluginState {
+    pub const ALL: [Self; 8] = [
+        Self::Loaded,
+        Self::Quarantined,
+        Self::Refused,
+        Self::Pending,
+        Self::Disabled,
+        Self::Shadowed,
+        Self::Building,
+        Self::Missing,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Loaded => "loaded",
@@ -39,6 +52,7 @@ impl PluginState {
             Self::Disabled => "disabled",
             Self::Shadowed => "shadowed",
             Self::Building => "building",
+            Self::Missing => "missing",
         }
     }
 }
@@ -118,6 +132,13 @@ pub struct ReplayExample {
     pub after: String,
 }
 
+/// Microseconds within which 99 of 100 answers are given, of what a plugin is asked on calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct BudgetStatus {
+    pub route_us: Option<f64>,
+    pub pick_us: Option<f64>,
+}
+
 /// Until when a build is on probation, and what comes back if it fails.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbationStatus {
@@ -141,7 +162,7 @@ pub enum RollbackError {
 pub struct PluginStatus {
     /// The plugin's name; the file's, when it never said its own.
     pub name: String,
-    /// `None` for one that is embedded in the program.
+    /// `None` for one that is embedded in the program, or missing.
     pub file: Option<PathBuf>,
     /// Empty when it was refused before it said so.
     pub version: String,
@@ -151,6 +172,8 @@ pub struct PluginStatus {
     pub state: PluginState,
     /// One sentence for people; empty when there is nothing to say.
     pub reason: String,
+    /// It is not in force, and no call passes without it.
+    pub stops_calls: bool,
     /// Of the component, in hexadecimal digits.
     pub sha256: String,
     pub size_bytes: usize,
@@ -163,6 +186,9 @@ pub struct PluginStatus {
     /// When this generation came into force; the epoch when it is not.
     pub loaded_at: Wall,
     pub calls: u64,
+    /// Of these, how many were timed, and what they took together.
+    pub timed: u64,
+    pub took: Duration,
     /// Calls that followed an earlier decision or a plan, so that it was not asked.
     pub reused: u64,
     pub faults: u64,
@@ -172,6 +198,7 @@ pub struct PluginStatus {
     pub skipped: u64,
     /// 99th percentile of a call's latency in microseconds.
     pub p99_us: f64,
+    pub budget: BudgetStatus,
     /// Linear memory of all instances.
     pub memory_bytes: usize,
     pub last_fault: Option<String>,
@@ -203,6 +230,7 @@ impl PluginStatus {
             kinds: Vec::new(),
             state,
             reason,
+            stops_calls: false,
             sha256: String::new(),
             size_bytes: 0,
             made: None,
@@ -210,11 +238,14 @@ impl PluginStatus {
             order: 0,
             loaded_at: Wall::default(),
             calls: 0,
+            timed: 0,
+            took: Duration::ZERO,
             reused: 0,
             faults: 0,
             fallbacks: 0,
             skipped: 0,
             p99_us: 0.0,
+            budget: BudgetStatus::default(),
             memory_bytes: 0,
             last_fault: None,
             capsule: None,

@@ -1,6 +1,6 @@
 //! Everything that is counted, as OpenMetrics text.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -262,7 +262,7 @@ impl Scrape {
 
     fn plugin_families(&self) -> Vec<Family> {
         type Read = fn(&PluginStatus) -> f64;
-        let rows: [(&str, &str, MetricType, Read); 9] = [
+        let rows: [(&str, &str, MetricType, Read); 11] = [
             ("calls", "Times a plugin was asked", MetricType::Counter, |p| p.calls as f64),
             ("reused", "Calls that followed an earlier decision or a plan", MetricType::Counter, |p| {
                 p.reused as f64
@@ -280,6 +280,8 @@ impl Scrape {
             ("duration_p99_seconds", "99th percentile of an answer's time", MetricType::Gauge, |p| {
                 p.p99_us / 1e6
             }),
+            ("timed", "Answers that were timed: one call in eight", MetricType::Counter, |p| p.timed as f64),
+            ("timed_seconds", "What the timed answers took", MetricType::Counter, |p| p.took.as_secs_f64()),
             ("memory_bytes", "Linear memory of all instances", MetricType::Gauge, |p| p.memory_bytes as f64),
             ("generation", "Grows with each replacement", MetricType::Gauge, |p| p.generation as f64),
             ("quarantined", "1 while it rests after faults", MetricType::Gauge, |p| {
@@ -293,7 +295,25 @@ impl Scrape {
             kind,
             series: in_force().map(|plugin| (vec![label("plugin", &plugin.name)], read(plugin))).collect(),
         };
-        rows.into_iter().map(family).collect()
+        rows.into_iter().map(family).chain([self.plugin_states()]).collect()
+    }
+
+    /// Of plugins that are not in force, too. A file may be refused under the name of one that is.
+    fn plugin_states(&self) -> Family {
+        let names: BTreeSet<&str> = self.plugins.iter().map(|plugin| plugin.name.as_str()).collect();
+        let series = names.into_iter().flat_map(|name| {
+            PluginState::ALL.map(|state| {
+                let holds = self.plugins.iter().any(|plugin| plugin.name == name && plugin.state == state);
+                let labels = vec![label("plugin", name), label("state", state.as_str())];
+                (labels, f64::from(u8::from(holds)))
+            })
+        });
+        Family {
+            name: "meshwright_plugin_state".to_owned(),
+            help: "1 for the state that holds".to_owned(),
+            kind: MetricType::Gauge,
+            series: series.collect(),
+        }
     }
 
     /// What meters show. Plugins are refused for names that others have; only a build that was rolled back to may find

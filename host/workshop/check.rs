@@ -49,10 +49,18 @@ struct Plugin {
     compile_ms: f64,
     /// Of one instance, configured.
     memory_bytes: usize,
+    budget_us: Budgets,
     /// The file that it was configured with.
     config: Option<String>,
     /// Whether its `config-schema` was there to check it against.
     config_schema: bool,
+}
+
+/// What 99 of 100 answers may take in a proxy that says nothing else; none of what it is not asked.
+#[derive(Serialize)]
+struct Budgets {
+    route: Option<f64>,
+    pick: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -94,6 +102,7 @@ fn check(bench: &Workbench, file: &Path, config: Option<&Path>) -> Result<Plugin
         version: component.version().to_owned(),
         summary: component.summary().to_owned(),
         memory_bytes: in_force.memory_bytes,
+        budget_us: Budgets { route: in_force.budget.route_us, pick: in_force.budget.pick_us },
         config: configuration.file().map(str::to_owned),
         config_schema: component.has_config_schema(),
         grants: component.grants().iter().map(|grant| grant.as_str()).collect(),
@@ -140,6 +149,15 @@ impl Report {
                 };
                 let file = plugin.config.as_deref().unwrap_or("an empty one");
                 row("config", &format!("{file} fits the plugin {by}"));
+                for (question, budget) in [("route", plugin.budget_us.route), ("pick", plugin.budget_us.pick)]
+                {
+                    if let Some(budget_us) = budget {
+                        row(
+                            "budget",
+                            &format!("{} for 99 of 100 answers of `{question}`", text::micros(budget_us)),
+                        );
+                    }
+                }
                 row("memory", &format!("{} for an instance", text::bytes(plugin.memory_bytes)));
             }
             Found::Failure(failure) => {

@@ -18,7 +18,10 @@ pub fn step(error: &LoadError) -> &'static str {
         LoadError::NoProcess(..) => "starting a process",
         LoadError::Schema(_) => "`config-schema`",
         LoadError::Fault { step, .. } => step,
-        LoadError::Metadata(_) | LoadError::Name { .. } | LoadError::UnknownGrant(_) => "`metadata`",
+        LoadError::Metadata(_)
+        | LoadError::Name { .. }
+        | LoadError::UnknownGrant(_)
+        | LoadError::Budget { .. } => "`metadata`",
         LoadError::SelfTest(_) => "`self-test`",
         LoadError::Configuration(_) => "`configure`",
         LoadError::ConfigurationFile { .. } | LoadError::Unfit(_) => "its configuration",
@@ -81,6 +84,9 @@ pub fn advice(error: &LoadError) -> &'static str {
         LoadError::Metadata(_) => "`metadata` returns TOML: name = \"my-plugin\" and version = \"0.1.0\".",
         LoadError::UnknownGrant(_) => "Leave it out of `grants`, or run a release that knows it.",
         LoadError::Name { .. } => "Use letters, digits, `-`, `_` and `.`, and start with a letter.",
+        LoadError::Budget { .. } => {
+            "Promise what it keeps, such as `budgets = { route-us = 50 }`, or nothing."
+        }
         LoadError::SelfTest(_) => "The plugin's own test says so: mend the plugin, or the test.",
         LoadError::Configuration(_) | LoadError::Unfit(_) => {
             "Mend each place that is named; without `--config`, the `NAME.toml` beside the file counts."

@@ -1,7 +1,5 @@
 //! `plugin ls`: what a running proxy says of its plugins.
 
-use std::time::Duration;
-
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -32,6 +30,7 @@ struct Row {
     kinds: Vec<String>,
     state: String,
     reason: Option<String>,
+    stops_calls: bool,
     pending: Option<Pending>,
     building: Option<String>,
     refused: Option<Refused>,
@@ -42,7 +41,25 @@ struct Row {
     faults: u64,
     skipped: u64,
     p99_us: f64,
+    budget_us: Budgets,
     memory_bytes: usize,
+}
+
+/// What 99 of 100 answers may take.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Budgets {
+    route: Option<f64>,
+    pick: Option<f64>,
+}
+
+impl Budgets {
+    /// One of both that are the same.
+    fn text(&self) -> String {
+        let mut all: Vec<String> = [self.route, self.pick].into_iter().flatten().map(text::micros).collect();
+        all.dedup();
+        if all.is_empty() { "-".to_owned() } else { all.join(", ") }
+    }
 }
 
 /// A build or a configuration that did not come into force while another is.
@@ -76,13 +93,14 @@ pub fn run(args: &Args) -> Result<Verdict, WorkshopError> {
 }
 
 fn table(listing: &Listing) -> String {
-    let head =
-        ["PLUGIN", "VERSION", "KINDS", "STATE", "GEN", "CALLS", "FAULTS", "SKIPPED", "P99", "MEMORY", ""];
+    let head = [
+        "PLUGIN", "VERSION", "KINDS", "STATE", "GEN", "CALLS", "FAULTS", "SKIPPED", "P99", "BUDGET",
+        "MEMORY", "",
+    ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for plugin in &listing.plugins {
         let in_force = plugin.generation > 0;
         let figure = |text: String| if in_force { text } else { "-".to_owned() };
-        let p99 = Duration::try_from_secs_f64(plugin.p99_us / 1e6).unwrap_or_default();
         rows.push(vec![
             plugin.name.clone(),
             plugin.version.clone(),
@@ -92,7 +110,8 @@ fn table(listing: &Listing) -> String {
             figure(text::thousands(plugin.calls)),
             figure(text::thousands(plugin.faults)),
             figure(text::thousands(plugin.skipped)),
-            figure(if plugin.calls == 0 { "-".into() } else { text::duration(p99) }),
+            figure(if plugin.calls == 0 { "-".into() } else { text::micros(plugin.p99_us) }),
+            figure(plugin.budget_us.text()),
             figure(text::bytes(plugin.memory_bytes)),
             remark(plugin),
         ]);
@@ -108,7 +127,9 @@ fn remark(plugin: &Row) -> String {
     let refused = plugin.refused.as_ref().map(|build| format!("what is new is refused: {}", build.reason));
     let fault = plugin.replay.as_ref().and_then(|replay| replay.fault.clone());
     let capsule = plugin.capsule.as_ref().map(|file| format!("what it failed on: capsules/{file}"));
+    let stops = plugin.stops_calls.then(|| "no call passes without it".to_owned());
+    let reason = reason.or(pending).into_iter();
     let remarks: Vec<String> =
-        reason.or(pending).into_iter().chain(building).chain(refused).chain(fault).chain(capsule).collect();
+        reason.chain(stops).chain(building).chain(refused).chain(fault).chain(capsule).collect();
     remarks.join("; ")
 }

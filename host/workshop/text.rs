@@ -38,6 +38,11 @@ pub fn duration(time: Duration) -> String {
     }
 }
 
+/// The same of microseconds.
+pub fn micros(us: f64) -> String {
+    duration(Duration::try_from_secs_f64(us / 1e6).unwrap_or_default())
+}
+
 /// With a comma between thousands.
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();

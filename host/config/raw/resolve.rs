@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{
     OnError, RawCalls, RawHealth, RawLease, RawLimits, RawPlugin, RawServer, RawSessions, RawStats,
-    RawSupervisor, or, services,
+    RawSupervisor, or, plugin_limits, services,
 };
 use crate::config::{
     CallTimes, Config, HTTP_ADDR, MCP_ADDR, Overrides, PluginConfig, ProbeTimes, Written, env_dir,
@@ -58,6 +58,7 @@ pub fn plugin(raw: RawPlugin, written: Option<&RawPlugin>) -> Result<PluginConfi
         written_json: (written_json != config_json).then_some(written_json),
         config_json,
         grants: services::grants(&raw.grants).map_err(|message| wrong("grants", message))?,
+        limits: plugin_limits::allowance(raw.limits)?,
         enabled: raw.enabled,
         order: raw.order,
         refuse_on_fault: matches!(raw.on_error, OnError::Reject),

@@ -1,5 +1,7 @@
 //! Candidates that do not come into force: what is said of them, and what stays in force or stands in.
 
+use std::sync::atomic::Ordering;
+
 use super::{Candidate, Refusal, Round, describe};
 use crate::mesh::ids::Name;
 use crate::mesh::ruling::{self, Grant};
@@ -100,7 +102,8 @@ impl Round<'_> {
         self.list(candidate, &name, PluginState::Building, IS_COMPILED.to_owned());
     }
 
-    /// Leaves in force what the file last brought into force, if there is such a plugin.
+    /// Leaves in force what the file last brought into force, if there is such a plugin and it still has its grants; if
+    /// it lost one, the build before it comes back while that is warm.
     pub(super) fn keep(&mut self, candidate: &Candidate, refused: Option<RefusedBuild>) -> bool {
         let carried = candidate.file.as_ref().and_then(|file| self.reloader.memory.carried.get(file));
         let Some(name) = carried else { return false };
@@ -112,6 +115,9 @@ impl Round<'_> {
         if !is_enabled || self.outcome.in_force.contains_key(name) {
             return false;
         }
+        let Some(entry) = self.permitted(entry) else { return false };
+        let refuses = self.terms.settings(name).is_some_and(|settings| settings.refuse_on_fault);
+        entry.loaded.plugin.refuses_on_fault.store(refuses, Ordering::Relaxed);
         // The same refusal keeps the time at which it was first seen.
         let refused = match (&entry.refused, refused) {
             (Some(old), Some(new)) if (&old.sha256, &old.reason) == (&new.sha256, &new.reason) => {
@@ -121,9 +127,17 @@ impl Round<'_> {
             (old, None) => old.clone(),
         };
         let order = self.terms.settings(name).and_then(|settings| settings.order).unwrap_or(entry.order);
-        let kept = Entry { refused, order, pending: None, building: None, ..entry.clone() };
+        let kept = Entry { refused, order, pending: None, building: None, ..entry };
         self.outcome.in_force.insert(name.clone(), kept);
         true
+    }
+
+    /// The build in force, or else the one before it, as long as it has what it asks for.
+    fn permitted(&self, entry: &Entry) -> Option<Entry> {
+        if self.terms.lacks(entry).is_empty() {
+            return Some(entry.clone());
+        }
+        entry.before().filter(|before| self.terms.lacks(before).is_empty())
     }
 
     pub(super) fn list(&mut self, candidate: &Candidate, name: &str, state: PluginState, reason: String) {

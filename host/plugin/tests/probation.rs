@@ -95,7 +95,10 @@ fn a_build_that_is_over_its_budget_gives_its_place_back() {
     assert!(bench.plugins.has_probation_to_end());
     assert!(bench.plugins.reload(SETTLED).1);
     let reason = bench.only().refused.expect("the slow build").reason;
-    assert!(reason.starts_with("rolled back: over its budget: 99 of 100 answers took up to "), "{reason}");
+    assert!(
+        reason.starts_with("rolled back: over its budget: 99 of 100 answers of `route` took up to "),
+        "{reason}"
+    );
 }
 
 #[test]

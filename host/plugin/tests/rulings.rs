@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::replay::recording;
-use super::support::{Bench, SETTLED, altered, config, guest, name, patched};
-use crate::mesh::ruling::Ruling;
+use super::support::{Bench, SETTLED, altered, budgeted, config, guest, name, patched};
+use crate::mesh::ruling::{Grant, Ruling};
 use crate::mesh::story::Recording;
-use crate::plugin::Settings;
+use crate::plugin::{PluginConfig, Settings};
 use crate::policy::status::PluginState;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -127,4 +127,46 @@ fn a_second_refusal_is_said_like_the_first_one() {
         bench.plugins.reload(SETTLED);
         assert_eq!(refusals(), attempt, "said once");
     }
+}
+
+#[test]
+fn a_build_that_loses_its_grant_gives_its_place_back_while_the_build_before_is_warm() {
+    let bench = Bench::tried(MINUTE);
+    let grants = |grants| {
+        let settings = PluginConfig { grants, ..config("{}") };
+        bench.plugins.set_config([("guest".to_owned(), settings)].into());
+        bench.plugins.reload(SETTLED)
+    };
+    bench.put("guest.wasm", &guest("nothing"));
+    grants(vec![Grant::Arguments]);
+    bench.put("guest.wasm", &budgeted("nothing", "grants = [\"arguments\"]"));
+    bench.plugins.reload(SETTLED);
+    assert_eq!((bench.only().generation, bench.only().grants), (2, vec![Grant::Arguments]));
+    assert!(grants(Vec::new()).1);
+    let status = bench.only();
+    assert_eq!((status.state, status.generation), (PluginState::Loaded, 1), "{status:?}");
+    assert_eq!(status.pending.expect("it waits again").grants, [Grant::Arguments]);
+    assert!(!bench.plugins.reload(SETTLED).1, "and so it stays");
+    assert!(grants(vec![Grant::Arguments]).1);
+    assert_eq!((bench.only().generation, bench.only().pending), (3, None));
+}
+
+#[test]
+fn who_must_agree_and_is_absent_is_asked_in_its_place() {
+    let bench = Bench::new();
+    bench.put("guest.wasm", &guest("nothing"));
+    let strict = |order| {
+        let settings = config("{}");
+        PluginConfig { order, refuse_on_fault: true, ..settings }
+    };
+    let mut off = strict(Some(1));
+    off.enabled = false;
+    let all =
+        [("late", strict(Some(200))), ("guest", strict(None)), ("early", strict(Some(5))), ("off", off)];
+    bench.plugins.set_config(all.into_iter().map(|(name, one)| (name.to_owned(), one)).collect());
+    let (set, changed) = bench.plugins.reload(SETTLED);
+    let routers: Vec<_> = set.routers.iter().map(|router| router.source().name.to_string()).collect();
+    assert!(changed);
+    assert_eq!(routers, ["early", "guest", "late"]);
+    assert!(!bench.plugins.reload(SETTLED).1, "nothing is new");
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::mesh::allowance::Allowance;
 use crate::mesh::ids::{CallId, Name, PoolId, Slot};
 use crate::mesh::observe::Event;
 use crate::mesh::pool::{Catalog, CatalogService, Live, Member, Pool};
@@ -74,6 +75,13 @@ pub fn patched(component: &[u8], from: &str, to: &str) -> Vec<u8> {
     }
     assert!(at > 0, "{from} is not there");
     bytes
+}
+
+/// The component with that behaviour and that line in its metadata.
+pub fn budgeted(behaviour: &str, line: &str) -> Vec<u8> {
+    const ELSE: &str = "summary = \"a test\"\nauthors = [\"me\"]\n";
+    let line = format!("{line:<width$}\n", width = ELSE.len() - 1);
+    patched(&guest(behaviour), ELSE, &line)
 }
 
 pub fn name(text: &str) -> Name {
@@ -166,6 +174,7 @@ pub fn config(json: &str) -> PluginConfig {
         order: None,
         refuse_on_fault: false,
         grants: Vec::new(),
+        limits: Allowance::default(),
         config_json: json.into(),
         written_json: None,
     }

@@ -53,6 +53,8 @@ fn act(function: &str) {
                 hoard.push(vec![1; 1 << 20]);
             }
         }),
+        Some("feast-20") => feast(20),
+        Some("feast-40") => feast(40),
         Some("dawdle") => {
             let begun = Instant::now();
             while begun.elapsed() < Duration::from_millis(2) {
@@ -75,6 +77,11 @@ fn act(function: &str) {
         Some("fail-thrice") if kv::add("asked", 1, 0).is_ok_and(|asked| asked <= 3) => panic!("one of three"),
         _ => {}
     }
+}
+
+/// Wants so much at once, and leaves it.
+fn feast(mib: usize) {
+    drop(black_box(Vec::<u8>::with_capacity(mib << 20)));
 }
 
 fn recurse(depth: u64) -> u64 {

@@ -1,0 +1,18 @@
+//! What an operator allows one plugin, where that is not what all have.
+
+use std::time::Duration;
+
+/// `None` is what all plugins have, or what the plugin itself declares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allowance {
+    /// Of linear memory, for each of its instances.
+    pub memory_bytes_max: Option<usize>,
+    /// Within which a question is answered that a call waits for.
+    pub ask: Option<Duration>,
+    /// Within which all other questions are answered.
+    pub background: Option<Duration>,
+    /// Within which 99 of 100 calls are routed.
+    pub route: Option<Duration>,
+    /// Within which 99 of 100 instances are picked.
+    pub pick: Option<Duration>,
+}
