@@ -239,6 +239,8 @@ impl Round<'_> {
                 order,
                 refused: None,
                 pending: None,
+                // Whoever brings back what the file does not hold says so.
+                stands_in: None,
                 ..same.clone()
             });
         }
