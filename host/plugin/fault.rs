@@ -73,6 +73,8 @@ const STRIKES: usize = 3;
 const STRIKE_WINDOW: Duration = Duration::from_secs(60);
 const REST_FIRST: Duration = Duration::from_secs(1);
 const REST_MAX: Duration = Duration::from_secs(300);
+/// Longer than those who look at all plugins now and then are away.
+const LATELY: Duration = Duration::from_secs(10);
 
 /// Three strikes in a minute, and a plugin rests: 1 s, doubled each time, at most 5 min. For a minute after a rest
 /// one strike is enough; 5 min without a rest forget all earlier ones.
@@ -125,6 +127,8 @@ pub struct Health {
 #[derive(Default)]
 struct Record {
     strikes: Strikes,
+    /// The end of the last rest.
+    rested_until: Option<Mono>,
     faults: Faults,
 }
 
@@ -183,6 +187,11 @@ impl Health {
         false
     }
 
+    /// Whether it rests, or did a moment ago.
+    pub fn rested_lately(&self) -> bool {
+        self.record().rested_until.is_some_and(|until| clock::now() < until + LATELY)
+    }
+
     /// Counts a call that went on without the plugin.
     pub fn fell_back(&self) {
         self.fallbacks.fetch_add(1, Ordering::Relaxed);
@@ -226,6 +235,7 @@ impl Health {
             let now = clock::now();
             let rest = (fault.by_guest() && strikes).then(|| record.strikes.strike(now)).flatten();
             if let Some(rest) = rest {
+                record.rested_until = Some(now + rest);
                 self.rests_until.store((now + rest).as_micros(), Ordering::Relaxed);
             }
             rest

@@ -359,6 +359,7 @@ impl Entry {
             calls,
             reused: self.loaded.reused(),
             faults: faults.count,
+            rested_lately: plugin.health.rested_lately(),
             fallbacks: plugin.health.fallbacks(),
             skipped: plugin.health.calls_skipped(),
             p99_us,
