@@ -192,6 +192,9 @@ impl Plugins {
         reloader.unreadable = false;
         for name in std::mem::take(&mut *lock(&self.pardoned)) {
             reloader.pardon(&name);
+            let files = reloader.memory.pardon_files(&name, &found);
+            let is_pardoned = |file: &Option<PathBuf>| file.as_ref().is_some_and(|file| files.contains(file));
+            reloader.known_refusals.retain(|(file, ..), _| !is_pardoned(file));
         }
         let (config, rulings) = (lock(&self.config).clone(), lock(&self.rulings).clone());
         let candidates: Vec<Candidate> = found

@@ -244,8 +244,8 @@ impl Round<'_> {
                 ..same.clone()
             });
         }
-        if let Some(refusal) = self.reloader.memory.refusals.get(&(component, Some(config))) {
-            return Err(refused(refusal.clone()));
+        if let Some(refusal) = self.reloader.memory.refusal(&name, component, config) {
+            return Err(refused(refusal));
         }
         let origin = settings.map_or(Origin::Nowhere, |_| Origin::Proxy(name.clone()));
         let written_json = settings.and_then(|settings| settings.written_json.clone());
@@ -287,23 +287,24 @@ impl Round<'_> {
 
     /// Builds what was not seen before, several at once.
     fn prepare(&mut self, candidates: &[Candidate]) {
-        let memory = &mut self.reloader.memory;
+        let (memory, now) = (&mut self.reloader.memory, clock::now());
         let mut wanted: BTreeMap<Sha, Wanted<'_>> = BTreeMap::new();
         for candidate in candidates {
             let Ok((bytes, sha)) = &candidate.content else { continue };
-            if !memory.builds.contains_key(sha) && !memory.refusals.contains_key(&(*sha, None)) {
+            let is_refused = memory.refusals.contains_key(&(*sha, None)) || memory.is_put_off(sha, now);
+            if !memory.builds.contains_key(sha) && !is_refused {
                 wanted.entry(*sha).or_insert(Wanted { label: &candidate.label, sha: *sha, bytes });
             }
         }
         for (sha, built) in prepare::build_all(&self.reloader.runtime, wanted.into_values().collect()) {
             match built {
-                Ok(build) => {
-                    memory.builds.insert(sha, Arc::new(build));
-                }
+                Ok(build) => memory.built(sha, build),
                 Err(error) => {
                     let refusal = Refusal { reason: error.to_string(), name: None };
                     if error.is_final() {
                         memory.refusals.insert((sha, None), refusal);
+                    } else if let LoadError::Unfinished(..) = error {
+                        memory.put_off(sha, refusal, clock::now());
                     } else {
                         self.passing.insert(sha, refusal);
                     }
@@ -317,7 +318,7 @@ impl Round<'_> {
         if let Some(build) = memory.builds.get(&sha) {
             return Ok(Arc::clone(build));
         }
-        let refusal = memory.refusals.get(&(sha, None)).or_else(|| self.passing.get(&sha));
+        let refusal = memory.component_refusal(sha).or_else(|| self.passing.get(&sha));
         // All with content were prepared; one is missing only when its thread panicked, and is tried again.
         Err(refusal.cloned().unwrap_or_else(|| {
             let error = LoadError::Compiler("it panicked".to_owned());

@@ -14,7 +14,7 @@ pub fn step(error: &LoadError) -> &'static str {
         LoadError::ForbiddenImport(_) | LoadError::UnknownImport(_) | LoadError::AsyncAbi => "its imports",
         LoadError::Version(_) | LoadError::Contract(_) => "the contract",
         LoadError::NotAPlugin | LoadError::NoLifecycle | LoadError::NoKind => "its exports",
-        LoadError::Compiler(_) | LoadError::CompileTime(_) => "compiling",
+        LoadError::Compiler(_) | LoadError::CompileTime(_) | LoadError::Unfinished(..) => "compiling",
         LoadError::NoProcess(..) => "starting a process",
         LoadError::Schema(_) => "`config-schema`",
         LoadError::Fault { step, .. } => step,
@@ -72,6 +72,9 @@ pub fn advice(error: &LoadError) -> &'static str {
         LoadError::Compiler(_) => "This is a flaw of the host: please report it with the file.",
         LoadError::CompileTime(_) => {
             "Build it smaller: optimised for size, without what is not needed; one huge function costs most."
+        }
+        LoadError::Unfinished(..) => {
+            "The machine was busy, or short of memory: try again, or try where more is to be had."
         }
         LoadError::NoProcess(..) => "This needs a process of its own: see that this user may start one.",
         LoadError::Schema(_) => {
