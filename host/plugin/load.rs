@@ -34,6 +34,8 @@ const VERSION_BYTES_MAX: usize = 64;
 pub enum LoadError {
     #[error("it cannot be read: {0}")]
     Unreadable(io::ErrorKind),
+    #[error("everybody may write `{0}`, so it is not loaded; `chmod o-w {0}` ends that")]
+    Open(String),
     #[error("it is larger than {} MiB", FILE_BYTES_MAX >> 20)]
     TooLarge,
     #[error("it is empty")]
@@ -121,6 +123,7 @@ impl LoadError {
     pub fn is_final(&self) -> bool {
         match self {
             Self::Unreadable(_)
+            | Self::Open(_)
             | Self::NoProcess(..)
             | Self::Unfinished(..)
             | Self::TakenMetric(..) => false,

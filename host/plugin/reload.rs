@@ -43,6 +43,7 @@ pub struct Plugins {
     pardoned: Mutex<Vec<Name>>,
     rulings: Mutex<Rulings>,
     listing: Mutex<Listing>,
+    complaint: Mutex<Option<String>>,
 }
 
 /// What a reload remembers for the next one.
@@ -172,6 +173,7 @@ impl Plugins {
             pardoned: Mutex::default(),
             rulings: Mutex::new(rulings),
             listing: Mutex::default(),
+            complaint: Mutex::default(),
         })
     }
 
@@ -190,6 +192,7 @@ impl Plugins {
             }
         };
         reloader.unreadable = false;
+        self.complain();
         for name in std::mem::take(&mut *lock(&self.pardoned)) {
             reloader.pardon(&name);
             let files = reloader.memory.pardon_files(&name, &found);
@@ -224,6 +227,19 @@ impl Plugins {
         drop(listing);
         all.sort_by(|a, b| a.name.cmp(&b.name).then(a.state.as_str().cmp(b.state.as_str())));
         all
+    }
+
+    /// What is wrong with the folder, for people.
+    pub fn complaint(&self) -> Option<String> {
+        lock(&self.complaint).clone()
+    }
+
+    fn complain(&self) {
+        let complaint = self.folder.as_deref().and_then(folder::complaint);
+        let before = std::mem::replace(&mut *lock(&self.complaint), complaint.clone());
+        if let Some(complaint) = complaint.filter(|complaint| before.as_ref() != Some(complaint)) {
+            tracing::warn!("{complaint}");
+        }
     }
 
     /// Whether the next reload will end a probation.

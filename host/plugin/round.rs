@@ -52,10 +52,11 @@ pub struct Candidate {
 
 impl Candidate {
     pub fn file(found: Found) -> Self {
-        let content = match found.content {
-            Content::Whole { bytes, sha256 } => Ok((Cow::Owned(bytes), sha256)),
-            Content::Failed(kind) => Err(Some(LoadError::Unreadable(kind))),
-            Content::Moving => Err(None),
+        let content = match (found.open, found.content) {
+            (Some(file), _) => Err(Some(LoadError::Open(file))),
+            (None, Content::Whole { bytes, sha256 }) => Ok((Cow::Owned(bytes), sha256)),
+            (None, Content::Failed(kind)) => Err(Some(LoadError::Unreadable(kind))),
+            (None, Content::Moving) => Err(None),
         };
         Self { file: Some(found.path), label: found.stem, content, config: found.config.map(Arc::new) }
     }

@@ -5,7 +5,7 @@ use crate::plugin::{Fault, LoadError};
 /// The step of loading that found `error`.
 pub fn step(error: &LoadError) -> &'static str {
     match error {
-        LoadError::Unreadable(_) | LoadError::TooLarge => "reading the file",
+        LoadError::Unreadable(_) | LoadError::Open(_) | LoadError::TooLarge => "reading the file",
         LoadError::Empty
         | LoadError::NotWasm
         | LoadError::Truncated
@@ -31,6 +31,7 @@ pub fn step(error: &LoadError) -> &'static str {
 pub fn advice(error: &LoadError) -> &'static str {
     match error {
         LoadError::Unreadable(_) => "Give the path of a `.wasm` file that you may read.",
+        LoadError::Open(_) => "Let nobody but its owner and group write it.",
         LoadError::TooLarge => "Build it for size and strip it; an interpreter fits into 18 MiB.",
         LoadError::Empty | LoadError::Truncated => "Build or copy it again, and check once that is done.",
         LoadError::NotWasm => {
