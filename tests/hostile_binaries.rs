@@ -344,7 +344,9 @@ async fn binaries_that_no_compiler_makes_are_refused_or_faulted_and_calls_go_on(
         eventually("it is gone", SOON, || async { mesh.api.plugin("guest").await.is_none().then_some(()) })
             .await;
         drop_in(&mesh.plugins_dir(), FILE, &guest.component());
-        let faulted = |plugin: &Value| plugin["faults"].as_u64() > Some(0);
+        // The first one may be the fault of a machine that was too busy to run it.
+        let faulted =
+            |plugin: &Value| plugin["last_fault"].as_str().is_some_and(|fault| !fault.contains("too busy"));
         let plugin = listed(&mesh, &format!("{doing}: a fault"), faulted).await;
         said(doing, &plugin["last_fault"], words);
     }
