@@ -178,7 +178,7 @@ async fn run(overrides: Overrides, config: Config) -> anyhow::Result<()> {
     let alerting = Alerting {
         registry: registry.clone(),
         plugins: Arc::clone(&pages.plugins),
-        conditions: conditions::conditions(&children, &registry),
+        conditions: conditions::conditions(&children, &registry, &pages.plugins),
         events: event_log,
         alerts: Arc::clone(&pages.alerts),
     };

@@ -6,7 +6,7 @@ mod support;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -215,4 +215,49 @@ async fn things_that_are_no_plugins_keep_nobody_waiting() {
     let log = mesh.log();
     assert!(!log.contains('\x1b') && !log.contains("line\nbreak"), "a file's name forges no line of the log");
     assert_unharmed(&mesh, callers, before).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_everybody_may_write_is_not_loaded_and_a_folder_of_that_kind_is_complained_about() {
+    let (mesh, _upstream) = scene().await;
+    let folder = mesh.plugins_dir();
+    let chmod = |path: &Path, mode| {
+        fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("change who may write it");
+    };
+    let file = folder.join("open.wasm");
+    drop_in(&folder, "open.wasm", &misbehaver("answer", "open", "1.0.0"));
+    decides(&mesh, "open 1.0.0").await;
+    let unfinished = folder.join(".open.tmp");
+    fs::write(&unfinished, misbehaver("answer", "open", "1.1.0")).expect("write the plugin");
+    chmod(&unfinished, 0o666);
+    fs::rename(&unfinished, &file).expect("rename the plugin");
+    let why = "everybody may write `open.wasm`, so it is not loaded";
+    let plugin = eventually("it is refused", SOON, || async {
+        listed(&mesh, "open.wasm").await.filter(|plugin| plugin["refused"].is_object())
+    })
+    .await;
+    assert!(plugin["refused"]["reason"].as_str().is_some_and(|reason| reason.starts_with(why)), "{plugin}");
+    decides(&mesh, "open 1.0.0").await;
+    let reasons = async || mesh.api.get("/health").await.ok()["reasons"].to_string();
+    assert!(reasons().await.contains(why), "{}", reasons().await);
+    chmod(&file, 0o664);
+    decides(&mesh, "open 1.1.0").await;
+    fs::write(file.with_extension("toml"), "").expect("write its configuration");
+    chmod(&file.with_extension("toml"), 0o646);
+    eventually("it is refused for its configuration", SOON, || async {
+        reasons().await.contains("everybody may write `open.toml`").then_some(())
+    })
+    .await;
+    fs::remove_file(file.with_extension("toml")).expect("take it away");
+
+    let complaint = "everybody may put plugins into `";
+    for (mode, is_complained_about) in [(0o777, true), (0o1777, false), (0o757, true), (0o755, false)] {
+        chmod(&folder, mode);
+        eventually(&format!("{mode:o}: {is_complained_about}"), 4 * SOON, || async {
+            (reasons().await.contains(complaint) == is_complained_about).then_some(())
+        })
+        .await;
+        decides(&mesh, "open 1.1.0").await;
+    }
+    assert_eq!(mesh.log().matches(complaint).count(), 2, "each time once");
 }

@@ -8,9 +8,14 @@ use std::time::Duration;
 use support::callers::p99;
 use support::guests::{contrarian, drop_in};
 use support::{Api, Callers, Mesh, RawUpstream, SOON, Value, eventually, json};
+use tokio::sync::Mutex;
 
 const GROWTH_KIB_MAX: u64 = 64 << 10;
 const SLOWER_MAX: Duration = Duration::from_millis(5);
+/// A busy machine slows one look or the other; what is in the way slows all.
+const LOOKS_MAX: usize = 3;
+/// Latencies are compared here, so one test runs at a time.
+static ALONE: Mutex<()> = Mutex::const_new(());
 const FILE: &str = "guest.wasm";
 
 /// What is noticed only when the plugin is asked: it is in force, and has faults.
@@ -107,25 +112,45 @@ async fn all_is_well(api: &Api, doing: &str) {
     }
 }
 
+/// What others' calls take beside a plugin that does that.
+async fn beside(mesh: &Mesh, doing: &str) -> Duration {
+    drop_in(&mesh.plugins_dir(), FILE, &contrarian(doing));
+    // The first one may be the fault of a machine that was too busy to run it.
+    let faulty =
+        |plugin: &Value| plugin["last_fault"].as_str().is_some_and(|fault| !fault.contains("too busy"));
+    let plugin = when(mesh, &format!("{doing}: a fault"), faulty).await;
+    let fault = plugin["last_fault"].as_str().expect("its last fault");
+    assert!(words(doing).iter().any(|words| fault.contains(words)), "{doing}: {fault}");
+    let beside = p99(&mesh.api, "other", "act_read_only").await;
+    all_is_well(&mesh.api, doing).await;
+    gone(mesh).await;
+    beside
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_a_plugin_does_in_any_hook_costs_itself_alone() {
+    let _alone = ALONE.lock().await;
     let (mesh, _upstreams) = scene().await;
     let callers = Callers::start(&mesh.api, 2, "victim", "act");
-    let calm = p99(&mesh.api, "other", "act_read_only").await;
+    let mut calm = p99(&mesh.api, "other", "act_read_only").await;
     let before = mesh.resident_kib();
-    let mut slow = Vec::new();
+    let (mut again, mut slow) = (0, Vec::new());
     for doing in FAULTS {
-        drop_in(&mesh.plugins_dir(), FILE, &contrarian(doing));
-        let faulty = |plugin: &Value| plugin["faults"].as_u64().is_some_and(|faults| faults > 0);
-        let plugin = when(&mesh, &format!("{doing}: a fault"), faulty).await;
-        let fault = plugin["last_fault"].as_str().expect("its last fault");
-        assert!(words(doing).iter().any(|words| fault.contains(words)), "{doing}: {fault}");
-        let beside = p99(&mesh.api, "other", "act_read_only").await;
-        if beside > calm + SLOWER_MAX {
-            slow.push((*doing, beside));
+        let mut looks = Vec::new();
+        while looks.len() < LOOKS_MAX {
+            if !looks.is_empty() {
+                calm = p99(&mesh.api, "other", "act_read_only").await;
+            }
+            let beside = beside(&mesh, doing).await;
+            if beside <= calm + SLOWER_MAX {
+                break;
+            }
+            looks.push((calm, beside));
         }
-        all_is_well(&mesh.api, doing).await;
-        gone(&mesh).await;
+        again += looks.len();
+        if looks.len() == LOOKS_MAX {
+            slow.push((*doing, looks));
+        }
     }
     for doing in REFUSED {
         drop_in(&mesh.plugins_dir(), FILE, &contrarian(doing));
@@ -141,11 +166,10 @@ async fn whatever_a_plugin_does_in_any_hook_costs_itself_alone() {
     })
     .await;
     eprintln!(
-        "{} behaviours; p99 {calm:?} before, slower beside {slow:?}; {before} KiB, then {after} KiB",
+        "{} behaviours; p99 {calm:?}, {again} slow looks; {before} KiB, then {after} KiB",
         FAULTS.len() + REFUSED.len()
     );
-    // A busy machine slows one or the other; what is in the way slows all.
-    assert!(slow.len() * 4 < FAULTS.len(), "others' p99 was {calm:?} before, and beside {slow:?}");
+    assert!(slow.is_empty(), "others' p99 before and beside, at each look: {slow:?}");
     // Guests that panic say so themselves.
     let log = mesh.log();
     let panicked = |line: &&str| line.contains("panicked") && !line.contains("meshwright::plugin:");
@@ -155,6 +179,7 @@ async fn whatever_a_plugin_does_in_any_hook_costs_itself_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn floods_of_series_and_alerts_end_at_their_limits() {
+    let _alone = ALONE.lock().await;
     let (mesh, _upstreams) = scene().await;
     for (doing, page, bytes_max) in
         [("series-flood", "/metrics", 4 << 20), ("alert-flood", "/api/v1/alerts", 4 << 20)]

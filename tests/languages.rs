@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use support::guests::{component, drop_in};
@@ -90,10 +91,11 @@ fn row(what: &str, built: &Built, load: Duration, plugin: Value) -> Row {
     Row { what: what.to_owned(), bytes: built.component.len(), build: built.took, load, plugin }
 }
 
-/// Shown with `--nocapture`, and when a test fails.
+/// Shown when the test passes, too: only macros write to where output is captured.
 fn print(rows: &[Row]) {
-    eprintln!("| policy | component | build | load | p99 of a question | memory per instance |");
-    eprintln!("|---|---|---|---|---|---|");
+    let mut table =
+        String::from("\n| policy | component | build | load | p99 of a question | memory per instance |\n");
+    table += "|---|---|---|---|---|---|\n";
     for Row { what, bytes, build, load, plugin } in rows {
         let is_hot = plugin["kinds"].as_array().is_some_and(|kinds| {
             kinds.iter().any(|kind| ["router", "balancer"].contains(&kind.as_str().unwrap_or_default()))
@@ -101,8 +103,10 @@ fn print(rows: &[Row]) {
         let memory = plugin["memory_bytes"].as_u64().unwrap_or(0) / if is_hot { WORKERS } else { 1 };
         let p99_us = plugin["p99_us"].as_f64().unwrap_or(0.0);
         let (kib, mib) = (bytes >> 10, memory as f64 / f64::from(1 << 20));
-        eprintln!("| {what} | {kib} KiB | {build:.1?} | {load:.1?} | {p99_us:.1} µs | {mib:.1} MiB |");
+        table +=
+            &format!("| {what} | {kib} KiB | {build:.1?} | {load:.1?} | {p99_us:.1} µs | {mib:.1} MiB |\n");
     }
+    std::io::stderr().write_all(table.as_bytes()).expect("write to standard error");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -72,6 +72,54 @@ async fn copies_of_reading_calls_go_to_the_mirror_and_their_answers_nowhere() {
     assert!(metrics.text().contains(line), "{}", metrics.text());
 }
 
+/// Until it is known what both services offer.
+async fn listed(mesh: &Mesh) {
+    for service in ["now", "next"] {
+        eventually(&format!("what `{service}` offers is known"), SOON, || async {
+            let tools = mesh.api.service(service).await["tools"].clone();
+            tools.as_array().is_some_and(|tools| !tools.is_empty()).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tool_that_may_write_at_the_mirror_is_not_copied_whatever_it_does_at_the_original() {
+    let mesh = mesh(&format!("[services.now]\ntools = {{ read_only = [\"act\"] }}\n{MIRROR}")).await;
+    let (now, next) = (instance(&mesh, "a", "now", "").await, instance(&mesh, "b", "next", "").await);
+    listed(&mesh).await;
+    for n in 0..10 {
+        mesh.api.call("now", "act", json!({"n": n})).await.ok();
+        mesh.api.call("now", "act_read_only", json!({"n": n})).await.ok();
+    }
+    eventually("all copies are compared", SOON, || async {
+        (mirrored(&mesh).await == (10, 0, 0)).then_some(())
+    })
+    .await;
+    assert_eq!((now.calls(), next.calls()), (20, 10));
+    let copies = next.seen("tools/call");
+    assert!(copies.iter().all(|seen| seen.body.contains("act_read_only")), "{copies:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tool_that_is_hidden_at_the_mirror_is_never_copied() {
+    let any = MIRROR.replace("service = \"next\" }", "service = \"next\", any_tool = true }");
+    let mesh = mesh(&format!("[services.next]\ntools = {{ deny = [\"act_read_only\"] }}\n{any}")).await;
+    let (now, next) = (instance(&mesh, "a", "now", "").await, instance(&mesh, "b", "next", "").await);
+    listed(&mesh).await;
+    for n in 0..10 {
+        mesh.api.call("now", "act_read_only", json!({"n": n})).await.ok();
+        mesh.api.call("now", "act", json!({"n": n})).await.ok();
+    }
+    eventually("all copies are compared", SOON, || async {
+        (mirrored(&mesh).await == (10, 0, 0)).then_some(())
+    })
+    .await;
+    assert_eq!((now.calls(), next.calls()), (20, 10));
+    let copies = next.seen("tools/call");
+    assert!(copies.iter().all(|seen| !seen.body.contains("act_read_only")), "{copies:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mirror_that_hangs_or_is_gone_costs_callers_nothing() {
     let mesh = mesh(MIRROR).await;

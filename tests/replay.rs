@@ -6,7 +6,7 @@ mod support;
 use std::fs;
 use std::process::{Command, Stdio};
 
-use support::guests::{drop_in, misbehaver, misbehaver_only};
+use support::guests::{component, drop_in, misbehaver, misbehaver_only};
 use support::raw_upstream::RawOptions;
 use support::{Mesh, RawUpstream, SOON, Value, eventually, json};
 
@@ -23,12 +23,16 @@ async fn with_calls() -> (Mesh, RawUpstream) {
     for _ in 0..CALLS {
         mesh.api.call("s", "act", json!({})).await.ok();
     }
+    recorded(&mesh).await;
+    (mesh, upstream)
+}
+
+async fn recorded(mesh: &Mesh) {
     eventually("the calls are recorded", SOON, || async {
         let listed = mesh.api.get("/api/v1/calls?limit=1000").await.ok();
         (listed["items"].as_array().map(Vec::len) == Some(CALLS)).then_some(())
     })
     .await;
-    (mesh, upstream)
 }
 
 async fn plugin_where(mesh: &Mesh, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
@@ -133,4 +137,60 @@ async fn the_command_line_says_how_many_calls_would_go_elsewhere() {
         "0.1.0",
         "nothing was uploaded"
     );
+}
+
+/// Calls of the one tool of two that the new build refuses.
+const REFUSED: usize = 12;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_decides_three_calls_of_ten_otherwise_is_said_to_with_examples() {
+    let mesh = Mesh::plain().await;
+    let upstream = RawUpstream::start(RawOptions { sessions: false, ..RawOptions::default() }).await;
+    mesh.api.join("s", upstream.port).await;
+    for n in 0..CALLS {
+        // Here and there among the others.
+        let tool = if n * REFUSED % CALLS < REFUSED { "act_read_only" } else { "act" };
+        mesh.api.call("s", tool, json!({})).await.ok();
+    }
+    recorded(&mesh).await;
+
+    let (newer, rules) = (component("tag-router"), mesh.home.path().join("candidate.toml"));
+    let closes =
+        "[[rules]]\nname = \"closed\"\nwhen = { tool = \"act_read_only\" }\nreject = { reason = \"no\" }\n";
+    let file = mesh.home.path().join("candidate.wasm");
+    fs::write(&file, &newer).expect("write the component");
+    fs::write(&rules, closes).expect("write its configuration");
+    let replay = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_meshwright"))
+            .args(["plugin", "replay", "--url", &mesh.http])
+            .arg(&file)
+            .args(args)
+            .output()
+            .expect("run the command");
+        (output.status.code(), String::from_utf8(output.stdout).expect("UTF-8"))
+    };
+    let (code, out) = replay(&["--fail-over", "30"]);
+    assert_eq!(code, Some(0), "{out}");
+    assert!(out.contains("12 of 40 calls would be decided otherwise"), "{out}");
+    assert!(
+        out.contains("`act_read_only` of `s`: pass → reject: ") && !out.contains("`act` of `s`"),
+        "{out}"
+    );
+    assert_eq!(replay(&["--fail-over", "29"]).0, Some(1));
+    let report: Value = serde_json::from_str(&replay(&["--json"]).1).expect("JSON");
+    assert_eq!((&report["compared"], &report["changed"]), (&json!(CALLS), &json!(REFUSED)), "{report}");
+
+    fs::write(mesh.plugins_dir().join("routes.toml"), closes).expect("write its configuration");
+    drop_in(&mesh.plugins_dir(), "routes.wasm", &newer);
+    let plugin = eventually("it takes the default's place", SOON, || async {
+        mesh.api.plugin("tag-router").await.filter(|plugin| plugin["replay"].is_object())
+    })
+    .await;
+    let replay = &plugin["replay"];
+    assert_eq!((&replay["compared"], &replay["changed"]), (&json!(CALLS), &json!(REFUSED)), "{plugin}");
+    let examples = replay["examples"].as_array().expect("examples");
+    assert!(!examples.is_empty() && examples.iter().all(|one| one["tool"] == "act_read_only"), "{plugin}");
+    assert!(examples.iter().all(|one| one["before"] == "pass"), "{plugin}");
+    mesh.api.call("s", "act", json!({})).await.ok();
+    assert_eq!(mesh.api.call("s", "act_read_only", json!({})).await.status, 403);
 }

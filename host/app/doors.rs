@@ -191,7 +191,11 @@ pub(super) fn pages(
     Pages::new(Shown {
         registry: registry.clone(),
         proxy: Arc::clone(proxy),
-        plugins: Arc::new(move || plugins.status()),
+        plugins: Arc::new({
+            let plugins = Arc::clone(&plugins);
+            move || plugins.status()
+        }),
+        plugins_folder: Arc::new(move || plugins.complaint()),
         rule,
         alerts: Arc::default(),
         readings: Arc::default(),

@@ -51,6 +51,9 @@ pub use rollback::RollBack;
 /// Why nothing can be written down, when nothing can.
 pub type Persistence = Arc<dyn Fn() -> Option<Arc<String>> + Send + Sync>;
 
+/// What is wrong with the plugins folder, if anything is.
+pub type PluginsFolder = Arc<dyn Fn() -> Option<String> + Send + Sync>;
+
 /// What of the configuration is not in force, and why.
 pub type Complaints = Arc<dyn Fn() -> Vec<Complaint> + Send + Sync>;
 
@@ -98,6 +101,7 @@ pub struct Shown {
     pub registry: Registry,
     pub proxy: Arc<Proxy>,
     pub plugins: PluginList,
+    pub plugins_folder: PluginsFolder,
     pub rule: Rule,
     pub alerts: Alerts,
     pub readings: Readings,

@@ -113,6 +113,7 @@ pub(super) async fn health(State(pages): State<Pages>) -> Response {
         }
     }
     reasons.extend((pages.complaints)().iter().map(ToString::to_string));
+    reasons.extend((pages.plugins_folder)());
     let plugins = (pages.plugins)();
     for plugin in &plugins {
         reasons.extend(complaint(plugin));

@@ -41,8 +41,15 @@ pub enum ChildError {
     /// In the words of who did the work.
     #[error("{0}")]
     NotTaken(String),
+    /// Of CPU time.
     #[error("it takes more than {} s", .0.as_secs())]
     TooLong(Duration),
+    /// By the clock on the wall, and less of CPU time: others were busy.
+    #[error("it took longer than {} s, as happens on a busy machine", .0.as_secs())]
+    Starved(Duration),
+    /// By somebody else, as the limits of the child end it in other ways.
+    #[error("it was killed, as happens when memory is short")]
+    Killed,
     #[error("{0}")]
     Failed(String),
     #[error("it was ended by signal {signal}; it may have wanted more than {} MiB", memory_bytes >> 20)]
@@ -86,7 +93,7 @@ pub fn ask(
     });
     let status = child.wait().map_err(ChildError::Start)?;
     if !in_time {
-        return Err(ChildError::TooLong(limits.wall));
+        return Err(ChildError::Starved(limits.wall));
     }
     let answer = answer.map_err(|error| ChildError::Failed(error.to_string()))?;
     judge(status, limits, answer)
@@ -123,9 +130,11 @@ fn judge(status: ExitStatus, limits: Limits, answer: Vec<u8>) -> Result<Vec<u8>,
     }
     #[cfg(unix)]
     if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
-        return Err(match signal == rustix::process::Signal::XCPU.as_raw() {
-            true => ChildError::TooLong(limits.cpu),
-            false => ChildError::Crashed { signal, memory_bytes: limits.memory_bytes },
+        use rustix::process::Signal;
+        return Err(match signal {
+            _ if signal == Signal::XCPU.as_raw() => ChildError::TooLong(limits.cpu),
+            _ if signal == Signal::KILL.as_raw() => ChildError::Killed,
+            _ => ChildError::Crashed { signal, memory_bytes: limits.memory_bytes },
         });
     }
     Err(ChildError::Failed(format!("it ended with {status}")))

@@ -75,6 +75,8 @@ const REST_FIRST: Duration = Duration::from_secs(1);
 const REST_MAX: Duration = Duration::from_secs(300);
 /// Of a plugin that is too slow: 30 s, doubled each time until it is quick enough.
 const REST_FOR_PACE_FIRST: Duration = Duration::from_secs(30);
+/// Longer than those who look at all plugins now and then are away.
+const LATELY: Duration = Duration::from_secs(10);
 
 /// Three strikes in a minute, and a plugin rests: 1 s, doubled each time, at most 5 min. For a minute after a rest
 /// one strike is enough; 5 min without a rest forget all earlier ones.
@@ -127,6 +129,8 @@ pub struct Health {
 #[derive(Default)]
 struct Record {
     strikes: Strikes,
+    /// The end of the last rest.
+    rested_until: Option<Mono>,
     faults: Faults,
     /// Rests since it was quick enough.
     slow_rests: u32,
@@ -187,6 +191,11 @@ impl Health {
             tracing::info!(plugin = %self.name, "plugin is asked again");
         }
         false
+    }
+
+    /// Whether it rests, or did a moment ago.
+    pub fn rested_lately(&self) -> bool {
+        self.record().rested_until.is_some_and(|until| clock::now() < until + LATELY)
     }
 
     /// Counts a call that went on without the plugin.
@@ -253,9 +262,15 @@ impl Health {
     }
 
     fn rest(&self, rest: Duration, words: &str) {
-        words.clone_into(&mut self.record().rest_reason);
-        // Last, so that who sees it rest can say why; a longer rest is not cut short.
-        self.rests_until.fetch_max((clock::now() + rest).as_micros(), Ordering::Relaxed);
+        let until = clock::now() + rest;
+        {
+            let mut record = self.record();
+            words.clone_into(&mut record.rest_reason);
+            // A longer rest is not cut short.
+            record.rested_until = record.rested_until.max(Some(until));
+        }
+        // Last, so that who sees it rest can say why.
+        self.rests_until.fetch_max(until.as_micros(), Ordering::Relaxed);
         let rest_s = rest.as_secs();
         tracing::info!(plugin = %self.name, rest_s, reason = words, "plugin quarantined");
         (self.events)(Event {

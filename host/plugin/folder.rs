@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -18,12 +19,18 @@ const CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// A file that changes under the reader is read again so many times, and then left for the next look.
 const READS: usize = 3;
 const READ_PAUSE: Duration = Duration::from_millis(10);
+/// Everybody may write it.
+const OPEN: u32 = 0o002;
+/// Of a folder: what lies in it is taken away by its owner only.
+const STICKY: u32 = 0o1000;
 
 pub struct Found {
     pub path: PathBuf,
     pub file_name: String,
     pub stem: String,
     pub content: Content,
+    /// The file that everybody may write: it, or the configuration beside it.
+    pub open: Option<String>,
     pub config: Option<FoundConfig>,
 }
 
@@ -73,10 +80,29 @@ pub fn look(folder: &Path) -> io::Result<Vec<Found>> {
             continue;
         }
         let config = config_beside(&path);
-        found.push(Found { content: content(&path), path, file_name, stem, config });
+        let beside = path.with_extension("toml");
+        let open = [&path, &beside].into_iter().find(|path| is_open(path));
+        let open = open.map(|open| open.file_name().unwrap_or_default().to_string_lossy().into_owned());
+        found.push(Found { content: content(&path), path, file_name, stem, open, config });
     }
     found.sort_by(|a, b| a.file_name.cmp(&b.file_name));
     Ok(found)
+}
+
+/// What is wrong with who may write into the folder, for people.
+pub fn complaint(folder: &Path) -> Option<String> {
+    let mode = folder.metadata().ok()?.permissions().mode();
+    (mode & (OPEN | STICKY) == OPEN).then(|| {
+        format!(
+            "everybody may put plugins into `{0}`, and take others' away; `chmod o-w {0}` ends that",
+            folder.display()
+        )
+    })
+}
+
+/// What is not there is not open.
+fn is_open(path: &Path) -> bool {
+    path.metadata().is_ok_and(|about| about.is_file() && about.permissions().mode() & OPEN != 0)
 }
 
 /// Whether editors, browsers and copying tools use such a name for what is not finished.
@@ -199,5 +225,27 @@ mod tests {
             look(folder.path()).unwrap().into_iter().map(|found| found.file_name).collect();
         assert_eq!(names, ["f.wasm"]);
         assert!(look(&folder.path().join("nowhere")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_everybody_may_write_is_found_out_and_a_folder_of_that_kind_is_complained_about() {
+        let folder = tempfile::tempdir().unwrap();
+        let with_mode = |name: &str, mode| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, b"x = 1").unwrap();
+            std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+        };
+        for (name, mode) in
+            [("a.wasm", 0o666), ("b.wasm", 0o664), ("b.toml", 0o646), ("c.wasm", 0o664), ("c.toml", 0o640)]
+        {
+            with_mode(name, mode);
+        }
+        let open: Vec<Option<String>> =
+            look(folder.path()).unwrap().into_iter().map(|found| found.open).collect();
+        assert_eq!(open, [Some("a.wasm".to_owned()), Some("b.toml".to_owned()), None]);
+        for (mode, is_complained_about) in [(0o775, false), (0o1777, false), (0o777, true), (0o702, true)] {
+            std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(mode)).unwrap();
+            assert_eq!(complaint(folder.path()).is_some(), is_complained_about, "{mode:o}");
+        }
     }
 }

@@ -36,6 +36,8 @@ const VERSION_BYTES_MAX: usize = 64;
 pub enum LoadError {
     #[error("it cannot be read: {0}")]
     Unreadable(io::ErrorKind),
+    #[error("everybody may write `{0}`, so it is not loaded; `chmod o-w {0}` ends that")]
+    Open(String),
     #[error("it is larger than {} MiB", FILE_BYTES_MAX >> 20)]
     TooLarge,
     #[error("it is empty")]
@@ -75,6 +77,8 @@ pub enum LoadError {
     CompileTime(Duration),
     #[error("no process could be started to {0}: {1}")]
     NoProcess(&'static str, io::ErrorKind),
+    #[error("the process that was to {0} came to no end: {1}; it is tried again after a while")]
+    Unfinished(&'static str, String),
     #[error("during {step}: {fault}")]
     Fault { step: &'static str, fault: Fault },
     #[error("its metadata is not TOML with `name` and `version`: {0}")]
@@ -122,7 +126,11 @@ impl LoadError {
     /// Whether the same bytes with the same configuration would fail again, as far as anyone can know.
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Unreadable(_) | Self::NoProcess(..) | Self::TakenMetric(..) => false,
+            Self::Unreadable(_)
+            | Self::Open(_)
+            | Self::NoProcess(..)
+            | Self::Unfinished(..)
+            | Self::TakenMetric(..) => false,
             Self::Fault { fault, .. } => fault.by_guest(),
             _ => true,
         }
@@ -268,6 +276,9 @@ fn not_prepared(error: RuntimeError) -> LoadError {
             ChildError::NotTaken(words) => not_taken(&words),
             ChildError::TooLong(limit) => LoadError::CompileTime(limit),
             ChildError::Start(error) => LoadError::NoProcess("compile it", error.kind()),
+            error @ (ChildError::Starved(_) | ChildError::Killed) => {
+                LoadError::Unfinished("compile it", error.to_string())
+            }
             error => LoadError::Compiler(human(&error.to_string())),
         },
         RuntimeError::Compile(error) => LoadError::Compiler(human(&error.to_string())),
@@ -287,6 +298,9 @@ pub fn check_configuration(runtime: &Runtime, build: &Build, config_json: &str) 
         Ok(issues) => Err(LoadError::Unfit(issues.into())),
         Err(CheckError::Child(ChildError::Start(error))) => {
             Err(LoadError::NoProcess("check its configuration", error.kind()))
+        }
+        Err(CheckError::Child(error @ (ChildError::Starved(_) | ChildError::Killed))) => {
+            Err(LoadError::Unfinished("check its configuration", error.to_string()))
         }
         Err(CheckError::Child(ChildError::NotTaken(words))) => Err(LoadError::Schema(human(&words))),
         Err(CheckError::Child(error)) => {

@@ -48,6 +48,7 @@ pub struct Plugins {
     pardoned: Mutex<Vec<Name>>,
     rulings: Mutex<Rulings>,
     listing: Mutex<Listing>,
+    complaint: Mutex<Option<String>>,
 }
 
 /// What a reload remembers for the next one.
@@ -190,6 +191,7 @@ impl Plugins {
             pardoned: Mutex::default(),
             rulings: Mutex::new(rulings),
             listing: Mutex::default(),
+            complaint: Mutex::default(),
         })
     }
 
@@ -211,8 +213,12 @@ impl Plugins {
             }
         };
         reloader.unreadable = false;
+        self.complain();
         for name in std::mem::take(&mut *lock(&self.pardoned)) {
             reloader.pardon(&name);
+            let files = reloader.memory.pardon_files(&name, &found);
+            let is_pardoned = |file: &Option<PathBuf>| file.as_ref().is_some_and(|file| files.contains(file));
+            reloader.known_refusals.retain(|(file, ..), _| !is_pardoned(file));
         }
         let (config, rulings) = (lock(&self.config).clone(), lock(&self.rulings).clone());
         let candidates: Vec<Candidate> = found
@@ -248,6 +254,19 @@ impl Plugins {
     /// Whether something is compiled, or was and is not in force yet.
     pub fn is_building(&self) -> bool {
         self.building.is_busy()
+    }
+
+    /// What is wrong with the folder, for people.
+    pub fn complaint(&self) -> Option<String> {
+        lock(&self.complaint).clone()
+    }
+
+    fn complain(&self) {
+        let complaint = self.folder.as_deref().and_then(folder::complaint);
+        let before = std::mem::replace(&mut *lock(&self.complaint), complaint.clone());
+        if let Some(complaint) = complaint.filter(|complaint| before.as_ref() != Some(complaint)) {
+            tracing::warn!("{complaint}");
+        }
     }
 
     /// Whether the next reload will end a probation.
@@ -419,6 +438,7 @@ impl Entry {
             took,
             reused: self.loaded.reused(),
             faults: faults.count,
+            rested_lately: plugin.health.rested_lately(),
             fallbacks: plugin.health.fallbacks(),
             skipped: plugin.health.calls_skipped(),
             p99_us,

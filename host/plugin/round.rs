@@ -54,10 +54,11 @@ pub struct Candidate {
 
 impl Candidate {
     pub fn file(found: Found) -> Self {
-        let content = match found.content {
-            Content::Whole { bytes, sha256 } => Ok((Cow::Owned(bytes), sha256)),
-            Content::Failed(kind) => Err(Some(LoadError::Unreadable(kind))),
-            Content::Moving => Err(None),
+        let content = match (found.open, found.content) {
+            (Some(file), _) => Err(Some(LoadError::Open(file))),
+            (None, Content::Whole { bytes, sha256 }) => Ok((Cow::Owned(bytes), sha256)),
+            (None, Content::Failed(kind)) => Err(Some(LoadError::Unreadable(kind))),
+            (None, Content::Moving) => Err(None),
         };
         Self { file: Some(found.path), label: found.stem, content, config: found.config.map(Arc::new) }
     }
@@ -262,11 +263,13 @@ impl Round<'_> {
                 refused: None,
                 pending: None,
                 building: None,
+                // Whoever brings back what the file does not hold says so.
+                stands_in: None,
                 ..same.clone()
             });
         }
-        if let Some(refusal) = self.reloader.memory.refusals.get(&(component, Some(terms))) {
-            return Err(refused(refusal.clone()));
+        if let Some(refusal) = self.reloader.memory.refusal(&name, component, terms) {
+            return Err(refused(refusal));
         }
         let origin = settings.map_or(Origin::Nowhere, |_| Origin::Proxy(name.clone()));
         let written_json = settings.and_then(|settings| settings.written_json.clone());
@@ -311,10 +314,11 @@ impl Round<'_> {
     /// Has all built that was not seen before, and takes what is.
     fn build_all(&mut self, candidates: &[Candidate], patience: Duration) {
         self.take_built();
-        let memory = &self.reloader.memory;
+        let (memory, now) = (&self.reloader.memory, clock::now());
         let is_known = |sha: &Sha| {
             memory.builds.contains_key(sha)
                 || memory.refusals.contains_key(&(*sha, None))
+                || memory.is_put_off(sha, now)
                 || self.passing.contains_key(sha)
         };
         let mut wanted: BTreeMap<Sha, Wanted> = BTreeMap::new();
@@ -349,13 +353,13 @@ impl Round<'_> {
     fn note_built(&mut self, sha: Sha, built: Result<Build, LoadError>) {
         let memory = &mut self.reloader.memory;
         match built {
-            Ok(build) => {
-                memory.builds.insert(sha, Arc::new(build));
-            }
+            Ok(build) => memory.built(sha, build),
             Err(error) => {
                 let refusal = Refusal { reason: error.to_string(), name: None };
                 if error.is_final() {
                     memory.refusals.insert((sha, None), refusal);
+                } else if let LoadError::Unfinished(..) = error {
+                    memory.put_off(sha, refusal, clock::now());
                 } else {
                     self.passing.insert(sha, refusal);
                 }
@@ -369,7 +373,7 @@ impl Round<'_> {
         if let Some(build) = memory.builds.get(&sha) {
             return Ok(Arc::clone(build));
         }
-        Err(memory.refusals.get(&(sha, None)).or_else(|| self.passing.get(&sha)).cloned())
+        Err(memory.component_refusal(sha).or_else(|| self.passing.get(&sha)).cloned())
     }
 
     /// The next generation of a plugin; a number that failed is not used up. Besides the reason for a failure:

@@ -10,3 +10,4 @@ mod probation;
 mod replay;
 mod rulings;
 mod support;
+mod tried_again;

@@ -192,6 +192,8 @@ pub struct PluginStatus {
     /// Calls that followed an earlier decision or a plan, so that it was not asked.
     pub reused: u64,
     pub faults: u64,
+    /// Rests, or did a moment ago: whoever looks now and then shall miss no rest.
+    pub rested_lately: bool,
     /// Calls that went on without the plugin.
     pub fallbacks: u64,
     /// Of these, calls that it was not asked about, since it crashed on such calls.
@@ -219,7 +221,21 @@ pub struct PluginStatus {
     pub panels: Vec<Panel>,
 }
 
+/// What the reason begins with why a build is kept out that was in force and failed there.
+const ROLLED_BACK: &str = "rolled back: ";
+
 impl PluginStatus {
+    /// Why its file's build is kept out, if that was in force and failed there.
+    pub fn rolled_back(&self) -> Option<&str> {
+        let reason = match self.state {
+            PluginState::Refused => &self.reason,
+            // Somebody wants it so.
+            PluginState::Disabled => return None,
+            _ => &self.refused.as_ref()?.reason,
+        };
+        reason.starts_with(ROLLED_BACK).then_some(reason)
+    }
+
     /// A plugin that is not in force.
     pub fn idle(name: String, file: Option<PathBuf>, state: PluginState, reason: String) -> Self {
         Self {
@@ -242,6 +258,7 @@ impl PluginStatus {
             took: Duration::ZERO,
             reused: 0,
             faults: 0,
+            rested_lately: false,
             fallbacks: 0,
             skipped: 0,
             p99_us: 0.0,

@@ -21,7 +21,7 @@ use crate::mcp::{declared, envelope};
 use crate::mesh::ids::Name;
 use crate::mesh::offer::Kind;
 use crate::policy::chain::{Call, CallCopy, Permitted};
-use crate::registry::{Instance, Service};
+use crate::registry::{Instance, Service, Snapshot};
 use crate::upstream::{Answer, SendError, Times};
 
 /// Copies that may wait, and that may be under way at once. More are not sent, and counted.
@@ -94,6 +94,7 @@ impl Proxy {
     pub(super) fn mirror(
         &self,
         permitted: &Permitted<Call<'_>>,
+        snapshot: &Snapshot,
         service: &Service,
         time: Duration,
     ) -> Option<oneshot::Sender<Original>> {
@@ -101,8 +102,19 @@ impl Proxy {
         if permitted.facts().method != "tools/call" || fastrand::u16(0..1000) >= mirror.permille {
             return None;
         }
-        let reads_only = || service.offer.get(Kind::Tool, permitted.tool()).is_some_and(declared::reads_only);
-        if !mirror.any_tool && !reads_only() {
+        // Gone since the router was asked: then the copy finds nobody.
+        let copied_to = snapshot.find(mirror.service.as_str()).map(|found| found.service());
+        let tool = permitted.tool();
+        let shows = |service: &Name| snapshot.catalogue.passes(service.as_str(), Kind::Tool, tool);
+        if copied_to.is_some_and(|service| !shows(&service.name)) {
+            return None;
+        }
+        let reads_only = service.offer.get(Kind::Tool, tool).is_some_and(declared::reads_only);
+        // One that does not list the tool may not have been asked yet.
+        let may_write = copied_to
+            .and_then(|service| service.offer.get(Kind::Tool, tool))
+            .is_some_and(|tool| !declared::reads_only(tool));
+        if !mirror.any_tool && (!reads_only || may_write) {
             return None;
         }
         let (told, original) = oneshot::channel();

@@ -269,7 +269,7 @@ impl Proxy {
         account.route_to(target.service(), permitted.tool());
 
         let time = permitted.timeout().map_or(time, |shorter| shorter.min(time));
-        account.original = self.mirror(&permitted, target.service(), time);
+        account.original = self.mirror(&permitted, snapshot, target.service(), time);
         let spent = clock::mono().since(asked.arrived);
         let deadline = tokio::time::Instant::now() + time.saturating_sub(spent);
         let stated = asked.timeout.or(permitted.timeout()).is_some();

@@ -5,7 +5,7 @@ use crate::plugin::{Fault, LoadError};
 /// The step of loading that found `error`.
 pub fn step(error: &LoadError) -> &'static str {
     match error {
-        LoadError::Unreadable(_) | LoadError::TooLarge => "reading the file",
+        LoadError::Unreadable(_) | LoadError::Open(_) | LoadError::TooLarge => "reading the file",
         LoadError::Empty
         | LoadError::NotWasm
         | LoadError::Truncated
@@ -14,7 +14,7 @@ pub fn step(error: &LoadError) -> &'static str {
         LoadError::ForbiddenImport(_) | LoadError::UnknownImport(_) | LoadError::AsyncAbi => "its imports",
         LoadError::Version(_) | LoadError::Contract(_) => "the contract",
         LoadError::NotAPlugin | LoadError::NoLifecycle | LoadError::NoKind => "its exports",
-        LoadError::Compiler(_) | LoadError::CompileTime(_) => "compiling",
+        LoadError::Compiler(_) | LoadError::CompileTime(_) | LoadError::Unfinished(..) => "compiling",
         LoadError::NoProcess(..) => "starting a process",
         LoadError::Schema(_) => "`config-schema`",
         LoadError::Fault { step, .. } => step,
@@ -34,6 +34,7 @@ pub fn step(error: &LoadError) -> &'static str {
 pub fn advice(error: &LoadError) -> &'static str {
     match error {
         LoadError::Unreadable(_) => "Give the path of a `.wasm` file that you may read.",
+        LoadError::Open(_) => "Let nobody but its owner and group write it.",
         LoadError::TooLarge => "Build it for size and strip it; an interpreter fits into 18 MiB.",
         LoadError::Empty | LoadError::Truncated => "Build or copy it again, and check once that is done.",
         LoadError::NotWasm => {
@@ -75,6 +76,9 @@ pub fn advice(error: &LoadError) -> &'static str {
         LoadError::Compiler(_) => "This is a flaw of the host: please report it with the file.",
         LoadError::CompileTime(_) => {
             "Build it smaller: optimised for size, without what is not needed; one huge function costs most."
+        }
+        LoadError::Unfinished(..) => {
+            "The machine was busy, or short of memory: try again, or try where more is to be had."
         }
         LoadError::NoProcess(..) => "This needs a process of its own: see that this user may start one.",
         LoadError::Schema(_) => {

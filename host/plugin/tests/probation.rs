@@ -167,6 +167,30 @@ fn the_last_build_that_kept_well_stands_in_at_a_start_for_one_that_is_refused() 
 }
 
 #[test]
+fn what_stands_in_does_so_no_more_once_its_file_holds_the_same_bytes() {
+    let (folder, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let file = folder.path().join("guest.wasm");
+    let start = || run(&folder, &data, Duration::from_millis(1));
+    let first = start();
+    fs::write(&file, guest("nothing")).unwrap();
+    first.reload(SETTLED);
+    until("the end of the probation", || first.has_probation_to_end().then_some(()));
+    first.reload(SETTLED);
+    drop(first);
+
+    fs::write(&file, guest("self-test-fails")).unwrap();
+    let second = start();
+    second.reload(SETTLED);
+    second.reload(SETTLED);
+    let status = second.status().remove(0);
+    assert!(status.reason.contains("kept well") && status.refused.is_some(), "{status:?}");
+    fs::write(&file, guest("nothing")).unwrap();
+    assert!(!second.reload(SETTLED).1, "nothing changes");
+    let status = second.status().remove(0);
+    assert_eq!((status.reason.as_str(), status.refused, status.generation), ("", None, 1));
+}
+
+#[test]
 fn a_build_that_was_rolled_back_is_not_tried_again_at_the_next_start_until_somebody_says_so() {
     let (folder, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let file = folder.path().join("guest.wasm");

@@ -74,6 +74,7 @@ fn act(function: &str) {
             log::emit(log::Level::Info, &format!("line {i}"));
             println!("out\nput");
         }),
+        Some("trap-later") if kv::add("asked", 1, 0).is_ok_and(|asked| asked > 1) => panic!("deliberate"),
         Some("fail-thrice") if kv::add("asked", 1, 0).is_ok_and(|asked| asked <= 3) => panic!("one of three"),
         _ => {}
     }
