@@ -1,4 +1,4 @@
-//! MCP clients that come when there is no room.
+//! MCP clients that come when there is no room, or read less than they are told: neither costs the others anything.
 
 mod support;
 
@@ -6,6 +6,60 @@ use std::time::Duration;
 
 use support::raw_upstream::{Era, How, RawOptions};
 use support::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_reads_nothing_is_given_up_and_its_process_serves_all_others() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (script, file) = (repository().join("tests/fixtures/chatty_child.py"), folder.path().join("told"));
+    let config = format!("[services.chatty]\ncommand = \"python3\"\nargs = [{script:?}, {file:?}]\n");
+    let mesh = Mesh::start(MeshOptions { config, ..MeshOptions::default() }).await;
+    let pid = children::until_called(&mesh, "chatty").await;
+
+    let stalled = Client::modern(&mesh.mcp);
+    let params =
+        json!({"name": "chatty__chat", "arguments": {"steps": 50_000}, "_meta": {"progressToken": "p"}});
+    let mut unread = stalled.open("tools/call", &params).await;
+    let told = eventually("the process is told that nobody waits", 2 * SOON, || async {
+        // Meanwhile it is asked by others.
+        assert_eq!(mesh.api.call("chatty", "pid", json!({})).await.tool_text(), pid);
+        std::fs::read_to_string(&file).ok()
+    });
+    assert_eq!(told.await, "cancelled");
+    assert_eq!(mesh.api.call("chatty", "pid", json!({})).await.tool_text(), pid, "it is the same process");
+    assert_eq!(children::process(&mesh, "chatty").await["restarts"], 0);
+
+    let answer = unread.answer_text().await;
+    assert!(answer.contains("the client reads too slowly"), "{answer}");
+    assert!(answer.contains(r#""outcome":"unknown""#), "{answer}");
+    let instance = mesh.api.instance("chatty").await;
+    assert_eq!(
+        (&instance["breaker"], &instance["counts"]["failed"]),
+        (&json!("closed"), &json!(0)),
+        "{instance}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_reads_gets_all_that_a_process_says() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (script, file) = (repository().join("tests/fixtures/chatty_child.py"), folder.path().join("told"));
+    let config = format!("[services.chatty]\ncommand = \"python3\"\nargs = [{script:?}, {file:?}]\n");
+    let mesh = Mesh::start(MeshOptions { config, ..MeshOptions::default() }).await;
+    children::until_called(&mesh, "chatty").await;
+    let params =
+        json!({"name": "chatty__chat", "arguments": {"steps": 2048}, "_meta": {"progressToken": "p"}});
+    let mut stream = Client::modern(&mesh.mcp).open("tools/call", &params).await;
+    let mut steps = 0;
+    let answer = loop {
+        let message = stream.next().await.expect("an answer comes").json();
+        if message["method"] != "notifications/progress" {
+            break message;
+        }
+        assert_eq!(message["params"]["progress"], steps);
+        steps += 1;
+    };
+    assert_eq!((steps, &answer["result"]["content"][0]["text"]), (2048, &json!("said")), "{answer}");
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_turned_away_at_an_mcp_address_is_told_when_to_come_again() {
