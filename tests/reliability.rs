@@ -37,7 +37,10 @@ async fn what_is_known_of_a_service_is_shown_and_outlives_a_restart() {
     }
     upstream.now(How::Answer);
     assert_eq!(mesh.api.call("s", "act", json!({})).await.status, 200);
-    assert_eq!(number(&reliability(&mesh).await, "consecutive_errors"), 0.0);
+    let seen = reliability(&mesh).await;
+    assert_eq!(number(&seen, "consecutive_errors"), 0.0);
+    let latency_us = number(&seen, "ewma_us");
+    assert!(latency_us > 0.0, "{seen}");
     upstream.now(How::Reset);
     for _ in 0..5 {
         mesh.api.call("s", "act", json!({})).await.problem(502, "outcome_unknown");
@@ -73,6 +76,8 @@ async fn what_is_known_of_a_service_is_shown_and_outlives_a_restart() {
         "nobody watched while it was away"
     );
     assert!(number(&kept, "availability_percent") < 90.0, "{kept}");
+    assert_eq!(number(&down, "ewma_us"), latency_us, "it does not fade while nobody is answered");
+    assert_eq!(number(&kept, "ewma_us"), latency_us, "nor with a restart");
     assert!(number(&kept, "probes") >= number(&down, "probes"), "{kept}");
     assert_eq!((number(&kept, "consecutive_errors"), number(&kept, "breaker_trips")), (5.0, 1.0));
     let listed = mesh.api.get("/services").await.ok();

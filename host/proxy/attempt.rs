@@ -309,7 +309,9 @@ impl Attempt {
         let ended = clock::mono();
         let latency = ended.since(self.started);
         let core = &self.instance.core;
-        core.latency.record(u32::try_from(latency.as_micros()).unwrap_or(u32::MAX));
+        let micros = u32::try_from(latency.as_micros()).unwrap_or(u32::MAX);
+        core.latency.record(micros);
+        core.average.observe(micros);
         if self.prove(ended) {
             core.live.start_anew(ended, latency);
         } else {
