@@ -191,6 +191,13 @@ impl InstanceCore {
         Kept { of, record, errors_in_a_row, ewma_us: self.average.us() }
     }
 
+    /// Goes on from what is known of the one that had its name before. It is another one: how that one answered says
+    /// nothing of it.
+    pub fn succeed(&self, before: &Self, name: &Name, now: Mono) {
+        let kept = before.kept(Subject::Instance(name.clone()));
+        self.resume(Kept { errors_in_a_row: 0, ewma_us: 0, ..kept }, now);
+    }
+
     /// Goes on from what was kept.
     pub fn resume(&self, kept: Kept, now: Mono) {
         self.reliability(|record| *record = kept.record);

@@ -174,6 +174,7 @@ fn figures(snapshot: &Snapshot) -> impl Iterator<Item = InstanceFigures> + '_ {
         score: instance.core.live.score(),
         reason: instance.reason.clone(),
         ewma_us: instance.core.average.us(),
+        configured: instance.configured,
     })
 }
 
