@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 pub const MEDIA_TYPE: &str = "application/problem+json";
@@ -42,8 +42,13 @@ pub struct Problem<'a> {
     /// The instance's JSON-RPC error, as it came.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rpc: Option<&'a RawValue>,
-    #[serde(skip)]
+    /// When to come again. Whoever sees no headers reads it here.
+    #[serde(rename = "retry_after_ms", serialize_with = "millis", skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<Duration>,
+}
+
+fn millis<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)).serialize(serializer)
 }
 
 impl<'a> Problem<'a> {

@@ -24,6 +24,7 @@ const HTTP_ROUTES: &[(Method, &str)] = &[
     (Method::GET, "/services"),
     (Method::GET, "/services/s"),
     (Method::GET, "/services/s/status"),
+    (Method::GET, "/api/v1/status"),
     (Method::GET, "/api/v1/alerts"),
     (Method::GET, "/api/v1/calls"),
     (Method::GET, "/api/v1/calls/0000000000000001"),

@@ -5,7 +5,7 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use support::children::alert;
+use support::children::{Book, alert, until};
 use support::guests::component;
 use support::raw_upstream::{How, RawOptions};
 use support::{Mesh, MeshOptions, RawUpstream, SOON, Value, eventually, json};
@@ -87,4 +87,49 @@ async fn breakers_and_panics_are_events_with_reasons_and_a_panic_is_an_alert() {
     assert_eq!(shown["breaker_reason"], "the trial call was answered", "{shown}");
     stop.store(true, Ordering::Relaxed);
     calling.await.expect("calls were answered somehow");
+}
+
+/// An event about an instance whose detail has these words.
+async fn said(mesh: &Mesh, instance: &str, words: &str) -> Value {
+    eventually(&format!("of `{instance}`: {words}"), 3 * SOON, || async {
+        let alerts = mesh.api.get("/api/v1/alerts").await.ok();
+        let items = alerts["items"].as_array().expect("items").clone();
+        items.into_iter().find(|alert| {
+            let labels = &alert["labels"];
+            let detail = labels["detail"].as_str().unwrap_or_default();
+            alert["rule"] == "instance_state" && labels["instance"] == instance && detail.contains(words)
+        })
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leases_first_probes_and_what_is_needed_are_events_with_reasons() {
+    let book = Book::new();
+    let (seen, leased) = (RawUpstream::plain().await, RawUpstream::plain().await);
+    let url = format!("http://127.0.0.1:{}/mcp", seen.port);
+    let needy = book.service("needy", &[], "depends_on = [\"seen\"]");
+    let config = format!(
+        "[lease]\nsuspect_after = \"1s\"\nttl = \"300s\"\n[health]\nprobe_every = \"1s\"\nprobe_timeout = \"500ms\"\n[services.seen]\nurl = {url:?}\n{needy}"
+    );
+    let plugins = vec![("herald.wasm".to_owned(), component("herald"))];
+    let mesh = Mesh::start(MeshOptions { config, plugins, ..MeshOptions::default() }).await;
+    eventually("the herald is in force", 4 * SOON, || async {
+        mesh.api.plugin("herald").await.filter(|plugin| plugin["state"] == "loaded").map(drop)
+    })
+    .await;
+
+    said(&mesh, "seen-1", ": it answered its first probe").await;
+
+    let grant = mesh.api.join("leased", leased.port).await;
+    said(&mesh, "leased", "suspect: no heartbeat for ").await;
+    let beat = json!({"instance_name": "leased", "lease_token": grant["lease_token"]});
+    mesh.api.post("/heartbeat", &beat).await.ok();
+    said(&mesh, "leased", "active: a heartbeat came again, after ").await;
+
+    until(&mesh, "needy", "ready").await;
+    mesh.api.post("/api/v1/instances/seen-1/drain", &json!({})).await.ok();
+    said(&mesh, "needy", "degraded: it needs `seen`, of which no instance is available").await;
+    mesh.api.post("/api/v1/instances/seen-1/undrain", &json!({})).await.ok();
+    said(&mesh, "needy", "ready: what it needs is back").await;
 }

@@ -452,3 +452,41 @@ async fn the_process_of_an_instance_is_watched_and_not_owned() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(kept.0.try_wait().expect("look at it").is_none(), "it is not the proxy's to end");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_in_the_mesh_has_a_status_that_says_so() {
+    let upstreams = [RawUpstream::plain().await, RawUpstream::plain().await];
+    let config = "[lease]\nsuspect_after = \"2s\"\nttl = \"4s\"\n\
+                  [services.skipped]\ncommand = \"no-such-program\"\n\
+                  [services.wrong]\nurl = \"http://127.0.0.1:1/mcp\"\nconcurrency = \"many\"\n";
+    let mesh = Mesh::start(MeshOptions { config: config.to_owned(), ..MeshOptions::default() }).await;
+    mesh.api.join("silent", upstreams[0].port).await;
+    let grant = mesh.api.join("well", upstreams[1].port).await;
+    let beat = json!({"instance_name": "well", "lease_token": grant["lease_token"]});
+    let status = async |name: &str| mesh.api.get(&format!("/services/{name}/status")).await.ok();
+    eventually("one expires, one is skipped", 2 * SOON, || async {
+        mesh.api.post("/heartbeat", &beat).await.ok();
+        let (silent, skipped) = (status("silent").await, status("skipped").await);
+        let skips = skipped["reason"].as_str().is_some_and(|reason| reason.contains("skipped"));
+        (silent["mesh_registration"] == false && skips).then_some(())
+    })
+    .await;
+    mesh.api.post("/heartbeat", &beat).await.ok();
+    let report = mesh.api.get("/api/v1/status").await.ok();
+    let items = report["items"].as_array().expect("items");
+    let names: Vec<&str> = items.iter().filter_map(|item| item["service"].as_str()).collect();
+    assert_eq!(names, ["silent", "skipped", "well", "wrong"], "{report}");
+    for (item, words) in items.iter().zip(["no more heartbeats", "no-such-program", "", "services.wrong"]) {
+        let is_well = item["service"] == "well";
+        assert_eq!(
+            (&item["available"], &item["mesh_registration"]),
+            (&json!(is_well), &json!(is_well)),
+            "{item}"
+        );
+        assert_eq!(item["status"] == "unavailable", !is_well, "{item}");
+        assert!(item.get("process_running").is_some(), "{item}");
+        assert!(item["reason"].as_str().is_some_and(|reason| reason.contains(words)), "{words}: {item}");
+    }
+    let wrong = status("wrong").await;
+    assert!(wrong["reason"].as_str().is_some_and(|reason| reason.starts_with("left out of")), "{wrong}");
+}

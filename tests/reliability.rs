@@ -37,7 +37,10 @@ async fn what_is_known_of_a_service_is_shown_and_outlives_a_restart() {
     }
     upstream.now(How::Answer);
     assert_eq!(mesh.api.call("s", "act", json!({})).await.status, 200);
-    assert_eq!(number(&reliability(&mesh).await, "consecutive_errors"), 0.0);
+    let seen = reliability(&mesh).await;
+    assert_eq!(number(&seen, "consecutive_errors"), 0.0);
+    let latency_us = number(&seen, "ewma_us");
+    assert!(latency_us > 0.0, "{seen}");
     upstream.now(How::Reset);
     for _ in 0..5 {
         mesh.api.call("s", "act", json!({})).await.problem(502, "outcome_unknown");
@@ -73,9 +76,57 @@ async fn what_is_known_of_a_service_is_shown_and_outlives_a_restart() {
         "nobody watched while it was away"
     );
     assert!(number(&kept, "availability_percent") < 90.0, "{kept}");
+    assert_eq!(number(&down, "ewma_us"), latency_us, "it does not fade while nobody is answered");
+    assert_eq!(number(&kept, "ewma_us"), latency_us, "nor with a restart");
     assert!(number(&kept, "probes") >= number(&down, "probes"), "{kept}");
     assert_eq!((number(&kept, "consecutive_errors"), number(&kept, "breaker_trips")), (5.0, 1.0));
     let listed = mesh.api.get("/services").await.ok();
     assert_eq!(listed["services"][0]["reliability"]["breaker_trips"], 1, "{listed}");
     assert_eq!(mesh.api.instance("s").await["reliability"]["breaker_trips"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_known_of_an_instance_of_the_configuration_outlives_restarts_and_reloads() {
+    let upstreams = [RawUpstream::plain().await, RawUpstream::plain().await];
+    let file = |upstream: &RawUpstream| {
+        format!("[stats]\nfile = \"\"\n[services.s]\nurl = \"http://127.0.0.1:{}/mcp\"\n", upstream.port)
+    };
+    let mut mesh = Mesh::start(MeshOptions { config: file(&upstreams[0]), ..MeshOptions::default() }).await;
+    let answers = async |mesh: &Mesh| {
+        eventually("it answers", SOON, || async {
+            (mesh.api.call("s", "act", json!({})).await.status == 200).then_some(())
+        })
+        .await;
+    };
+    for _ in 0..5 {
+        answers(&mesh).await;
+    }
+    eventually("it was probed", SOON, || async {
+        reliability(&mesh).await["probes"].as_u64().filter(|probes| *probes >= 1)
+    })
+    .await;
+    let known = async |mesh: &Mesh| {
+        let instance = mesh.api.instance("s").await;
+        let messages = instance["counts"]["messages"].as_u64().expect("a number");
+        (messages, number(&instance["reliability"], "probes"))
+    };
+
+    let before = known(&mesh).await;
+    assert!(before.0 >= 5, "{before:?}");
+    assert!(mesh.terminate().await.success());
+    mesh.restart().await;
+    let kept = known(&mesh).await;
+    assert!(kept.0 == before.0 && kept.1 >= before.1, "{kept:?}, before {before:?}");
+
+    answers(&mesh).await;
+    let before = known(&mesh).await;
+    std::fs::write(mesh.home.path().join("meshwright.toml"), file(&upstreams[1])).expect("write");
+    mesh.api.post("/api/v1/config/reloads", &json!({})).await.ok();
+    let url = format!("http://127.0.0.1:{}/mcp", upstreams[1].port);
+    eventually("it is at another place", SOON, || async {
+        (mesh.api.instance("s").await["url"] == url.as_str()).then_some(())
+    })
+    .await;
+    let kept = known(&mesh).await;
+    assert!(kept.0 == before.0 && kept.1 >= before.1, "{kept:?}, before {before:?}");
 }

@@ -76,7 +76,7 @@ async fn a_missing_command_is_skipped_with_the_searched_path_and_everything_else
     let expected =
         [("service", json!("gone")), ("status", json!("unavailable")), ("available", json!(false))];
     for (key, value) in
-        expected.into_iter().chain([("process_running", json!(false)), ("mesh_registration", json!(true))])
+        expected.into_iter().chain([("process_running", json!(false)), ("mesh_registration", json!(false))])
     {
         assert_eq!(status[key], value, "{key} in {status}");
     }

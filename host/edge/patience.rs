@@ -1,7 +1,8 @@
 //! How long a connection may say nothing: long between requests, short within the head of one.
 //!
 //! hyper has one limit for both. A short one ends connections that a client's pool still holds, and a request that
-//! is sent at that moment fails with nobody to blame; a long one lets heads trickle.
+//! is sent at that moment fails with nobody to blame; a long one lets heads trickle. It has none for clients that read
+//! nothing: what is made for them only while they read would be kept for ever.
 
 use std::future::Future;
 use std::io;
@@ -19,6 +20,8 @@ use tokio::time::{Sleep as TokioSleep, sleep_until};
 
 /// From a connection's opening, or from the first byte of a later head, to the end of that head.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
+/// For which a client may take nothing of what is written to it.
+const STALL_TIME_MAX: Duration = Duration::from_secs(30);
 /// Between two requests. Clients' pools keep connections for at most 90 s, so that they, and not the proxy, end them.
 pub const IDLE_TIME_MAX: Duration = Duration::from_secs(120);
 
@@ -33,8 +36,13 @@ struct Heard {
 
 /// The stream of a connection, and the timer for hyper's `header_read_timeout` of [`IDLE_TIME_MAX`].
 pub fn patient(stream: TcpStream) -> (Listening, Patience) {
+    patient_for(stream, STALL_TIME_MAX)
+}
+
+fn patient_for(stream: TcpStream, stall_time_max: Duration) -> (Listening, Patience) {
     let heard = Arc::new(Heard::default());
-    (Listening { stream: TokioIo::new(stream), heard: Arc::clone(&heard) }, Patience { heard })
+    let stream = TokioIo::new(stream);
+    (Listening { stream, heard: Arc::clone(&heard), stalled: None, stall_time_max }, Patience { heard })
 }
 
 /// Times the waits for heads; hyper starts one wait for each.
@@ -82,12 +90,31 @@ impl Future for Wait {
 impl Sleep for Wait {}
 
 pin_project! {
-    /// A stream that notes that something was read.
+    /// A stream that notes that something was read, and ends when nothing can be written for too long.
     pub struct Listening {
         #[pin]
         stream: TokioIo<TcpStream>,
         heard: Arc<Heard>,
+        // While the client takes nothing.
+        stalled: Option<Pin<Box<TokioSleep>>>,
+        stall_time_max: Duration,
     }
+}
+
+/// What became of a write; a client that takes nothing is waited for only so long.
+fn bear(
+    written: Poll<io::Result<usize>>,
+    stalled: &mut Option<Pin<Box<TokioSleep>>>,
+    stall_time_max: Duration,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    if written.is_ready() {
+        *stalled = None;
+        return written;
+    }
+    let sleep = stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(stall_time_max)));
+    ready!(sleep.as_mut().poll(cx));
+    Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
 }
 
 impl Read for Listening {
@@ -106,7 +133,9 @@ impl Read for Listening {
 
 impl Write for Listening {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.project().stream.poll_write(cx, bytes)
+        let listening = self.project();
+        let written = listening.stream.poll_write(cx, bytes);
+        bear(written, listening.stalled, *listening.stall_time_max, cx)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -126,6 +155,11 @@ impl Write for Listening {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.project().stream.poll_write_vectored(cx, slices)
+        let listening = self.project();
+        let written = listening.stream.poll_write_vectored(cx, slices);
+        bear(written, listening.stalled, *listening.stall_time_max, cx)
     }
 }
+
+#[cfg(test)]
+mod tests;

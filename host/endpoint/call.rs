@@ -14,7 +14,7 @@ use super::lane::{Lane, is_lost};
 use super::relay::{Relay, Side};
 use super::session::{Listed, Session, UnderWay};
 use super::wanted::{self, NotThere, Wanted};
-use super::{Endpoint, Received, failed, json, refuse};
+use super::{Endpoint, Received, json, refuse, unanswered};
 use crate::body::Body;
 use crate::clock;
 use crate::mcp::answer;
@@ -76,7 +76,7 @@ impl Endpoint {
             Err(failure) if received.scope.is_service() && session.is_some() && is_lost(&failure) => {
                 self.gone(session)
             }
-            Err(failure) => json(StatusCode::OK, failed(received.id, id, &failure)),
+            Err(failure) => unanswered(received.id, id, &failure),
         };
         proxy::named(response, received.id)
     }

@@ -22,7 +22,7 @@ mod wanted;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
@@ -256,6 +256,20 @@ fn refuse(era: Era, id: Option<&str>, code: i32, message: &str) -> Response<Body
         (Era::Modern, _) => StatusCode::BAD_REQUEST,
     };
     json(status, answer::error(id, code, message, None))
+}
+
+/// The answer to a call that no instance answered. That there is no room for it says the status as well, and when to
+/// come again a header: clients know what to do then without understanding the error.
+fn unanswered(call: CallId, id: &str, failure: &CallFailure) -> Response<Body> {
+    if !matches!(failure, CallFailure::Shed { .. }) {
+        return json(StatusCode::OK, failed(call, id, failure));
+    }
+    let problem = failure.problem();
+    let mut response = json(problem.status(), failed(call, id, failure));
+    if let Some(after) = problem.headers().remove(RETRY_AFTER) {
+        response.headers_mut().insert(RETRY_AFTER, after);
+    }
+    response
 }
 
 /// A call that no instance answered, as a JSON-RPC error that carries the problem.

@@ -13,6 +13,7 @@ mod processes;
 mod recorded;
 mod registration;
 mod reliability;
+mod report;
 mod rollback;
 mod services;
 mod status;
@@ -151,7 +152,7 @@ pub fn surface(pages: Pages) -> Surface {
         .route("/call", get(status::call_is_post))
         .route("/services", get(services::list))
         .route("/services/{name}", get(services::one))
-        .route("/services/{name}/status", get(services::status))
+        .route("/services/{name}/status", get(report::one))
         .route("/health", get(status::health))
         .route("/stats", get(status::stats))
         .route("/plugins", get(plugins::list))
@@ -163,6 +164,7 @@ pub fn surface(pages: Pages) -> Surface {
         .route("/api/v1/processes", get(processes::list))
         .route("/api/v1/config", get(configuration::show))
         .route("/api/v1/config/reloads", post(configuration::reload))
+        .route("/api/v1/status", get(report::all))
         .route("/api/v1/services", post(configuration::add))
         .route("/api/v1/services/{name}", delete(configuration::remove))
         .route("/api/v1/services/{name}/logs", get(processes::logs))

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::answer::{Document, Refusal, document};
-use super::{Pages, registration, services};
+use super::{Pages, registration, report, services};
 use crate::mcp::catalogue::View;
 use crate::mcp::own::{OwnCall, OwnTool, OwnTools};
 use crate::mesh::ids::Name;
@@ -136,7 +136,12 @@ async fn run(pages: &Pages, call: &OwnCall) -> Result<Document, Refusal> {
         }
         OwnTool::GetServiceStatus => {
             let ServiceArguments { service_name } = read(call)?;
-            Ok(services::short(scope.service(&service_name)?, &pages.children))
+            match scope.service(&service_name) {
+                Ok(service) => report::status(pages, &scope.snapshot, service.name.as_str()),
+                // What is not there is in no profile.
+                Err(_) if scope.whole => report::status(pages, &scope.snapshot, &service_name),
+                Err(refusal) => Err(refusal),
+            }
         }
         OwnTool::RegisterService => registration::admit(pages, read(call)?).await,
         OwnTool::DeregisterService => registration::release(pages, read(call)?).await,

@@ -37,7 +37,7 @@ impl Reliability {
             all.probes_good += good;
             all.trips_before += core.trips();
             errors = errors.max(core.errors_in_a_row.load(Ordering::Relaxed));
-            ewmas.extend(Some(u64::from(core.live.ewma_us())).filter(|us| *us > 0));
+            ewmas.extend(Some(u64::from(core.average.us())).filter(|us| *us > 0));
         }
         let ewma = ewmas.iter().sum::<u64>() / (ewmas.len() as u64).max(1);
         Self::of(&all, errors, u32::try_from(ewma).unwrap_or(u32::MAX))
@@ -47,7 +47,7 @@ impl Reliability {
         let core = &instance.core;
         let record = core.reliability(|record| record.clone());
         let record = Record { trips_before: core.trips(), ..record };
-        Self::of(&record, core.errors_in_a_row.load(Ordering::Relaxed), core.live.ewma_us())
+        Self::of(&record, core.errors_in_a_row.load(Ordering::Relaxed), core.average.us())
     }
 
     fn of(record: &Record, consecutive_errors: u32, ewma_us: u32) -> Self {

@@ -1,4 +1,4 @@
-//! `GET /services`, `/services/{name}`, `/services/{name}/status`.
+//! `GET /services`, `/services/{name}`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,7 +20,6 @@ use crate::mesh::offer::Kind;
 use crate::mesh::stats::{CallCounts, LatencyHistogram};
 use crate::mesh::time::Mono;
 use crate::registry::{Instance, Service, Snapshot};
-use crate::supervisor::Children;
 
 /// Of many instances that are not well, so many are named with their reasons.
 const UNWELL_NAMED: usize = 5;
@@ -313,56 +312,4 @@ pub(super) fn info(service: &Service) -> Document {
         instances: service.instances.iter().map(|instance| (&**instance).into()).collect(),
     };
     document(StatusCode::OK, &detail)
-}
-
-#[derive(Serialize)]
-struct Status<'a> {
-    service: &'a str,
-    status: &'static str,
-    available: bool,
-    /// Of a process that the proxy starts, or whose pid is known: whether it lives. `null` when no pid was given.
-    process_running: Option<bool>,
-    mesh_registration: bool,
-    reason: String,
-    instances: usize,
-    instances_available: usize,
-    reliability: Reliability,
-}
-
-pub(super) async fn status(
-    State(pages): State<Pages>,
-    Path(name): Path<String>,
-) -> Result<Response, Refusal> {
-    let snapshot = pages.registry.snapshot();
-    Ok(short(found(&snapshot, &name)?, &pages.children).into_response())
-}
-
-/// Whether a service can be called.
-pub(super) fn short(service: &Service, children: &Children) -> Document {
-    let (status, reason) = condition(service);
-    let pids: Vec<u32> = service.instances.iter().filter_map(|instance| instance.spec.pid).collect();
-    let children = children.of(service.name.as_str());
-    let running = match (children.is_empty(), pids.is_empty()) {
-        (false, _) => Some(children.iter().any(|child| child.pid.is_some())),
-        (true, false) => Some(pids.into_iter().any(is_running)),
-        (true, true) => None,
-    };
-    let view = Status {
-        service: service.name.as_str(),
-        status,
-        available: service.available() > 0,
-        process_running: running,
-        mesh_registration: true,
-        reason,
-        instances: service.instances.len(),
-        instances_available: service.available(),
-        reliability: Reliability::of_service(service),
-    };
-    document(StatusCode::OK, &view)
-}
-
-/// Whether a process of that number is there; one of another user counts.
-fn is_running(pid: u32) -> bool {
-    let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else { return false };
-    !matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH))
 }

@@ -43,6 +43,7 @@ pub(super) async fn index() -> Response {
         "GET /plugins",
         "POST /api/v1/instances/{instance}/drain",
         "POST /api/v1/instances/{instance}/undrain",
+        "GET /api/v1/status",
         "GET /api/v1/processes",
         "GET /api/v1/services/{name}/logs",
         "POST /api/v1/services/{name}/start",

@@ -45,9 +45,14 @@ impl BreakerState {
 pub enum Admission {
     Yes,
     /// This call decides whether the breaker closes; its outcome must be told, or [`Breaker::on_abandoned`].
-    Trial,
+    Trial(Trial),
     No,
 }
+
+/// One call's right to decide whether a breaker closes. Outcomes are told with it, so that those of calls from before
+/// the breaker opened, and of trials that are not waited for any more, are known for what they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trial(u64);
 
 /// What brought a breaker into its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +106,7 @@ pub enum Transition {
 enum Phase {
     Closed,
     Open { until: Mono },
-    HalfOpen { trial_since: Option<Mono> },
+    HalfOpen { trial: Option<(Trial, Mono)> },
 }
 
 /// Calls of one second.
@@ -121,6 +126,8 @@ pub struct Breaker {
     /// Trips since it was last closed: the n of 1 s · 2ⁿ, plus one.
     trips_in_a_row: u32,
     trips: u64,
+    /// Trials ever admitted.
+    trials: u64,
 }
 
 impl Default for Breaker {
@@ -138,6 +145,7 @@ impl Breaker {
             seconds: [Second::default(); RATIO_SECONDS as usize],
             trips_in_a_row: 0,
             trips: 0,
+            trials: 0,
         }
     }
 
@@ -165,9 +173,9 @@ impl Breaker {
     /// Whether calls are kept away now. One whose trial is due keeps nobody away, once nobody came for a while.
     pub fn keeps_away(&self, now: Mono) -> bool {
         match self.phase {
-            Phase::Closed | Phase::HalfOpen { trial_since: None } => false,
+            Phase::Closed | Phase::HalfOpen { trial: None } => false,
             Phase::Open { until } => now < until + UNTRIED,
-            Phase::HalfOpen { trial_since: Some(since) } => now.since(since) < TRIAL_MAX,
+            Phase::HalfOpen { trial: Some((_, since)) } => now.since(since) < TRIAL_MAX,
         }
     }
 
@@ -186,13 +194,15 @@ impl Breaker {
         match self.phase {
             Phase::Closed => return Admission::Yes,
             Phase::Open { until } if now < until => return Admission::No,
-            Phase::HalfOpen { trial_since: Some(since) } if now.since(since) < TRIAL_MAX => {
+            Phase::HalfOpen { trial: Some((_, since)) } if now.since(since) < TRIAL_MAX => {
                 return Admission::No;
             }
             Phase::Open { .. } | Phase::HalfOpen { .. } => self.cause = Cause::TrialSent,
         }
-        self.phase = Phase::HalfOpen { trial_since: Some(now) };
-        Admission::Trial
+        self.trials += 1;
+        let trial = Trial(self.trials);
+        self.phase = Phase::HalfOpen { trial: Some((trial, now)) };
+        Admission::Trial(trial)
     }
 
     /// Whether the next call would be the trial.
@@ -200,48 +210,49 @@ impl Breaker {
         match self.phase {
             Phase::Closed => false,
             Phase::Open { until } => now >= until,
-            Phase::HalfOpen { trial_since } => trial_since.is_none_or(|since| now.since(since) >= TRIAL_MAX),
+            Phase::HalfOpen { trial } => trial.is_none_or(|(_, since)| now.since(since) >= TRIAL_MAX),
         }
     }
 
-    /// Answers [`Transition::Closed`] when this was what the breaker waited for. While it is open, outcomes are
-    /// those of calls sent before it opened and say nothing new.
-    pub fn on_success(&mut self, now: Mono) -> Option<Transition> {
+    /// Answers [`Transition::Closed`] when this was what the breaker waited for: while it is half open, only its trial
+    /// is. While it is open, outcomes are those of calls sent before it opened and say nothing new. `trial` is what the
+    /// call was admitted with, here and below.
+    pub fn on_success(&mut self, now: Mono, trial: Option<Trial>) -> Option<Transition> {
         match self.phase {
             Phase::Closed => {
                 self.failures_in_a_row = 0;
                 self.second(now).ok += 1;
                 None
             }
-            Phase::Open { .. } => None,
-            Phase::HalfOpen { .. } => {
+            Phase::HalfOpen { .. } if self.awaits(trial) => {
                 self.phase = Phase::Closed;
                 self.cause = Cause::TrialSucceeded;
                 self.trips_in_a_row = 0;
                 Some(Transition::Closed)
             }
+            Phase::Open { .. } | Phase::HalfOpen { .. } => None,
         }
     }
 
     /// `random` is 64 uniform bits, for the jitter.
-    pub fn on_failure(&mut self, now: Mono, random: u64) -> Option<Transition> {
+    pub fn on_failure(&mut self, now: Mono, random: u64, trial: Option<Trial>) -> Option<Transition> {
         if matches!(self.phase, Phase::Closed) {
             self.failures_in_a_row += 1;
         }
-        self.on_ratio_failure(now, random)
+        self.on_ratio_failure(now, random, trial)
     }
 
     /// A 429, or an answer beyond the limits: an instance that says so lives, so it counts in the ratio only. As the
     /// outcome of a trial it keeps the breaker open, for it is no success.
-    pub fn on_ratio_failure(&mut self, now: Mono, random: u64) -> Option<Transition> {
+    pub fn on_ratio_failure(&mut self, now: Mono, random: u64, trial: Option<Trial>) -> Option<Transition> {
         match self.phase {
             Phase::Closed => {
                 self.second(now).failed += 1;
                 let cause = self.cause_to_open(now)?;
                 Some(self.open(now, random, cause))
             }
-            Phase::Open { .. } => None,
-            Phase::HalfOpen { .. } => Some(self.open(now, random, Cause::TrialFailed)),
+            Phase::HalfOpen { .. } if self.awaits(trial) => Some(self.open(now, random, Cause::TrialFailed)),
+            Phase::Open { .. } | Phase::HalfOpen { .. } => None,
         }
     }
 
@@ -252,17 +263,22 @@ impl Breaker {
     }
 
     /// The trial ended without an outcome, as when its client went away: the next call may be the trial.
-    pub fn on_abandoned(&mut self) {
-        if let Phase::HalfOpen { trial_since } = &mut self.phase {
-            *trial_since = None;
+    pub fn on_abandoned(&mut self, trial: Trial) {
+        if self.awaits(Some(trial)) {
+            self.phase = Phase::HalfOpen { trial: None };
         }
+    }
+
+    /// Whether that is the trial under way.
+    fn awaits(&self, trial: Option<Trial>) -> bool {
+        matches!(self.phase, Phase::HalfOpen { trial: Some((awaited, _)) } if trial == Some(awaited))
     }
 
     /// What was down answers again, as a probe has seen: the trial need not be waited for, nor the end of one that
     /// was sent before.
     pub fn on_recovery(&mut self) {
         if !matches!(self.phase, Phase::Closed) {
-            self.phase = Phase::HalfOpen { trial_since: None };
+            self.phase = Phase::HalfOpen { trial: None };
             self.cause = Cause::Recovered;
             self.trips_in_a_row = 0;
         }

@@ -31,6 +31,7 @@ pub mod reliability;
 pub mod retry;
 pub mod reuse;
 pub mod ruling;
+pub mod stall;
 pub mod stats;
 pub mod story;
 pub mod time;

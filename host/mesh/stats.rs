@@ -1,7 +1,7 @@
 //! Figures that calls leave behind: how long they took and how they ended. Lock-free; a snapshot taken while calls
 //! end may have a call half accounted for.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Exact up to 3 µs, then 4 buckets per octave up to 2³² µs (71 minutes).
 const BUCKETS: usize = 124;
@@ -168,6 +168,32 @@ impl CallCounters {
             request_bytes: read(&self.request_bytes),
             response_bytes: read(&self.response_bytes),
         }
+    }
+}
+
+/// One part in so many is what a call moves an [`Average`].
+const AVERAGED: i64 = 16;
+
+/// Moving average of the latencies of answered calls, in microseconds, each call the same whatever time lies between
+/// them: what it was stays while nobody calls. Balancers have one of their own, which fades.
+#[derive(Debug, Default)]
+pub struct Average(AtomicU32);
+
+impl Average {
+    /// 0 before the first call.
+    pub fn us(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub fn resume(&self, us: u32) {
+        self.0.store(us, Ordering::Relaxed);
+    }
+
+    /// Of two calls that end at one moment, one may be left out.
+    pub fn observe(&self, us: u32) {
+        let (before, sample) = (i64::from(self.us()), i64::from(us.max(1)));
+        let next = if before == 0 { sample } else { before + (sample - before) / AVERAGED };
+        self.0.store(u32::try_from(next).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 }
 

@@ -10,6 +10,7 @@ use super::pick::{Excluded, Question};
 use super::turn::is_taken;
 use crate::clock;
 use crate::mesh::balance::failure_charge;
+use crate::mesh::breaker::Trial;
 use crate::mesh::ids::Name;
 use crate::mesh::limit::{Limits, Waited};
 use crate::mesh::offer::Kind;
@@ -256,7 +257,8 @@ pub(super) async fn bring<C: Carry>(
 /// first; a half-open breaker then gets its trial back.
 pub struct Attempt {
     pub instance: Arc<Instance>,
-    trial: bool,
+    /// The one of a half-open breaker that it is.
+    trial: Option<Trial>,
     started: Mono,
     ended: bool,
     /// Until it ends.
@@ -264,24 +266,36 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    pub fn begin(instance: &Arc<Instance>, trial: bool) -> Self {
+    pub fn begin(instance: &Arc<Instance>, trial: Option<Trial>) -> Self {
         Self::entered(instance, trial, instance.core.live.enter())
     }
 
     /// `None` when the instance is full.
-    pub(super) fn try_begin(instance: &Arc<Instance>, trial: bool) -> Option<Self> {
+    pub(super) fn try_begin(instance: &Arc<Instance>, trial: Option<Trial>) -> Option<Self> {
         let Some(in_flight) = instance.core.live.try_enter() else {
-            if trial {
-                instance.core.guard.on_abandoned();
+            if let Some(trial) = trial {
+                instance.core.guard.on_abandoned(trial);
             }
             return None;
         };
         Some(Self::entered(instance, trial, in_flight))
     }
 
-    fn entered(instance: &Arc<Instance>, trial: bool, in_flight: InFlight) -> Self {
+    fn entered(instance: &Arc<Instance>, trial: Option<Trial>, in_flight: InFlight) -> Self {
         let instance = Arc::clone(instance);
         Self { instance, trial, started: clock::mono(), ended: false, in_flight: Some(in_flight) }
+    }
+
+    /// It goes to its instance whatever the breaker says: when a trial is due there, it is the trial.
+    pub(super) fn may_be_trial(&mut self) {
+        self.trial = self.instance.core.guard.trial(self.started);
+    }
+
+    /// It says nothing about its instance: were it the trial, the next call may be.
+    fn abandon(&self) {
+        if let Some(trial) = self.trial {
+            self.instance.core.guard.on_abandoned(trial);
+        }
     }
 
     /// Microseconds since it began.
@@ -295,7 +309,9 @@ impl Attempt {
         let ended = clock::mono();
         let latency = ended.since(self.started);
         let core = &self.instance.core;
-        core.latency.record(u32::try_from(latency.as_micros()).unwrap_or(u32::MAX));
+        let micros = u32::try_from(latency.as_micros()).unwrap_or(u32::MAX);
+        core.latency.record(micros);
+        core.average.observe(micros);
         if self.prove(ended) {
             core.live.start_anew(ended, latency);
         } else {
@@ -313,7 +329,7 @@ impl Attempt {
     /// It answers; whether that closed its breaker, so that what was before says nothing more.
     fn prove(&self, now: Mono) -> bool {
         let core = &self.instance.core;
-        let closed = core.guard.on_success(now);
+        let closed = core.guard.on_success(now, self.trial);
         if closed {
             core.proven.store(true, Ordering::Relaxed);
             core.doubt.notify_one();
@@ -327,7 +343,7 @@ impl Attempt {
         let ended = clock::mono();
         let core = &self.instance.core;
         core.live.observe(ended, ended.since(self.started));
-        core.guard.on_abandoned();
+        self.abandon();
         count(&core.counters, &core.counters.refused);
     }
 
@@ -342,8 +358,8 @@ impl Attempt {
         self.ended = true;
         let core = &self.instance.core;
         match error.blame() {
-            Blame::Instance => core.guard.on_failure(clock::mono(), fastrand::u64(..)),
-            _ => core.guard.on_abandoned(),
+            Blame::Instance => core.guard.on_failure(clock::mono(), fastrand::u64(..), self.trial),
+            _ => self.abandon(),
         }
         if error.is_refused() {
             core.refused.store(true, Ordering::Relaxed);
@@ -361,13 +377,13 @@ impl Attempt {
             Blame::Instance => {
                 core.doubt.notify_one();
                 core.live.observe(ended, failure_charge(ended.since(self.started)));
-                core.guard.on_failure(ended, random);
+                core.guard.on_failure(ended, random, self.trial);
             }
-            Blame::Often => core.guard.on_ratio_failure(ended, random),
+            Blame::Often => core.guard.on_ratio_failure(ended, random, self.trial),
             Blame::Caller => {
                 self.prove(ended);
             }
-            Blame::Nobody => core.guard.on_abandoned(),
+            Blame::Nobody => self.abandon(),
         }
         if error.is_refused() {
             core.refused.store(true, Ordering::Relaxed);
@@ -404,9 +420,7 @@ impl Drop for Attempt {
         if self.ended {
             return;
         }
-        if self.trial {
-            self.instance.core.guard.on_abandoned();
-        }
+        self.abandon();
         let counters = &self.instance.core.counters;
         count(counters, &counters.refused);
     }

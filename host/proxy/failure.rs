@@ -235,6 +235,7 @@ fn upstream_row(error: &SendError) -> (StatusCode, &'static str, &'static str) {
         | SendError::StreamEnded
         | SendError::ProcessEnded
         | SendError::SessionGone
+        | SendError::SlowReader
         | SendError::Cancelled => (StatusCode::BAD_GATEWAY, "outcome_unknown", UNSURE),
         SendError::Status { .. } => {
             (StatusCode::BAD_GATEWAY, "upstream_status", "the instance's own log may tell more")

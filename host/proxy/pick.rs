@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::mesh::balance;
-use crate::mesh::breaker::Admission;
+use crate::mesh::breaker::{Admission, Trial};
 use crate::mesh::drain::Wants;
 use crate::mesh::ids::{Name, Slot};
 use crate::mesh::limit::Waited;
@@ -57,7 +57,7 @@ pub(super) struct Question<'a> {
 pub(super) struct Picked<'a> {
     pub instance: &'a Arc<Instance>,
     /// The call is the one trial of a breaker that is half open.
-    pub trial: bool,
+    pub trial: Option<Trial>,
     by: Picker,
     candidates: u32,
     rivals: [Option<Rival>; RIVALS_MAX],
@@ -94,14 +94,16 @@ impl<'a> Question<'a> {
                 continue;
             }
             match instance.core.guard.admits(now) {
-                Admission::Yes => return Some(self.picked(instance, false, by, &excluded)),
-                Admission::Trial => return Some(self.picked(instance, true, by, &excluded)),
+                Admission::Yes => return Some(self.picked(instance, None, by, &excluded)),
+                Admission::Trial(trial) => {
+                    return Some(self.picked(instance, Some(trial), by, &excluded));
+                }
                 Admission::No => excluded.add(instance.slot),
             }
         }
         self.choose(tried, now).map(|(instance, by)| {
-            let is_trial = instance.core.guard.admits(now) == Admission::Trial;
-            self.picked(instance, is_trial, by, tried)
+            let trial = instance.core.guard.trial(now);
+            self.picked(instance, trial, by, tried)
         })
     }
 
@@ -124,15 +126,15 @@ impl<'a> Question<'a> {
         if !due.swap(false, Ordering::Relaxed) {
             return None;
         }
-        let is_trial = instance.core.guard.admits(now) == Admission::Trial;
-        is_trial.then(|| self.picked(instance, true, Picker::Trial, tried))
+        let trial = instance.core.guard.trial(now)?;
+        Some(self.picked(instance, Some(trial), Picker::Trial, tried))
     }
 
     /// With those that could have been picked as well.
     fn picked(
         &self,
         instance: &'a Arc<Instance>,
-        trial: bool,
+        trial: Option<Trial>,
         by: Picker,
         excluded: &Excluded,
     ) -> Picked<'a> {

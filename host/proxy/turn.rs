@@ -48,8 +48,9 @@ impl Run<'_> {
         let mut place: Option<Place<'_>> = None;
         loop {
             if (place.is_some() || !is_taken(line, room))
-                && let Some(attempt) = Attempt::try_begin(instance, false)
+                && let Some(mut attempt) = Attempt::try_begin(instance, None)
             {
+                attempt.may_be_trial();
                 if let Some(place) = place {
                     place.enter(room);
                 }

@@ -23,7 +23,6 @@ use crate::mesh::instance::InstanceSpec;
 use crate::mesh::lease::{Lease, LeasePhase, LeaseTimes};
 use crate::mesh::offer::Offer;
 use crate::mesh::pool::Catalog;
-use crate::mesh::reliability::{Kept, Subject};
 use crate::mesh::stats::CallCounts;
 use crate::mesh::time::{Mono, Wall};
 use crate::process::Launcher;
@@ -314,9 +313,7 @@ impl Book {
         let counts = self.records.get(&spec.name).map(|old| old.core.counters.snapshot());
         let core = self.core(&spec.service, counts.unwrap_or_default());
         if let Some(old) = self.records.get(&spec.name) {
-            // It is another one that has its name: how that one answered says nothing of it.
-            let kept = old.core.kept(Subject::Instance(spec.name.clone()));
-            core.resume(Kept { errors_in_a_row: 0, ewma_us: 0, ..kept }, now);
+            core.succeed(&old.core, &spec.name, now);
         }
         let fresh = |core: Arc<InstanceCore>, id: u64, lease: Lease| {
             core.live.set_health(100, 1000, 1000);

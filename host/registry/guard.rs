@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::mesh::breaker::{Admission, Breaker, BreakerState, Cause, Transition};
+use crate::mesh::breaker::{Admission, Breaker, BreakerState, Cause, Transition, Trial};
 use crate::mesh::time::Mono;
 
 /// How long after its last failure an instance's successes are looked at.
@@ -42,25 +42,33 @@ impl Guard {
     }
 
     /// Whether this closed it.
-    pub fn on_success(&self, now: Mono) -> bool {
-        self.is_troubled() && self.step(now, |breaker| breaker.on_success(now)).is_some()
+    pub fn on_success(&self, now: Mono, trial: Option<Trial>) -> bool {
+        self.is_troubled() && self.step(now, |breaker| breaker.on_success(now, trial)).is_some()
     }
 
-    pub fn on_failure(&self, now: Mono, random: u64) {
-        self.fail(now, |breaker| breaker.on_failure(now, random));
+    pub fn on_failure(&self, now: Mono, random: u64, trial: Option<Trial>) {
+        self.fail(now, |breaker| breaker.on_failure(now, random, trial));
     }
 
-    pub fn on_ratio_failure(&self, now: Mono, random: u64) {
-        self.fail(now, |breaker| breaker.on_ratio_failure(now, random));
+    pub fn on_ratio_failure(&self, now: Mono, random: u64, trial: Option<Trial>) {
+        self.fail(now, |breaker| breaker.on_ratio_failure(now, random, trial));
     }
 
     pub fn on_unhealthy(&self, now: Mono, random: u64) {
         self.fail(now, |breaker| breaker.on_unhealthy(now, random));
     }
 
-    pub fn on_abandoned(&self) {
+    pub fn on_abandoned(&self, trial: Trial) {
         if self.is_troubled() {
-            self.with(|kept| kept.breaker.on_abandoned());
+            self.with(|kept| kept.breaker.on_abandoned(trial));
+        }
+    }
+
+    /// The trial that a call is which goes there whatever the breaker says, when one is due.
+    pub fn trial(&self, now: Mono) -> Option<Trial> {
+        match self.admits(now) {
+            Admission::Trial(trial) => Some(trial),
+            Admission::Yes | Admission::No => None,
         }
     }
 

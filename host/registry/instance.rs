@@ -18,7 +18,7 @@ use crate::mesh::offer::Offer;
 use crate::mesh::pool::{Live, Pool};
 use crate::mesh::reliability::{self, Kept, Subject, Uptime};
 use crate::mesh::retry::Budget;
-use crate::mesh::stats::{CallCounters, CallCounts, HistogramSnapshot, LatencyHistogram};
+use crate::mesh::stats::{Average, CallCounters, CallCounts, HistogramSnapshot, LatencyHistogram};
 use crate::mesh::time::{Mono, Wall};
 use crate::upstream::Peer;
 
@@ -151,6 +151,8 @@ pub struct InstanceCore {
     pub sessions: AtomicU32,
     /// Calls in a row that it failed.
     pub errors_in_a_row: AtomicU32,
+    /// How long it takes to answer, as people are told and as it is kept.
+    pub average: Average,
     /// Written by the registry's task alone.
     reliability: Mutex<reliability::Record>,
     /// Its service's, where calls wait for one that ends here.
@@ -186,7 +188,14 @@ impl InstanceCore {
         let record = self.reliability(|record| record.clone());
         let record = reliability::Record { trips_before: self.trips(), ..record };
         let errors_in_a_row = self.errors_in_a_row.load(Ordering::Relaxed);
-        Kept { of, record, errors_in_a_row, ewma_us: self.live.ewma_us() }
+        Kept { of, record, errors_in_a_row, ewma_us: self.average.us() }
+    }
+
+    /// Goes on from what is known of the one that had its name before. It is another one: how that one answered says
+    /// nothing of it.
+    pub fn succeed(&self, before: &Self, name: &Name, now: Mono) {
+        let kept = before.kept(Subject::Instance(name.clone()));
+        self.resume(Kept { errors_in_a_row: 0, ewma_us: 0, ..kept }, now);
     }
 
     /// Goes on from what was kept.
@@ -194,6 +203,7 @@ impl InstanceCore {
         self.reliability(|record| *record = kept.record);
         self.errors_in_a_row.store(kept.errors_in_a_row, Ordering::Relaxed);
         if kept.ewma_us > 0 {
+            self.average.resume(kept.ewma_us);
             self.live.observe(now, Duration::from_micros(kept.ewma_us.into()));
         }
     }

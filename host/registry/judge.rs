@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::ChildSight;
 use super::book::Record;
 use crate::mesh::child::ChildState;
-use crate::mesh::health::{Health, Inputs, Probed};
+use crate::mesh::health::{Health, HealthState, Inputs, Probed};
 use crate::mesh::lease::{LeasePhase, LeaseTimes};
 use crate::mesh::time::{Mono, Wall};
 use crate::upstream::Probe;
@@ -90,6 +90,36 @@ pub(super) fn note_probe(record: &mut Record, probe: &Probe, now: Mono, times: &
     judge(record, now, times);
     record.touch();
     true
+}
+
+/// What is to be told of a probe, when that made an instance another than it was.
+pub(super) fn said_of_probe(record: &Record, phase: LeasePhase, health: HealthState) -> Option<String> {
+    let state = record.health.state();
+    let why = if phase == record.lease.phase() {
+        if state == health {
+            return None;
+        }
+        record.reason.as_str()
+    } else {
+        "it answered its first probe"
+    };
+    Some(format!("{}: {why}", state.as_str()))
+}
+
+/// What is to be told when a supervised instance is seen otherwise than before: another state, or the same one while
+/// what it needs went away or came back.
+pub(super) fn said_of_child(before: Option<&ChildSight>, sight: &ChildSight) -> Option<String> {
+    let state = sight.state.as_str();
+    if before.map(|before| before.state) != Some(sight.state) {
+        let why = if sight.reason.is_empty() { sight.lacks.as_deref() } else { Some(&*sight.reason) };
+        return Some(format!("{state}: {}", why.unwrap_or_default()));
+    }
+    match (before.and_then(|before| before.lacks.as_ref()), &sight.lacks) {
+        (Some(_), None) => Some(format!("{state}: what it needs is back")),
+        (None, Some(lacks)) if sight.state == ChildState::Ready => Some(format!("degraded: {lacks}")),
+        (None, Some(lacks)) => Some(format!("{state}: {lacks}")),
+        (Some(_), Some(_)) | (None, None) => None,
+    }
 }
 
 /// Why an instance that has yet to be seen was not seen this time.

@@ -109,6 +109,10 @@ impl Snapshot {
         self.departed.get(name)
     }
 
+    pub fn all_departed(&self) -> impl Iterator<Item = &Departed> {
+        self.departed.values()
+    }
+
     /// All services by name.
     pub fn services(&self) -> Vec<&Arc<Service>> {
         let mut services: Vec<_> = self.services.values().collect();

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::book::{Book, Record};
-use super::judge::{judge, note_probe, see_child};
+use super::judge::{judge, note_probe, said_of_child, said_of_probe, see_child};
 use super::snapshot::Snapshot;
 use super::{Command, Grant, Reconfigured, RegistryError, Shift};
 use crate::clock;
@@ -173,7 +173,7 @@ impl Task {
             },
             Command::Drain { name, order, done } => self.drain(name, order, done, batch, now),
             Command::Heartbeat { name, token, done } => {
-                let answer = self.heartbeat(&name, &token, now, &mut batch.publish);
+                let answer = self.heartbeat(&name, &token, (now, wall), &mut batch.publish);
                 drop(done.send(answer));
             }
             Command::Offer { name, id, epoch, offer } => {
@@ -189,10 +189,18 @@ impl Task {
             Command::Probed { name, id, epoch, probe } => {
                 let times = self.book.times;
                 let Some(record) = self.record_of(&name, id, epoch) else { return };
+                let (seen, before) = (record.lease.phase(), record.health.state());
                 if note_probe(record, &probe, now, &times) {
+                    let became = said_of_probe(record, seen, before);
+                    if became.is_some() {
+                        record.since = wall;
+                    }
                     let service = record.spec.service.clone();
                     self.book.touch_service(&service);
                     batch.publish = true;
+                    if let Some(detail) = became {
+                        self.emit("instance_state", wall, &service, &name, detail);
+                    }
                 }
             }
             Command::Policies { policies } => batch.policies = Some(policies),
@@ -201,14 +209,12 @@ impl Task {
                 let Some(record) = self.book.records.get_mut(&name).filter(|record| record.id == id) else {
                     return;
                 };
-                let before = record.child.as_ref().map(|child| child.state);
-                let detail = format!("{}: {}", sight.state.as_str(), sight.reason);
-                let changed = before != Some(sight.state);
+                let said = said_of_child(record.child.as_ref(), &sight);
                 see_child(record, sight, (now, wall), &times);
                 let service = record.spec.service.clone();
                 self.book.touch_service(&service);
                 batch.publish = true;
-                if changed {
+                if let Some(detail) = said {
                     self.emit("instance_state", wall, &service, &name, detail);
                 }
             }
@@ -253,11 +259,12 @@ impl Task {
         &mut self,
         name: &Name,
         token: &super::Token,
-        now: Mono,
+        (now, wall): (Mono, Wall),
         publish: &mut bool,
     ) -> Result<u64, RegistryError> {
         let gone = || RegistryError::LeaseGone(name.clone());
         let record = self.book.authorized(name, token)?.ok_or_else(gone)?;
+        let silent = now.since(record.lease.renewed_at());
         let changed = record.lease.heartbeat(now).map_err(|_| gone())?;
         record.core.heartbeat_at.store(now.as_micros(), Ordering::Relaxed);
         let epoch = record.lease.epoch();
@@ -266,6 +273,8 @@ impl Task {
             let service = record.spec.service.clone();
             self.book.touch_service(&service);
             *publish = true;
+            let detail = format!("active: a heartbeat came again, after {} s", silent.as_secs());
+            self.emit("instance_state", wall, &service, name, detail);
         }
         Ok(epoch)
     }
@@ -338,16 +347,18 @@ impl Task {
         for (name, phase) in &sweep.transitions {
             let record = self.book.records.get_mut(name).expect("the sweep names only records it was given");
             record.touch();
+            let silent = now.since(record.lease.renewed_at()).as_secs();
             let service = record.spec.service.clone();
             if *phase == LeasePhase::Expired {
                 record.expired_at = Some(wall);
                 tracing::info!(instance = %name, service = %service, "lease expired, instance removed");
                 self.book.leave_service(name, now, wall, changes);
                 changes.extend(self.book.row(name).map(Change::Instance));
-                self.emit("instance_expired", wall, &service, name, "no heartbeat".to_owned());
+                self.emit("instance_expired", wall, &service, name, format!("no heartbeat for {silent} s"));
             } else {
                 self.book.touch_service(&service);
-                self.emit("instance_state", wall, &service, name, phase.as_str().to_owned());
+                let detail = format!("{}: no heartbeat for {silent} s", phase.as_str());
+                self.emit("instance_state", wall, &service, name, detail);
             }
         }
         !sweep.transitions.is_empty()

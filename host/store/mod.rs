@@ -13,6 +13,7 @@ mod rulings;
 mod schema;
 mod thread;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -105,6 +106,8 @@ pub struct InstanceFigures {
     pub score: u8,
     pub reason: String,
     pub ewma_us: u32,
+    /// It is kept although no registration of it is.
+    pub configured: bool,
 }
 
 /// Everything that was kept.
@@ -112,6 +115,8 @@ pub struct InstanceFigures {
 pub struct Kept {
     pub services: Vec<(ServiceTotals, Option<Wall>)>,
     pub instances: Vec<(InstanceRow, Option<InstanceFigures>)>,
+    /// Counts of instances that did not register, as the configuration's do not.
+    pub configured: HashMap<Name, CallCounts>,
     pub offers: Vec<(Name, Offer)>,
     /// Instances that were taken out of use.
     pub drains: Vec<(Name, Order)>,

@@ -68,7 +68,7 @@ pub(super) fn totals(
             "INSERT OR REPLACE INTO figures (instance, state, score, reason, ewma_us,
                messages, ok, tool_errors, failed, refused, retries, request_bytes, response_bytes)
              SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13
-             WHERE EXISTS (SELECT 1 FROM instances WHERE name = ?1)",
+             WHERE ?14 OR EXISTS (SELECT 1 FROM instances WHERE name = ?1)",
         )?;
         for f in instances {
             let c = counts_to_row(&f.counts);
@@ -85,7 +85,8 @@ pub(super) fn totals(
                 c[4],
                 c[5],
                 c[6],
-                c[7]
+                c[7],
+                f.configured,
             ])?;
         }
     }
@@ -199,6 +200,17 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Kept> {
         }
     }
 
+    // Instances of the configuration have no row of their own: the file says which there are.
+    let mut query = connection.prepare(
+        "SELECT instance, messages, ok, tool_errors, failed, refused, retries, request_bytes, response_bytes
+         FROM figures WHERE instance NOT IN (SELECT name FROM instances)",
+    )?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        let Some(name) = name_of(row, 0)? else { continue };
+        kept.configured.insert(name, counts_from_row(row, 1)?);
+    }
+
     kept.offers = offers::load(connection)?;
     kept.memories = memos::load(connection)?;
     kept.rulings = rulings::load(connection)?;
@@ -259,5 +271,6 @@ fn figures_of(row: &Row<'_>, name: &Name) -> rusqlite::Result<Option<InstanceFig
         score: row.get(17)?,
         reason: row.get(18)?,
         ewma_us: row.get(19)?,
+        configured: false,
     }))
 }

@@ -173,7 +173,8 @@ fn figures(snapshot: &Snapshot) -> impl Iterator<Item = InstanceFigures> + '_ {
         state: instance.health.as_str().to_owned(),
         score: instance.core.live.score(),
         reason: instance.reason.clone(),
-        ewma_us: instance.core.live.ewma_us(),
+        ewma_us: instance.core.average.us(),
+        configured: instance.configured,
     })
 }
 

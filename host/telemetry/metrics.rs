@@ -210,7 +210,7 @@ impl Scrape {
             ("in_flight", "Calls under way", |i| f64::from(i.core.live.in_flight())),
             ("sessions", "Sessions of clients that are with it", |i| f64::from(i.sessions())),
             ("draining", "1 while it is taken out of use", |i| f64::from(u8::from(i.drain.is_some()))),
-            ("latency_seconds", "Moving average of latency", |i| f64::from(i.core.live.ewma_us()) / 1e6),
+            ("latency_seconds", "Moving average of latency", |i| f64::from(i.core.average.us()) / 1e6),
             ("consecutive_errors", "Calls in a row that it failed", |i| {
                 f64::from(i.core.errors_in_a_row.load(Ordering::Relaxed))
             }),

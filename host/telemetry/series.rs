@@ -29,6 +29,7 @@ type Row<T> = (&'static str, fn(&T) -> f64);
 const INSTANCE_SERIES: [Row<Instance>; 4] = [
     ("meshwright_calls_total", |i| i.core.counters.messages.load(Ordering::Relaxed) as f64),
     ("meshwright_call_failures_total", |i| i.core.counters.failed.load(Ordering::Relaxed) as f64),
+    // The balancers' figure, which fades while nobody calls: so does an alert about it.
     ("meshwright_instance_latency_seconds", |i| f64::from(i.core.live.ewma_us()) / 1e6),
     ("meshwright_instance_probe_failures", |i| f64::from(i.core.probe_failures.load(Ordering::Relaxed))),
 ];

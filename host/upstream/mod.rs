@@ -10,6 +10,7 @@ mod http;
 mod introspect;
 mod lines;
 mod peer;
+mod reader;
 mod recall;
 mod reply;
 mod rest;
@@ -29,6 +30,7 @@ use crate::mcp::sse::EventTooLarge;
 use crate::mesh::deadline;
 use crate::mesh::flood::{BURST_MAX, PER_S_MAX};
 use crate::mesh::retry::Failure;
+use crate::mesh::stall::STALL_MAX;
 use crate::process::{Searched, StartError};
 
 pub use self::http::Header;
@@ -110,6 +112,9 @@ pub enum SendError {
     Event(#[from] EventTooLarge),
     #[error("more than {BURST_MAX} messages at once, or {PER_S_MAX} a second, came with the answer")]
     Flood,
+    /// Of a process, whose output all its callers share: whoever holds them up is given up, and the process told.
+    #[error("the client reads too slowly: its call held up the others of the process for {STALL_MAX:?}")]
+    SlowReader,
     #[error("the event stream ended without an answer")]
     StreamEnded,
     #[error("its process ended, or closed its output, without an answer")]
@@ -154,6 +159,7 @@ impl SendError {
             | Self::FirstByteTimeout(_)
             | Self::DeadlinePassed
             | Self::Cancelled
+            | Self::SlowReader
             | Self::StreamEnded
             | Self::ProcessEnded => Failure::Unanswered,
             Self::Status { status, .. } => match *status {
@@ -175,7 +181,9 @@ impl SendError {
             Self::Status { status, .. } if *status == StatusCode::TOO_MANY_REQUESTS => Blame::Often,
             Self::Status { status, .. } if status.is_client_error() => Blame::Caller,
             Self::TooLarge(_) | Self::Event(_) | Self::Flood => Blame::Often,
-            Self::Cancelled | Self::NoTimeLeft | Self::Down(_) | Self::Resting => Blame::Nobody,
+            Self::Cancelled | Self::SlowReader | Self::NoTimeLeft | Self::Down(_) | Self::Resting => {
+                Blame::Nobody
+            }
             _ => Blame::Instance,
         }
     }

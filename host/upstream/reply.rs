@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::broadcast;
 
 use super::stdio::Call;
 use super::unasked::Unasked;
@@ -109,7 +109,7 @@ impl Events {
                     None => return Poll::Ready(Ok(None)),
                 }
             },
-            Source::Call(call) => call.poll_next(cx).map(|message| Ok(message.map(bare))),
+            Source::Call(call) => call.poll_next(cx).map_ok(|message| message.map(bare)),
             Source::Unasked(messages) => messages.poll(cx).map(|message| Ok(message.map(bare))),
         }
     }
@@ -143,6 +143,3 @@ impl Events {
 fn bare(message: Bytes) -> Event {
     Event { raw: Bytes::new(), data: Some(message), id: None }
 }
-
-/// The way to the one who waits for a request's answer.
-pub(super) type Messages = mpsc::Sender<Bytes>;

@@ -18,7 +18,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::child::{Exit, Life, Log, await_end, log_errors};
-use super::reply::{Events, Messages};
+use super::reader::{Messages, Reader};
+use super::reply::Events;
 use super::{SendError, Times, lines};
 use crate::clock;
 use crate::mcp::envelope;
@@ -30,8 +31,6 @@ use crate::process::Session;
 
 /// Messages that may wait to be written.
 const INPUT: usize = 256;
-/// Messages of one request that may wait to be read; a reader that is slower holds the process up.
-const OUTPUT: usize = 256;
 /// Notifications that may wait for the slowest listener.
 const UNASKED: usize = 256;
 /// How long a process has to end when its input is closed, and again when it was asked to end.
@@ -62,7 +61,7 @@ impl Desk {
 
 #[derive(Debug)]
 struct Waiting {
-    messages: Messages,
+    reader: Arc<Reader>,
     /// The JSON text of the request's progress token.
     token: Option<Box<str>>,
     since: Mono,
@@ -96,12 +95,12 @@ pub struct Process {
 pub(super) struct Call {
     id: Box<str>,
     desk: Arc<Desk>,
-    messages: mpsc::Receiver<Bytes>,
+    messages: Messages,
 }
 
 impl Call {
-    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        self.messages.poll_recv(cx)
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, SendError>> {
+        self.messages.poll_next(cx)
     }
 }
 
@@ -117,22 +116,30 @@ impl Desk {
     }
 
     /// Where a message belongs: with the request that it answers or is about.
-    fn owner(&self, shape: &Shape<'_>) -> Option<Messages> {
+    fn owner(&self, shape: &Shape<'_>) -> Option<Arc<Reader>> {
         let mut waiting = self.waiting();
         match shape {
             // The answer is the last message: whoever waits sees the end behind it.
-            Shape::Answer { id } => waiting.remove(*id).map(|found| found.messages),
+            Shape::Answer { id } => waiting.remove(*id).map(|found| found.reader),
             // A process does not say which request makes it ask: with one under way there is no doubt.
             Shape::Request { .. } if waiting.len() == 1 => {
-                waiting.values().next().map(|found| found.messages.clone())
+                waiting.values().next().map(|found| Arc::clone(&found.reader))
             }
             Shape::Request { .. } => None,
             Shape::Notification { progress_token: Some(token) } => waiting
                 .values()
                 .find(|waiting| waiting.token.as_deref() == Some(*token))
-                .map(|found| found.messages.clone()),
+                .map(|found| Arc::clone(&found.reader)),
             Shape::Notification { .. } => None,
         }
+    }
+
+    /// Nobody waits any more for what that reader reads too slowly; its request's id, unless that was answered.
+    fn give_up(&self, reader: &Arc<Reader>) -> Option<Box<str>> {
+        let mut waiting = self.waiting();
+        let id = waiting.iter().find(|(_, waiting)| Arc::ptr_eq(&waiting.reader, reader))?.0.clone();
+        waiting.remove(&id);
+        Some(id)
     }
 }
 
@@ -228,10 +235,11 @@ impl Process {
         message: &[&[u8]],
         times: &Times,
     ) -> Result<Events, SendError> {
-        let (messages, queue) = mpsc::channel(OUTPUT);
-        let call = Call { id: id.into(), desk: Arc::clone(&self.desk), messages: queue };
+        let now = clock::mono();
+        let (reader, messages) = Reader::new(self.desk.is_own, now);
+        let call = Call { id: id.into(), desk: Arc::clone(&self.desk), messages };
         let token = token.map(Into::into);
-        let waiting = Waiting { messages, token, since: clock::mono(), deadline: times.deadline };
+        let waiting = Waiting { reader, token, since: now, deadline: times.deadline };
         let before = self.desk.waiting().insert(id.into(), waiting);
         if before.is_some() {
             tracing::debug!(id, "a request id was used twice at once");
@@ -346,8 +354,14 @@ async fn read(
             lines::hold_up(&mut flood, text.len()).await;
         }
         match (owner, &shape) {
-            // Whoever went away meanwhile needs it no more.
-            (Some(owner), _) => drop(owner.send(message).await),
+            (Some(owner), _) => {
+                if !owner.take(message).await
+                    && let Some(id) = desk.give_up(&owner)
+                {
+                    tracing::debug!(id, "a client reads too slowly, its request is given up");
+                    tell(&lines, &envelope::cancelled(&id));
+                }
+            }
             (None, Shape::Answer { .. }) => {}
             (None, Shape::Request { id, method }) if !desk.has_listener() || *method == "ping" => {
                 let answer = if *method == "ping" { envelope::pong_to(id) } else { envelope::refusal_to(id) };
@@ -360,6 +374,14 @@ async fn read(
         }
     }
     end(&desk);
+}
+
+/// Says to the process what may be lost: one that does not read its input is not waited for.
+fn tell(lines: &mpsc::WeakSender<Bytes>, message: &[u8]) {
+    let told = lines.upgrade().is_some_and(|lines| lines.try_send(lines::line(&[message])).is_ok());
+    if !told {
+        tracing::debug!("cancellation not passed on, the process takes no more input");
+    }
 }
 
 /// All who wait see the end.

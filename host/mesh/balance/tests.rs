@@ -189,6 +189,43 @@ proptest! {
         }
     }
 
+    /// Half of a pool may be ejected, and when more would be, all that live are asked; the dead never are.
+    #[test]
+    fn at_least_half_stay_eligible_or_all_that_live_do(
+        states in prop::collection::vec(0u8..4, 1..40),
+        randoms in prop::collection::vec(any::<u64>(), 1..40),
+    ) {
+        const EJECTED: u8 = 2;
+        const DEAD: u8 = 3;
+        let pool = pool(states.len());
+        for (index, state) in states.iter().enumerate() {
+            share(&pool, index, [1000, 250, 0, 0][usize::from(*state)]);
+        }
+        let state = |slot: Slot| states[slot.0 as usize / 3];
+        let dead = |member: &Member| state(member.slot) == DEAD;
+        let available = states.iter().filter(|state| **state < EJECTED).count();
+        let panicked = panics(available, states.len());
+        prop_assert!(panicked || available * 2 >= states.len());
+        let is_eligible = |slot: Slot| state(slot) < if panicked { DEAD } else { EJECTED };
+        let pick_one = |random| if panicked { pick_panic(&pool, dead, random) } else { pick(&pool, dead, random) };
+        for random in randoms {
+            let picked = pick_one(random);
+            prop_assert!(picked.is_none_or(is_eligible), "{:?}", picked.map(state));
+            prop_assert_eq!(picked.is_some(), pool.members.iter().any(|member| is_eligible(member.slot)));
+        }
+        // Each that is eligible is the first of two draws somewhere, and wins where the other is busy.
+        for member in pool.members.iter().filter(|member| is_eligible(member.slot)) {
+            let others = pool.members.iter().filter(|other| other.slot != member.slot);
+            let _held: Vec<_> = others.flat_map(|other| [(); 8].map(|()| other.live.enter())).collect();
+            let mut random = 1;
+            let is_reached = (0..2_000).any(|_| {
+                random = mix(random);
+                pick_one(random) == Some(member.slot)
+            });
+            prop_assert!(is_reached, "{:?} in {:?}", member.slot, states);
+        }
+    }
+
     /// Of two, both are drawn, so the cheaper per weight wins whatever the dice say, but for a look at an idle one.
     #[test]
     fn dearer_busy_member_of_two_never_wins(

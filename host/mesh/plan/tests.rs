@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 
+use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
+
 use super::*;
 use crate::mesh::ids::{Name, PoolId};
 use crate::mesh::pool::{InFlight, Live};
@@ -152,4 +154,42 @@ fn large_pools_are_balanced_too() {
     let plan = two_choices(&[(1, 1.0, false); 100]);
     let counts = spread(&plan, &pool, &[]);
     assert!(counts.len() > 90 && !counts.contains_key(&0), "{counts:?}");
+}
+
+proptest! {
+    /// Whatever goes, comes and gets busy elsewhere: a session is led to its instance until that goes, and to one
+    /// other from then on.
+    #[test]
+    fn a_session_stays_with_its_instance_while_that_lives(
+        members in 1usize..12, seed: u64, affinity: u64,
+        steps in prop::collection::vec((0usize..12, any::<bool>(), any::<u64>()), 1..60),
+    ) {
+        let pool = pool(&vec![1_000; members]);
+        let points = members as u64 * 20;
+        let owner = |n: u64| Slot(10 + u32::try_from(n % members as u64).expect("a few"));
+        let mut ring: Vec<_> = (0..points).map(|n| (mix(seed ^ mix(n)), owner(n))).collect();
+        ring.sort_unstable();
+        let plan = plan(Strategy::Ring(ring));
+        let mut lives = vec![true; members];
+        let mut at: Option<Slot> = None;
+        let mut held = Vec::new();
+        for (index, comes, random) in steps {
+            let index = index % members;
+            let lived = lives[index];
+            lives[index] = comes;
+            held.extend(busy(&pool, index, 1));
+            let gone = |member: &Member| !lives[member.slot.0 as usize - 10];
+            let picked = plan.pick(&pool, gone, affinity, random);
+            prop_assert_eq!(picked, plan.pick(&pool, gone, affinity, !random), "chance has no say");
+            match picked {
+                Some(slot) => prop_assert!(lives[slot.0 as usize - 10], "the dead get nothing"),
+                None => prop_assert!(!lives.contains(&true)),
+            }
+            let others_only = at.is_some_and(|slot| lives[slot.0 as usize - 10]);
+            // Who comes back gets its own sessions again, and nobody else's move.
+            let came = comes && !lived && picked == Some(Slot(10 + index as u32));
+            prop_assert!(picked == at || !others_only || came, "from {:?} to {:?}", at, picked);
+            at = picked;
+        }
+    }
 }

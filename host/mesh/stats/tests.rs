@@ -86,3 +86,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_average_follows_its_calls_and_stays_where_they_left_it() {
+    let average = Average::default();
+    assert_eq!(average.us(), 0);
+    average.observe(10_000);
+    assert_eq!(average.us(), 10_000, "the first is all that is known");
+    average.observe(26_000);
+    assert_eq!(average.us(), 11_000);
+    (0..200).for_each(|_| average.observe(1_000));
+    assert!((1_000..=1_020).contains(&average.us()), "{}", average.us());
+    let later = Average::default();
+    later.resume(average.us());
+    assert_eq!(later.us(), average.us());
+}

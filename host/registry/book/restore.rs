@@ -19,7 +19,7 @@ use crate::store::{Change, Kept};
 use crate::upstream::Peer;
 
 impl Book {
-    pub(in crate::registry) fn restore(kept: Kept, settings: &Settings, now: Mono, wall: Wall) -> Self {
+    pub(in crate::registry) fn restore(mut kept: Kept, settings: &Settings, now: Mono, wall: Wall) -> Self {
         let (times, workers) = (settings.lease, settings.workers);
         let mut book = Self {
             records: BTreeMap::new(),
@@ -48,6 +48,7 @@ impl Book {
         for (row, figures) in kept.instances {
             if configured.contains(&row.spec.name) {
                 book.unwritten.gone.insert(row.spec.name.clone());
+                kept.configured.extend(figures.map(|figures| (figures.name, figures.counts)));
                 continue;
             }
             book.next_id = book.next_id.max(row.id + 1);
@@ -83,7 +84,8 @@ impl Book {
             book.records.insert(record.spec.name.clone(), record);
         }
         for spec in &settings.instances {
-            book.configure(spec, now, wall);
+            let counts = kept.configured.remove(&spec.name).unwrap_or_default();
+            book.configure(spec, counts, now, wall);
         }
         for kept in kept.reliability {
             book.resume_figures(kept, now);
@@ -134,12 +136,12 @@ impl Book {
             .filter(|(_, record)| record.configured && !stays(record))
             .map(|(name, _)| name.clone())
             .collect();
-        let mut left = Vec::new();
+        let (mut left, mut past) = (Vec::new(), BTreeMap::new());
         for name in leaving {
             left.extend(self.records.get_mut(&name).map(Record::publish));
             changes.push(Change::Drain(name.clone(), None));
             self.leave_service(&name, now, wall, changes);
-            self.records.remove(&name);
+            past.extend(self.records.remove(&name).map(|record| (name, record.core)));
         }
         let mut joined = 0;
         for spec in &specs {
@@ -153,8 +155,14 @@ impl Book {
             if let Some(registered) = self.records.remove(&spec.name) {
                 self.touch_offer(&registered.spec.service);
                 changes.push(Change::InstanceGone(spec.name.clone()));
+                past.insert(spec.name.clone(), registered.core);
             }
-            self.configure(spec, now, wall);
+            let before = past.remove(&spec.name);
+            let counts = before.as_ref().map(|core| core.counters.snapshot());
+            self.configure(spec, counts.unwrap_or_default(), now, wall);
+            if let (Some(before), Some(record)) = (before, self.records.get(&spec.name)) {
+                record.core.succeed(&before, &spec.name, now);
+            }
             self.touch_pool(&spec.service);
             joined += 1;
         }
@@ -167,9 +175,9 @@ impl Book {
     }
 
     /// Takes an instance of the configuration in. Like a restored one it is routed to after a good probe.
-    fn configure(&mut self, spec: &InstanceSpec, now: Mono, wall: Wall) {
+    fn configure(&mut self, spec: &InstanceSpec, counts: CallCounts, now: Mono, wall: Wall) {
         let slot = self.take_slot(&spec.service, now);
-        let core = self.core(&spec.service, CallCounts::default());
+        let core = self.core(&spec.service, counts);
         core.live.set_health(0, 0, 1000);
         let record = Record {
             spec: Arc::new(spec.clone()),

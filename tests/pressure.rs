@@ -1,0 +1,103 @@
+//! MCP clients that come when there is no room, or read less than they are told: neither costs the others anything.
+
+mod support;
+
+use std::time::Duration;
+
+use support::raw_upstream::{Era, How, RawOptions};
+use support::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_reads_nothing_is_given_up_and_its_process_serves_all_others() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (script, file) = (repository().join("tests/fixtures/chatty_child.py"), folder.path().join("told"));
+    let config = format!("[services.chatty]\ncommand = \"python3\"\nargs = [{script:?}, {file:?}]\n");
+    let mesh = Mesh::start(MeshOptions { config, ..MeshOptions::default() }).await;
+    let pid = children::until_called(&mesh, "chatty").await;
+
+    let stalled = Client::modern(&mesh.mcp);
+    let params =
+        json!({"name": "chatty__chat", "arguments": {"steps": 50_000}, "_meta": {"progressToken": "p"}});
+    let mut unread = stalled.open("tools/call", &params).await;
+    let told = eventually("the process is told that nobody waits", 2 * SOON, || async {
+        // Meanwhile it is asked by others.
+        assert_eq!(mesh.api.call("chatty", "pid", json!({})).await.tool_text(), pid);
+        std::fs::read_to_string(&file).ok()
+    });
+    assert_eq!(told.await, "cancelled");
+    assert_eq!(mesh.api.call("chatty", "pid", json!({})).await.tool_text(), pid, "it is the same process");
+    assert_eq!(children::process(&mesh, "chatty").await["restarts"], 0);
+
+    let answer = unread.answer_text().await;
+    assert!(answer.contains("the client reads too slowly"), "{answer}");
+    assert!(answer.contains(r#""outcome":"unknown""#), "{answer}");
+    let instance = mesh.api.instance("chatty").await;
+    assert_eq!(
+        (&instance["breaker"], &instance["counts"]["failed"]),
+        (&json!("closed"), &json!(0)),
+        "{instance}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_reads_gets_all_that_a_process_says() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (script, file) = (repository().join("tests/fixtures/chatty_child.py"), folder.path().join("told"));
+    let config = format!("[services.chatty]\ncommand = \"python3\"\nargs = [{script:?}, {file:?}]\n");
+    let mesh = Mesh::start(MeshOptions { config, ..MeshOptions::default() }).await;
+    children::until_called(&mesh, "chatty").await;
+    let params =
+        json!({"name": "chatty__chat", "arguments": {"steps": 2048}, "_meta": {"progressToken": "p"}});
+    let mut stream = Client::modern(&mesh.mcp).open("tools/call", &params).await;
+    let mut steps = 0;
+    let answer = loop {
+        let message = stream.next().await.expect("an answer comes").json();
+        if message["method"] != "notifications/progress" {
+            break message;
+        }
+        assert_eq!(message["params"]["progress"], steps);
+        steps += 1;
+    };
+    assert_eq!((steps, &answer["result"]["content"][0]["text"]), (2048, &json!("said")), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_turned_away_at_an_mcp_address_is_told_when_to_come_again() {
+    let upstream = RawUpstream::start(RawOptions::default()).await;
+    let url = format!("http://127.0.0.1:{}/mcp", upstream.port);
+    let config = format!("[services.s]\nurl = {url:?}\nconcurrency = 1\n[limits]\nwait = \"10ms\"\n");
+    let mesh = Mesh::start(MeshOptions { config, ..MeshOptions::default() }).await;
+    eventually("it answers", SOON, || async {
+        (mesh.api.call("s", "act", json!({})).await.status == 200).then_some(())
+    })
+    .await;
+    let addresses = [(mesh.mcp.clone(), "s__act"), (format!("{}/servers/s/mcp", mesh.http), "act")];
+    let mut clients = Vec::new();
+    for (address, tool) in addresses {
+        for era in [Era::Legacy, Era::Modern] {
+            clients.push((Client::of(era, &address).await, tool));
+        }
+    }
+    upstream.now(How::AnswerAfter(Duration::from_secs(60)));
+    let api = mesh.api.clone();
+    let occupies = tokio::spawn(async move { api.try_call("s", "act", json!({})).await.is_ok() });
+    eventually("it is full", SOON, || async {
+        (mesh.api.instance("s").await["in_flight"] == 1).then_some(())
+    })
+    .await;
+    for (client, tool) in clients {
+        let mut refused = client.open("tools/call", &json!({"name": tool, "arguments": {}})).await;
+        let answer = refused.answer().await;
+        assert_eq!(refused.status, 503, "{tool}, {:?}: {answer}", client.era);
+        let after = refused.headers.get("retry-after").and_then(|after| after.to_str().ok());
+        assert_eq!(after, Some("1"), "{answer}");
+        let data = &answer["error"]["data"];
+        assert_eq!(
+            (&data["code"], &data["retry_after_ms"]),
+            (&json!("overloaded"), &json!(1000)),
+            "{answer}"
+        );
+        assert_eq!(answer["id"], 1, "{answer}");
+    }
+    occupies.abort();
+}
