@@ -231,7 +231,7 @@ async fn run(overrides: Overrides, config: Config) -> anyhow::Result<()> {
         &endpoints.mcp,
     );
 
-    signals.wait().await;
+    signals.wait(&config.data_dir).await;
     alert.cancel();
     drain(&proxy, &draining, &accepting, &ends, config.calls.drain).await;
     drop(edge);
@@ -334,12 +334,15 @@ impl Signals {
         }
     }
 
-    /// Waits for the first; a second one ends the process at once.
-    async fn wait(mut self) {
+    /// Waits for the first; a second one ends the process at once, and all that it has started.
+    async fn wait(mut self, folder: &Path) {
         self.next().await;
+        let folder = folder.to_owned();
         tokio::spawn(async move {
             self.next().await;
             tracing::warn!("second signal, stopping at once");
+            // Children die with this process, but not what they have started.
+            LaunchLoop::kill_all(&folder);
             std::process::exit(130);
         });
     }

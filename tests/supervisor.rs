@@ -154,6 +154,26 @@ async fn a_proxy_that_is_asked_to_end_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_is_told_twice_to_end_leaves_nothing_behind() {
+    let book = Book::new();
+    let config = book.service("stubborn", &["stubborn", "fork"], "") + &book.service("flees", &["flees"], "");
+    let mut mesh = mesh(config).await;
+    for name in ["stubborn", "flees"] {
+        until_called(&mesh, name).await;
+    }
+    let pids: Vec<i32> = ["stubborn", "flees"].iter().flat_map(|name| book.pids(name)).collect();
+    assert_eq!(running(&pids).len(), 6, "{pids:?}");
+    mesh.signal(Signal::TERM);
+    until_logged(&mesh, " stopping ").await;
+    assert!(!running(&pids).is_empty(), "they need longer than that");
+    mesh.signal(Signal::TERM);
+    let begun = Instant::now();
+    assert_eq!(mesh.ended(SOON).await.code(), Some(130));
+    eventually("all are gone", 2 * SOON, || async { running(&pids).is_empty().then_some(()) }).await;
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_child_ends_with_its_input_and_needs_no_signal() {
     let book = Book::new();
     let mut mesh = mesh(book.service("meek", &["deaf"], "")).await;
