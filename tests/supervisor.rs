@@ -68,8 +68,10 @@ async fn a_missing_command_is_skipped_with_the_searched_path_and_everything_else
     let path = std::env::var("PATH").expect("there is a PATH");
     contains(gone["reason"].as_str().expect("a reason"), &["no-such-program", &path]);
     contains(gone["fix"].as_str().expect("a fix"), &["services.gone.command"]);
+    assert!(gone["next_try_s"].as_f64().is_some_and(|next| (200.0..=300.0).contains(&next)), "{gone}");
     let round = until(&mesh, "round-a", "skipped").await;
     contains(round["reason"].as_str().expect("a reason"), &["round-a → round-b → round-a"]);
+    assert_eq!(round["next_try_s"], Value::Null, "{round}");
     assert!(book.pids("round-a").is_empty() && book.pids("round-b").is_empty());
 
     let status = mesh.api.get("/services/gone/status").await.ok();
@@ -100,6 +102,23 @@ async fn a_missing_command_is_skipped_with_the_searched_path_and_everything_else
         contains(detail, &["skipped (", why]);
         assert!(!detail.contains("probes"), "nobody is there to be asked: {detail}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_command_is_looked_for_again_when_the_file_changes() {
+    let (book, folder) = (Book::new(), tempfile::tempdir().expect("a folder"));
+    let program = folder.path().join("server");
+    let script = repository().join("tests/fixtures/chaos_child.py");
+    let late =
+        format!("[services.late]\ncommand = {program:?}\nargs = [{script:?}, {:?}]\n", book.file("late"));
+    let mesh = mesh(late.clone()).await;
+    until(&mesh, "late", "skipped").await;
+    std::fs::write(&program, "#!/bin/sh\nexec python3 \"$@\"\n").expect("write it");
+    std::fs::set_permissions(&program, Permissions::from_mode(0o755)).expect("set its mode");
+    rewrite(&mesh, &(late + &book.service("comes", &[], "")));
+    until_called(&mesh, "late").await;
+    let late = process(&mesh, "late").await;
+    assert_eq!((&late["state"], &late["restarts"]), (&json!("ready"), &json!(0)), "{late}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
