@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::SendError;
+use super::own::OwnProcesses;
 use super::rest::Demand;
 use super::stdio::{Desk, PATIENCE, Process, end};
 use crate::clock;
@@ -32,6 +33,8 @@ pub(super) struct Stdio {
     pub log: Arc<Log>,
     /// The process that all share; unused where each session gets one.
     pub shared: Shared,
+    /// Those of client sessions, where each gets one.
+    pub own: OwnProcesses,
 }
 
 /// A process that whoever supervises it starts and ends; calls only use it.
@@ -59,6 +62,7 @@ impl Stdio {
             command: Arc::clone(command),
             launcher: launcher.clone(),
             log: Arc::default(),
+            own: OwnProcesses::default(),
             shared: Shared { process: ArcSwapOption::empty(), standing, demand: Demand::default() },
         }
     }
