@@ -3,6 +3,7 @@
 
 #[path = "../support/mod.rs"]
 mod support;
+mod talkers;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
