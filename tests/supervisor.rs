@@ -125,6 +125,28 @@ async fn a_missing_command_is_looked_for_again_when_the_file_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_changed_service_says_is_shown_to_who_followed_it_before() {
+    let book = Book::new();
+    let mesh = mesh(book.service("loud", &["noise"], "")).await;
+    for _ in 0..30 {
+        until_called(&mesh, "loud").await;
+    }
+    let logs = mesh.api.get("/api/v1/services/loud/logs").await.ok();
+    let cursor = logs["next_cursor"].as_str().expect("a cursor").to_owned();
+    assert!(cursor.parse::<u64>().expect("a number") >= 180, "{cursor}");
+    rewrite(&mesh, &book.service("loud", &["noise"], "env = { CHANGED = \"1\" }"));
+    let followed = format!("/api/v1/services/loud/logs?cursor={cursor}");
+    let after = eventually("what the new process says is shown", 2 * SOON, || async {
+        mesh.api.call("loud", "pid", json!({})).await;
+        let logs = mesh.api.get(&followed).await.ok();
+        let is_new = logs["next_cursor"].as_str()?.parse::<u64>().ok()? < 180;
+        (is_new && !logs["items"].as_array()?.is_empty()).then_some(logs)
+    })
+    .await;
+    assert_eq!(after["items"][0]["text"], "starting…", "{after}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_killed_proxy_leaves_nothing_behind_once_it_was_started_again() {
     let book = Book::new();
     let names = ["a", "b", "c"];
