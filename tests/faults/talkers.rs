@@ -42,14 +42,19 @@ async fn is_read_no_faster_than_it_may(habit: &str) {
     let used = cpu_s(&mesh) - used;
     let mut looks = Looks::default();
     let child = book.pids("floods")[0].to_string();
+    signal(&child, Signal::STOP);
+    let mut before_it = best_p99(&mesh).await;
     while !looks.show_nothing() {
-        signal(&child, Signal::STOP);
-        let calm = best_p99(&mesh).await;
         signal(&child, Signal::CONT);
         // It may say now what it was too silent for meanwhile.
         tokio::time::sleep(Duration::from_secs(1)).await;
-        looks.add(calm, best_p99(&mesh).await);
+        let beside = best_p99(&mesh).await;
+        signal(&child, Signal::STOP);
+        let after_it = best_p99(&mesh).await;
+        looks.add(before_it, beside, after_it);
+        before_it = after_it;
     }
+    signal(&child, Signal::CONT);
     let after = mesh.resident_kib();
     eprintln!(
         "{habit}: {used:.2} s of a processor in 10 s; others' p99 {:?}; {before} KiB, then {after} KiB",

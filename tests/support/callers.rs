@@ -45,21 +45,23 @@ impl Callers {
 }
 
 /// How many looks there are at most, and before anything is said.
-const LOOKS: usize = 15;
+const LOOKS: usize = 21;
 const LOOKS_FIRST: usize = 3;
 
-/// What calls of bystanders take while nothing is wrong, and beside a fault: pairs of 99th percentiles, each of two moments
-/// one right after the other. A busy machine slows some of them, and what is in the way slows most.
+/// What calls of bystanders take beside a fault, and in the calm moments right before and after that: 99th percentiles. A
+/// busy machine slows some moments more than others, so each fault is held against the worse of its two calm ones, and
+/// several looks are taken: what is in the way slows most.
 #[derive(Debug, Default)]
 pub struct Looks(Vec<(Duration, Duration)>);
 
 impl Looks {
-    pub fn add(&mut self, calm: Duration, beside: Duration) {
-        self.0.push((calm, beside));
+    pub fn add(&mut self, before: Duration, beside: Duration, after: Duration) {
+        self.0.push((before.max(after), beside));
     }
 
     /// Whether most looks are as if nothing were wrong, once that is clear. One is so when it is slower by 2 ms, or by a
-    /// tenth of what is usual, at most.
+    /// tenth of what is usual, at most. Where it never becomes clear, because of what else the machine does, three quarters
+    /// must be bad to blame the fault.
     #[track_caller]
     pub fn show_nothing(&self) -> bool {
         let is_good = |(calm, beside): &&(Duration, Duration)| {
@@ -67,8 +69,7 @@ impl Looks {
         };
         let (all, good) = (self.0.len(), self.0.iter().filter(is_good).count());
         let bad = all - good;
-        assert!(all < LOOKS || good > bad, "bystanders before and beside it: {:?}", self.0);
-        assert!(bad <= LOOKS / 2, "bystanders before and beside it: {:?}", self.0);
+        assert!(bad <= LOOKS * 3 / 4, "bystanders before or after and beside it: {:?}", self.0);
         all >= LOOKS_FIRST && good >= bad + 2 || all >= LOOKS
     }
 
