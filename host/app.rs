@@ -49,6 +49,9 @@ const FINISHED: usize = 32 << 10;
 const GRACE: Duration = Duration::from_secs(2);
 /// How long the banner waits for children; the proxy serves meanwhile.
 const BANNER_WAITS: Duration = Duration::from_secs(1);
+/// How long children have to end: 15 s until the last one and what it started were killed, and 5 s more. Only the system
+/// keeps a process longer, such as one that waits for a disk that is gone.
+const CHILDREN_END: Duration = Duration::from_secs(20);
 /// How long the last answers have to be written.
 const LAST_WRITES: Duration = Duration::from_millis(100);
 
@@ -235,7 +238,7 @@ async fn run(overrides: Overrides, config: Config) -> anyhow::Result<()> {
         &endpoints.mcp,
     );
 
-    signals.wait().await;
+    signals.wait(&config.data_dir).await;
     alert.cancel();
     drain(&proxy, &draining, &accepting, &ends, config.calls.drain).await;
     drop(edge);
@@ -246,7 +249,7 @@ async fn run(overrides: Overrides, config: Config) -> anyhow::Result<()> {
         }
     }
     endpoint.close_all();
-    tokio::join!(children.stop_all(), stop_processes(&registry));
+    tokio::join!(children.stop_all(CHILDREN_END), stop_processes(&registry));
     stop.cancel();
     drop(watcher);
     tracker.close();
@@ -338,12 +341,15 @@ impl Signals {
         }
     }
 
-    /// Waits for the first; a second one ends the process at once.
-    async fn wait(mut self) {
+    /// Waits for the first; a second one ends the process at once, and all that it has started.
+    async fn wait(mut self, folder: &Path) {
         self.next().await;
+        let folder = folder.to_owned();
         tokio::spawn(async move {
             self.next().await;
             tracing::warn!("second signal, stopping at once");
+            // Children die with this process, but not what they have started.
+            LaunchLoop::kill_all(&folder);
             std::process::exit(130);
         });
     }

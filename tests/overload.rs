@@ -12,6 +12,8 @@ use support::{Api, Mesh, MeshOptions, RawUpstream, SOON, eventually, json};
 /// How long each call takes, and how many an instance takes at once.
 const WORK: Duration = Duration::from_millis(40);
 const CONCURRENCY: usize = 4;
+/// What a refusal may take.
+const REFUSED: Duration = Duration::from_millis(50);
 
 async fn scene(more: &str) -> (Mesh, [RawUpstream; 2]) {
     let options = RawOptions { sessions: false, ..RawOptions::default() };
@@ -52,7 +54,7 @@ async fn call(api: Api, seen: Arc<Seen>) {
     seen.refused.fetch_add(1, Ordering::Relaxed);
     let in_vain = problem["detail"].as_str().is_some_and(|detail| detail.contains("in vain"));
     seen.in_vain.fetch_add(u64::from(in_vain), Ordering::Relaxed);
-    seen.slow.fetch_add(u64::from(began.elapsed() > Duration::from_millis(50)), Ordering::Relaxed);
+    seen.slow.fetch_add(u64::from(began.elapsed() > REFUSED), Ordering::Relaxed);
 }
 
 /// Calls so often, whatever becomes of the calls before; what was answered and refused from the second second on.
@@ -90,6 +92,15 @@ async fn at_three_times_the_capacity_answers_go_on_and_refusals_come_at_once() {
     assert!(refused > peak, "three times as many calls as places: {refused} refused");
     assert!(in_vain * 20 <= refused, "{in_vain} of {refused} were let wait and then refused");
     assert!(slow * 4 <= refused, "{slow} of {refused} refusals took over 50 ms");
+    // The callers run on the same processors, and wait for these; the proxy's own clock says what it took.
+    let newest = mesh.api.get("/api/v1/calls?limit=1000&service=s").await.ok();
+    let refusals = newest["items"].as_array().expect("calls").iter().filter(|call| call["status"] == 503);
+    let mut took: Vec<u64> = refusals.map(|call| call["latency_us"].as_u64().expect("a latency")).collect();
+    took.sort_unstable();
+    assert!(took.len() >= 100, "{} refusals are recorded", took.len());
+    let [half, most] = [took[took.len() / 2], took[took.len() * 99 / 100]].map(Duration::from_micros);
+    eprintln!("refused by the proxy after {half:?} in the median and {most:?} in the 99th percentile");
+    assert!(most < REFUSED, "one in a hundred refusals took the proxy {most:?} or more");
     let scraped = mesh.api.get("/metrics").await;
     let shed = scraped
         .text()

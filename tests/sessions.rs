@@ -651,6 +651,47 @@ async fn each_client_has_a_process_of_its_own_where_that_is_configured_and_it_en
     assert_ne!(pids[0], pids[1]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_clients_have_a_process_of_their_own_than_may() {
+    let mesh = stdio_mesh(&["one"], "sessions = \"each\"\nsessions_max = 2\n").await;
+    let clients = [Client::legacy(&mesh.mcp).await, Client::legacy(&mesh.mcp).await];
+    for client in &clients {
+        client.tool_text("one__pid", json!({})).await;
+    }
+    let third = Client::legacy(&mesh.mcp).await;
+    let error = third.call("one__pid", json!({})).await.expect_err("there are two");
+    let data = &error["data"];
+    assert_eq!(data["code"], "overloaded", "{error}");
+    let said = data["detail"].as_str().unwrap_or_default();
+    assert!(said.contains("2 client sessions have a process there already"), "{error}");
+    assert!(data["hint"].as_str().is_some_and(|hint| hint.contains("`sessions_max`")), "{error}");
+    assert_eq!(Client::modern(&mesh.mcp).call("one__pid", json!({})).await.map(|_| ()), Ok(()));
+    assert_eq!(clients[0].delete().await, 204);
+    eventually("its place is free", SOON, || async { third.call("one__pid", json!({})).await.ok() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_processes_of_sessions_end_when_their_service_is_taken_out() {
+    let mesh = stdio_mesh(&["one", "two"], "sessions = \"each\"\n").await;
+    let clients = [Client::legacy(&mesh.mcp).await, Client::legacy(&mesh.mcp).await];
+    let mut pids = Vec::new();
+    for client in &clients {
+        pids.push(client.tool_text("one__pid", json!({})).await);
+    }
+    let stays = clients[0].tool_text("two__pid", json!({})).await;
+    assert!(pids.iter().all(|pid| is_running(pid)));
+    let file = mesh.home.path().join("meshwright.toml");
+    let text = std::fs::read_to_string(&file).expect("read the configuration");
+    let (head, rest) = text.split_once("[services.one]").expect("it is there");
+    let (_, rest) = rest.split_once("[services.two]").expect("it is there");
+    std::fs::write(&file, format!("{head}[services.two]{rest}")).expect("write the configuration");
+    eventually("their processes end", 2 * SOON, || async {
+        (!pids.iter().any(|pid| is_running(pid))).then_some(())
+    })
+    .await;
+    assert_eq!(clients[0].tool_text("two__pid", json!({})).await, stays);
+}
+
 /// A shell that does not heed SIGTERM nor the end of its input, with a child of its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_process_outlives_the_proxys_end_however_stubborn_it_is() {

@@ -136,6 +136,8 @@ pub(super) struct RawService {
     cwd: Option<RawText>,
     /// One process for all clients, or one for each client session.
     sessions: Option<RawSessionUse>,
+    /// Client sessions that have a process of their own at once.
+    sessions_max: Option<usize>,
     /// How many processes it has.
     instances: Option<usize>,
     /// Whether it is an error when none of them comes up.

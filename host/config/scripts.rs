@@ -73,6 +73,7 @@ fn add(config: &mut Config, path: &Path) -> Result<(), String> {
         env: BTreeMap::new(),
         cwd: None,
         per_session: false,
+        sessions_max: 0,
         written: None,
         // Not every file system knows when a file was written.
         stamp: about.modified().ok().map(|modified| Stamp { modified, length: about.len() }),

@@ -172,7 +172,7 @@ impl Page {
 fn supervision(service: &ServiceConfig) -> Vec<(&'static str, String)> {
     let Some(Endpoint::Stdio(command)) = service.endpoints.first() else { return Vec::new() };
     if command.per_session {
-        return Vec::new();
+        return vec![("sessions_max", command.sessions_max.to_string())];
     }
     let ChildConfig { instances, required, needs, rules } = &service.child;
     let needs: Vec<&str> = needs.iter().map(Name::as_str).collect();

@@ -214,6 +214,14 @@ fn complaints_name_the_place_the_key_and_what_was_meant() {
             "[services.a]\ncommand = \"x\"\nsessions = \"each\"\ninstances = 2",
             &["`services.a.instances`", "each session"],
         ),
+        (
+            "[services.a]\ncommand = \"x\"\nsessions_max = 2",
+            &["`services.a.sessions_max`", "sessions = \"each\""],
+        ),
+        (
+            "[services.a]\ncommand = \"x\"\nsessions = \"each\"\nsessions_max = 0",
+            &["`services.a.sessions_max`", "0 is not between 1 and 10000"],
+        ),
         ("[services.a]\ncommand = \"\"", &[":2:1: `services.a.command`"]),
         ("[services.a]\ncommand = \"x\"\nenv = { \"A=B\" = \"\" }", &[":3:1: `services.a.env`", "A=B"]),
         ("[services.a]\ntools = { deny = [\"\"] }", &[":2:1: `services.a.tools`", "empty"]),

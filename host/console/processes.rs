@@ -85,7 +85,7 @@ pub(super) fn read(proxy: &Running, body: &[u8]) -> Result<Vec<Process>, Running
 
 fn table(processes: &[Process]) -> String {
     if processes.is_empty() {
-        return "no service has a `command`\n".to_owned();
+        return "no service has a `command` whose process all clients share\n".to_owned();
     }
     let head = ["INSTANCE", "STATE", "PID", "UPTIME", "RESTARTS", "COMMAND", ""];
     let mut rows = vec![head.map(str::to_owned).to_vec()];

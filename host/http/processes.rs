@@ -159,7 +159,8 @@ pub(super) async fn logs(
     let mut seen = cursor.split(',').map(|number| number.parse::<u64>().unwrap_or(0));
     let (mut lines, mut next) = (Vec::new(), Vec::new());
     for (instance, log) in logs {
-        let after = seen.next().unwrap_or(0);
+        // Whoever saw more than was written saw the log of another process, which a change of the service has ended.
+        let after = seen.next().filter(|after| *after <= log.written()).unwrap_or(0);
         let new = log.since(after, limit);
         next.push(new.last().map_or(after, |line| line.number).to_string());
         lines.extend(new.into_iter().map(|line| (instance.clone(), line)));

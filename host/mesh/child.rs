@@ -3,12 +3,14 @@
 //! `Stopped → Starting → Ready → Stopping → Stopped`, beside them `Installing`, `Backoff`, `Fatal`, `Skipped` and
 //! `Idle`. Ready means that it answered in the protocol, not that it lives.
 
+mod event;
 mod rules;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::time::Mono;
+pub use event::{Effect, Event};
 pub use rules::{ChildState, RestartPolicy, Rules, Start};
 
 /// Pause after the first failure, before jitter; doubles with each failure in a row.
@@ -17,7 +19,7 @@ pub const BACKOFF_FIRST: Duration = Duration::from_millis(500);
 pub const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// How long a child must have been ready for its failures to be forgotten.
 pub const STEADY: Duration = Duration::from_secs(60);
-/// Distance of the tries while it is parked.
+/// Distance of the tries while it is parked, and of the looks for a command that is not there.
 pub const PARKED_TRY: Duration = Duration::from_secs(300);
 /// How long the start-up clock may rest while something is installed.
 pub const INSTALLING_MAX: Duration = Duration::from_secs(600);
@@ -29,45 +31,6 @@ const RESTS: &str = "the next call starts it";
 const STARTS_AGAIN: &str = "it starts again as soon as it has ended";
 /// How long a sign of an installation keeps the start-up clock at rest.
 const SIGN_LASTS: Duration = Duration::from_secs(5);
-
-/// What happened to a child, or what is wanted of it. Reasons are for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    Start,
-    Stop,
-    Restart,
-    /// Nobody needs it now: it is to run again when somebody does.
-    Rest,
-    /// Somebody needs it.
-    Wake,
-    /// Its turn has come: [`Child::wants_launch`] said so.
-    Launch,
-    /// What it needs is not there.
-    Missing(String),
-    /// There is no process: it could not be started.
-    NotStarted(String),
-    /// The process lives and does not answer as it should.
-    Unfit(String),
-    Answered,
-    /// `clean`: with 0.
-    Ended {
-        why: String,
-        clean: bool,
-    },
-    /// Time went by; `busy`: something was seen to happen since the last tick.
-    Tick {
-        busy: bool,
-    },
-}
-
-/// What must be done now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// The process must end, and [`Event::Ended`] follow.
-    End,
-    /// It failed so often that it is parked.
-    Park,
-}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Next {
@@ -85,7 +48,7 @@ enum Phase {
     Stopping { then: Next },
     Backoff { until: Mono },
     Fatal { until: Mono },
-    Skipped,
+    Skipped { until: Option<Mono> },
     Idle,
 }
 
@@ -128,6 +91,9 @@ impl Child {
         if waits && rules.policy == RestartPolicy::Never {
             self.rest_for_good();
         }
+        if let Phase::Skipped { until } = &mut self.phase {
+            *until = until.filter(|_| rules.policy != RestartPolicy::Never);
+        }
         if !rules.rests() {
             self.wake();
         }
@@ -144,7 +110,7 @@ impl Child {
             Phase::Stopping { .. } => ChildState::Stopping,
             Phase::Backoff { .. } => ChildState::Backoff,
             Phase::Fatal { .. } => ChildState::Fatal,
-            Phase::Skipped => ChildState::Skipped,
+            Phase::Skipped { .. } => ChildState::Skipped,
             Phase::Idle => ChildState::Idle,
         }
     }
@@ -167,6 +133,7 @@ impl Child {
     pub fn next_try(&self) -> Option<Mono> {
         match self.phase {
             Phase::Backoff { until } | Phase::Fatal { until } => Some(until),
+            Phase::Skipped { until } => until,
             _ => None,
         }
     }
@@ -194,6 +161,7 @@ impl Child {
         match self.phase {
             Phase::Stopped { wanted } => wanted,
             Phase::Backoff { until } | Phase::Fatal { until } => until <= now,
+            Phase::Skipped { until } => until.is_some_and(|until| until <= now),
             _ => false,
         }
     }
@@ -221,11 +189,13 @@ impl Child {
                     Phase::Starting { since: now, ticked: now, counted: Duration::ZERO, busy_until: None };
                 self.reason.clear();
             }
-            Event::Missing(why) if self.is_starting() || matches!(self.phase, Phase::Stopped { .. }) => {
-                self.phase = Phase::Skipped;
-                self.reason = why;
-                self.awaited = false;
+            Event::Missing(why) if self.is_starting() => {
+                let looks_again = self.rules.policy != RestartPolicy::Never;
+                self.skip(looks_again.then(|| now + PARKED_TRY), why);
+                // Nothing was started.
+                self.launches -= 1;
             }
+            Event::Barred(why) if matches!(self.phase, Phase::Stopped { .. }) => self.skip(None, why),
             Event::Missing(why) | Event::NotStarted(why) => return self.ended(why, false, now, random),
             Event::Unfit(why) => return self.unfit(why, now),
             Event::Answered if self.is_starting() => {
@@ -235,7 +205,7 @@ impl Child {
             }
             Event::Ended { why, clean } => return self.ended(why, clean, now, random),
             Event::Tick { busy } => return self.tick(busy, now),
-            Event::Launch | Event::Answered => {}
+            Event::Launch | Event::Answered | Event::Barred(_) => {}
         }
         None
     }
@@ -249,6 +219,12 @@ impl Child {
 
     fn is_starting(&self) -> bool {
         matches!(self.phase, Phase::Starting { .. })
+    }
+
+    fn skip(&mut self, until: Option<Mono>, why: String) {
+        self.phase = Phase::Skipped { until };
+        self.reason = why;
+        self.awaited = false;
     }
 
     /// Whoever starts it by hand gives it all its tries again.

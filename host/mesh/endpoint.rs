@@ -51,6 +51,8 @@ pub struct Command {
     pub cwd: Option<PathBuf>,
     /// A process for each client session, not one that all share.
     pub per_session: bool,
+    /// Processes for client sessions that there may be at once.
+    pub sessions_max: usize,
     /// Where something was filled in, which may be secret: what people are shown instead.
     pub written: Option<Written>,
     /// Of a program that is another one when its file changes.
@@ -214,6 +216,7 @@ mod tests {
             env: [("TOKEN".to_owned(), "hunter2".to_owned())].into(),
             cwd: None,
             per_session: false,
+            sessions_max: 100,
             written: None,
             stamp: None,
         };

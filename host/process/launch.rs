@@ -85,19 +85,26 @@ impl LaunchLoop {
 
     /// Ends whatever was started and is still there: the last thing that a run does.
     pub fn reap_all(folder: &std::path::Path) {
-        match Ledger::open(folder) {
-            Ok(mut ledger) => {
-                let left = ledger.reap();
-                if !left.is_empty() {
-                    tracing::warn!(
-                        processes = left.join(", "),
-                        "processes outlived their stop and were ended"
-                    );
-                }
-            }
-            Err(error) => tracing::warn!(error = %error, "cannot read which children ran"),
+        let Some(mut ledger) = started(folder) else { return };
+        let left = ledger.reap();
+        if !left.is_empty() {
+            tracing::warn!(processes = left.join(", "), "processes outlived their stop and were ended");
         }
     }
+
+    /// Kills whatever was started, and what that has started: when nothing is waited for any more.
+    pub fn kill_all(folder: &std::path::Path) {
+        if let Some(ledger) = started(folder) {
+            ledger.kill();
+        }
+    }
+}
+
+/// What was started in this run.
+fn started(folder: &std::path::Path) -> Option<Ledger> {
+    Ledger::open(folder)
+        .inspect_err(|error| tracing::warn!(error = %error, "cannot read which children ran"))
+        .ok()
 }
 
 #[expect(

@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use super::mark::Mark;
 use super::session::{Seen, Session, all};
 
-/// How long survivors have to end when they are asked to.
+/// How long survivors have to end when they are asked to, and when they are killed.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Size from which on the file is written anew, with those alone that are still there.
 const LARGE_BYTES: u64 = 256 << 10;
@@ -57,6 +57,19 @@ impl Ledger {
         sessions.iter().filter(|(one, _)| !one.is_empty()).for_each(|(one, _)| one.signal(Signal::KILL));
         self.begin_page(&[]);
         names
+    }
+
+    /// Kills what is left of all children that are written down, unasked; what one of them starts meanwhile, too.
+    pub(super) fn kill(&self) {
+        let began = Instant::now();
+        loop {
+            let sessions = self.living();
+            sessions.iter().for_each(|(session, _)| session.signal(Signal::KILL));
+            if sessions.is_empty() || began.elapsed() >= PATIENCE {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Lets go of what has ended, once there is much of it.

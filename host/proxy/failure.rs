@@ -224,6 +224,11 @@ fn upstream_row(error: &SendError) -> (StatusCode, &'static str, &'static str) {
         | SendError::Handshake { .. } => {
             (StatusCode::BAD_GATEWAY, "upstream_unreachable", "nothing was sent, so calling again is safe")
         }
+        SendError::Full(_) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "overloaded",
+            "nothing was sent; end sessions that nobody needs, or raise `sessions_max` of the service",
+        ),
         SendError::NoTimeLeft => {
             (StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", "nothing was sent, so calling again is safe")
         }

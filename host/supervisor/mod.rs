@@ -9,6 +9,7 @@ mod task;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -167,12 +168,20 @@ impl Children {
         self.commands.send(Command::Configure { services }).await.ok();
     }
 
-    /// Ends all children for good; returns when nothing of them is left.
-    pub async fn stop_all(&self) {
+    /// Ends all children for good; returns when nothing of them is left, or when that took too long: then it is said of
+    /// which something is.
+    pub async fn stop_all(&self, at_most: Duration) {
         let (done, stopped) = oneshot::channel();
-        if self.commands.send(Command::StopAll { done }).await.is_ok() {
-            // Without a supervisor there are no children.
-            stopped.await.ok();
+        let all = async {
+            if self.commands.send(Command::StopAll { done }).await.is_ok() {
+                // Without a supervisor there are no children.
+                stopped.await.ok();
+            }
+        };
+        if tokio::time::timeout(at_most, all).await.is_err() {
+            for child in self.all().iter().filter(|child| child.state != ChildState::Stopped) {
+                tracing::error!(instance = %child.instance, pid = child.pid, "child was killed and does not end, it is left behind");
+            }
         }
     }
 }
@@ -200,6 +209,15 @@ mod tests {
             first,
             log: None,
         }
+    }
+
+    #[tokio::test]
+    async fn a_child_that_the_system_does_not_end_is_not_waited_for_for_ever() {
+        let stuck = ChildStatus { state: ChildState::Stopping, ..child("stuck", Some(First::Started)) };
+        let (shown, (commands, mut queue)) = (watch::Sender::new([stuck].into()), mpsc::channel(1));
+        let children = Children { shown: shown.subscribe(), commands };
+        children.stop_all(Duration::from_millis(20)).await;
+        assert!(matches!(queue.try_recv(), Ok(Command::StopAll { .. })));
     }
 
     #[test]

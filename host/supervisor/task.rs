@@ -415,7 +415,8 @@ fn children_of(
                 let mut kept = there.swap_remove(at);
                 kept.config = config.clone();
                 kept.machine.rule_by(config.rules);
-                if kept.is_in_a_circle() && !circles.contains_key(service) {
+                // What was in its way may be gone.
+                if kept.machine.state() == ChildState::Skipped && !circles.contains_key(service) {
                     kept.machine.step(Event::Start, clock::mono(), 0);
                 }
                 children.push(kept);
@@ -424,7 +425,7 @@ fn children_of(
             let mut kept = Kept::new(instance, config);
             if let Some(way) = circles.get(service) {
                 let why = format!("it needs itself: {way}; take one of them out of the other's `depends_on`");
-                kept.machine.step(Event::Missing(why), clock::mono(), 0);
+                kept.machine.step(Event::Barred(why), clock::mono(), 0);
             }
             children.push(kept);
         }

@@ -14,10 +14,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::SendError;
+use super::lines::hold_up;
+use super::own::OwnProcesses;
 use super::rest::Demand;
 use super::stdio::{Desk, PATIENCE, Process, end};
 use crate::clock;
 use crate::mesh::endpoint;
+use crate::mesh::flood::Flood;
 use crate::mesh::log_ring::{LINE_BYTES_MAX, Line, LogRing, Stream};
 use crate::process::{Launcher, Session, StartError, find};
 
@@ -32,6 +35,8 @@ pub(super) struct Stdio {
     pub log: Arc<Log>,
     /// The process that all share; unused where each session gets one.
     pub shared: Shared,
+    /// Those of client sessions, where each gets one.
+    pub own: OwnProcesses,
 }
 
 /// A process that whoever supervises it starts and ends; calls only use it.
@@ -59,6 +64,7 @@ impl Stdio {
             command: Arc::clone(command),
             launcher: launcher.clone(),
             log: Arc::default(),
+            own: OwnProcesses::default(),
             shared: Shared { process: ArcSwapOption::empty(), standing, demand: Demand::default() },
         }
     }
@@ -232,12 +238,13 @@ async fn is_empty(session: Session) -> bool {
 pub(super) async fn log_errors(errors: impl AsyncRead + Unpin, log: Arc<Log>, said_all: CancellationToken) {
     let _said_all = said_all.drop_guard();
     let mut errors = BufReader::new(errors);
-    let mut line = Vec::new();
+    let (mut line, mut flood) = (Vec::new(), Flood::default());
     loop {
         line.clear();
         match (&mut errors).take(LINE_BYTES_MAX as u64).read_until(b'\n', &mut line).await {
             Ok(0) | Err(_) => return,
             Ok(_) => log.push(Stream::Err, String::from_utf8_lossy(&line).trim_end()),
         }
+        hold_up(&mut flood, line.len()).await;
     }
 }

@@ -134,7 +134,10 @@ impl Peer {
     /// # Errors
     /// As [`Peer::ready`]; and the instance's own error.
     pub async fn open(&self, params: &str, times: &Times) -> Result<(Spoken, Answer), SendError> {
-        let process = self.start().await?;
+        let process = match self.stdio().filter(|stdio| stdio.command.per_session) {
+            Some(stdio) => Some(stdio.start_own().await?),
+            None => self.start().await?,
+        };
         self.greet(params, process, times).await.map_err(before_the_call)
     }
 
@@ -289,6 +292,7 @@ fn before_the_call(error: SendError) -> SendError {
         | SendError::Missing(_)
         | SendError::Down(_)
         | SendError::Resting
+        | SendError::Full(_)
         | SendError::Handshake { .. } => error,
         SendError::Status { status, .. } => {
             SendError::Handshake { status: Some(status), why: super::chain(&error) }

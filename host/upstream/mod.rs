@@ -9,6 +9,7 @@ mod handshake;
 mod http;
 mod introspect;
 mod lines;
+mod own;
 mod peer;
 mod reader;
 mod recall;
@@ -85,6 +86,9 @@ pub enum SendError {
     /// The process that all share does not run.
     #[error("it does not run: {0}")]
     Down(Arc<str>),
+    /// Each client session has a process, and there may be no more of them.
+    #[error("{0} client sessions have a process there already, as many as may have (`sessions_max`)")]
+    Full(usize),
     /// The process was put to rest just before: whoever sends waits for the next one.
     #[error("it rests")]
     Resting,
@@ -153,6 +157,7 @@ impl SendError {
             | Self::Missing(_)
             | Self::Down(_)
             | Self::Resting
+            | Self::Full(_)
             | Self::Handshake { .. } => Failure::NotSent,
             Self::Broken(_)
             | Self::Head(_)
@@ -181,9 +186,12 @@ impl SendError {
             Self::Status { status, .. } if *status == StatusCode::TOO_MANY_REQUESTS => Blame::Often,
             Self::Status { status, .. } if status.is_client_error() => Blame::Caller,
             Self::TooLarge(_) | Self::Event(_) | Self::Flood => Blame::Often,
-            Self::Cancelled | Self::SlowReader | Self::NoTimeLeft | Self::Down(_) | Self::Resting => {
-                Blame::Nobody
-            }
+            Self::Cancelled
+            | Self::SlowReader
+            | Self::NoTimeLeft
+            | Self::Down(_)
+            | Self::Resting
+            | Self::Full(_) => Blame::Nobody,
             _ => Blame::Instance,
         }
     }

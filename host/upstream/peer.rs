@@ -198,10 +198,11 @@ impl Peer {
         if !self.starts_one_for_each() {
             return;
         }
-        let spoken = self.spoken.swap(None);
-        if let Some(process) = spoken.as_ref().and_then(|spoken| spoken.process.as_ref()) {
-            process.stop().await;
-        }
+        let spoken = self.spoken.swap(None).and_then(|spoken| spoken.process.clone());
+        let own = self.stdio().map(|stdio| stdio.own.living()).unwrap_or_default();
+        let all = spoken.iter().chain(&own);
+        // At once: one that does not heed it keeps no other from ending.
+        futures_util::future::join_all(all.map(|process| process.stop())).await;
     }
 
     /// Closes the connections that no call will use again.

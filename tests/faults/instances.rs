@@ -3,12 +3,13 @@
 
 #[path = "../support/mod.rs"]
 mod support;
+mod talkers;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use support::callers::p99;
+use support::callers::{Looks, p99};
 use support::raw_upstream::{How, RawOptions};
 use support::{Api, Mesh, MeshOptions, RawUpstream, SOON, Value, eventually, json};
 use tokio::sync::Mutex;
@@ -17,10 +18,6 @@ use tokio::sync::Mutex;
 const EJECTED: Duration = Duration::from_secs(15);
 /// From its end to the moment when it gets calls again.
 const BACK: Duration = Duration::from_secs(30);
-
-/// Looks at the others' latency, of which one must be as if nothing were wrong: a busy machine slows some of them, and
-/// what is in the way slows all.
-const LOOKS: usize = 8;
 
 /// Latencies are compared: one scene at a time.
 static ALONE: Mutex<()> = Mutex::const_new(());
@@ -73,6 +70,58 @@ impl Pressure {
     }
 }
 
+/// Looks ten times a second at what reaches the upstream and how the proxy sees it, whatever else is measured meanwhile.
+struct Watcher {
+    seen: Arc<std::sync::Mutex<Vec<Sight>>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+struct Sight {
+    at: Instant,
+    calls: usize,
+    is_healthy: bool,
+}
+
+impl Watcher {
+    fn start(mesh: &Mesh, bad: &Arc<RawUpstream>) -> Self {
+        let seen = Arc::<std::sync::Mutex<Vec<Sight>>>::default();
+        let (api, bad, noted) = (mesh.api.clone(), Arc::clone(bad), Arc::clone(&seen));
+        let task = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                let is_healthy = api.service("s").await["instances"][0]["state"] == "healthy";
+                let sight = Sight { at: Instant::now(), calls: bad.calls(), is_healthy };
+                noted.lock().expect("nobody panics here").push(sight);
+            }
+        });
+        Self { seen, task }
+    }
+
+    /// How long after `since` it began to get no more than trials: one call in a second.
+    fn left_alone(&self, since: Instant) -> Option<Duration> {
+        let seen = self.seen.lock().expect("nobody panics here");
+        let from = seen.partition_point(|sight| sight.at < since);
+        let later =
+            |sight: &Sight| seen[from..].iter().find(|later| later.at >= sight.at + Duration::from_secs(1));
+        let alone = seen[from..]
+            .iter()
+            .find(|sight| later(sight).is_some_and(|later| later.calls <= sight.calls + 1));
+        alone.map(|sight| sight.at - since)
+    }
+
+    /// How long after `since` the proxy knew that it is bad.
+    fn found_out(&self, since: Instant) -> Option<Duration> {
+        let seen = self.seen.lock().expect("nobody panics here");
+        seen.iter().find(|sight| sight.at >= since && !sight.is_healthy).map(|sight| sight.at - since)
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 /// How many calls reach the upstream within a second.
 async fn calls_in_a_second(upstream: &RawUpstream) -> usize {
     let before = upstream.calls();
@@ -84,8 +133,11 @@ async fn calls_in_a_second(upstream: &RawUpstream) -> usize {
 async fn whatever_an_instance_does_it_is_left_alone_soon_and_back_when_it_is_well() {
     let _alone = ALONE.lock().await;
     let (mesh, [bad, _good, _other]) = scene().await;
+    let bad = Arc::new(bad);
+    let watcher = Watcher::start(&mesh, &bad);
     let mut calm = Vec::new();
     for fault in [
+        How::Refuse,
         How::Reset,
         How::Garbage,
         How::NotHttp,
@@ -102,12 +154,12 @@ async fn whatever_an_instance_does_it_is_left_alone_soon_and_back_when_it_is_wel
         calm.push(p99(&mesh.api, "other", "act_read_only").await);
         bad.now(fault.clone());
         let began = Instant::now();
-        let beside = others_notice_nothing(&mesh, &bad, median(&mut calm), &fault).await;
-        eventually(&format!("{fault:?}: it is left alone"), EJECTED, || async {
-            (calls_in_a_second(&bad).await <= 1).then_some(())
+        let first = (median(&mut calm), p99(&mesh.api, "other", "act_read_only").await);
+        let ejected = eventually(&format!("{fault:?}: it is left alone"), 2 * EJECTED, || async {
+            watcher.left_alone(began)
         })
         .await;
-        let ejected = began.elapsed();
+        assert!(ejected <= EJECTED, "{fault:?}: left alone after {ejected:?}");
         bad.now(How::Answer);
         let began = Instant::now();
         eventually(&format!("{fault:?}: it is back"), BACK, || async {
@@ -115,27 +167,42 @@ async fn whatever_an_instance_does_it_is_left_alone_soon_and_back_when_it_is_wel
         })
         .await;
         let back = began.elapsed();
+        let beside = others_notice_nothing(&mesh, (&bad, &watcher), &fault, first).await;
+        eventually(&format!("{fault:?}: it is back again"), BACK, || async {
+            (calls_in_a_second(&bad).await > 1).then_some(())
+        })
+        .await;
         eprintln!("{fault:?}: left alone after {ejected:?}, back after {back:?}; others' p99 {beside}");
         callers.stop().await;
     }
 }
 
-/// The first look is at the first moments of the fault; each other one is compared with a calm moment right before it.
-async fn others_notice_nothing(mesh: &Mesh, bad: &RawUpstream, mut calm: Duration, fault: &How) -> String {
-    let mut looks = Vec::new();
-    for look in 1..=LOOKS {
-        if look > 1 {
-            bad.now(How::Answer);
-            calm = p99(&mesh.api, "other", "act_read_only").await;
-            bad.now(fault.clone());
+/// The first look, before and beside, was at the first moments of the fault, in which the instance still gets calls; each
+/// other one begins when it is left alone again. In the end it is well.
+async fn others_notice_nothing(
+    mesh: &Mesh,
+    (bad, watcher): (&RawUpstream, &Watcher),
+    fault: &How,
+    (mut before, mut beside): (Duration, Duration),
+) -> String {
+    let mut looks = Looks::default();
+    loop {
+        bad.now(How::Answer);
+        let after = p99(&mesh.api, "other", "act_read_only").await;
+        looks.add(before, beside, after);
+        if looks.show_nothing() {
+            let (calm, beside) = looks.median();
+            return format!("{calm:?} before or after, {beside:?} beside");
         }
-        let beside = p99(&mesh.api, "other", "act_read_only").await;
-        if beside <= calm + Duration::from_millis(2).max(calm / 10) {
-            return format!("{calm:?} before, {beside:?} beside at look {look}");
-        }
-        looks.push((calm, beside));
+        before = after;
+        bad.now(fault.clone());
+        let began = Instant::now();
+        eventually(&format!("{fault:?}: it is left alone again"), 2 * EJECTED, || async {
+            watcher.left_alone(began)
+        })
+        .await;
+        beside = p99(&mesh.api, "other", "act_read_only").await;
     }
-    panic!("{fault:?}: others' p99 before and beside it: {looks:?}");
 }
 
 fn median(durations: &mut [Duration]) -> Duration {
@@ -146,6 +213,8 @@ fn median(durations: &mut [Duration]) -> Duration {
 async fn is_found_out_and_back(fault: How) {
     let _alone = ALONE.lock().await;
     let (mesh, [bad, _good, _other]) = scene().await;
+    let bad = Arc::new(bad);
+    let watcher = Watcher::start(&mesh, &bad);
     let mut calm = Vec::new();
     for _ in 0..5 {
         calm.push(p99(&mesh.api, "other", "act_read_only").await);
@@ -159,12 +228,12 @@ async fn is_found_out_and_back(fault: How) {
             tokio::spawn(async move { api.call("s", "act_read_only", json!({})).await.status })
         })
         .collect();
-    let beside = others_notice_nothing(&mesh, &bad, median(&mut calm), &fault).await;
-    eventually(&format!("{fault:?}: it is known to be bad"), EJECTED, || async {
-        (state(&mesh).await != "healthy").then_some(())
+    let first = (median(&mut calm), p99(&mesh.api, "other", "act_read_only").await);
+    let found_out = eventually(&format!("{fault:?}: it is known to be bad"), 2 * EJECTED, || async {
+        watcher.found_out(began)
     })
     .await;
-    let found_out = began.elapsed();
+    assert!(found_out <= EJECTED, "{fault:?}: found out after {found_out:?}");
     for _ in 0..50 {
         let answer = mesh.api.call("s", "act", json!({})).await;
         assert_eq!(answer.status, 200, "{fault:?}: the other one takes all: {}", answer.text());
@@ -172,10 +241,15 @@ async fn is_found_out_and_back(fault: How) {
     bad.now(How::Answer);
     let began = Instant::now();
     eventually(&format!("{fault:?}: it is known to be well"), BACK, || async {
+        // Calls that were refused count for half a minute, unless others succeed.
+        if fault == How::Refuse {
+            mesh.api.call("s", "act", json!({})).await.ok();
+        }
         (state(&mesh).await == "healthy").then_some(())
     })
     .await;
     let well = began.elapsed();
+    let beside = others_notice_nothing(&mesh, (&bad, &watcher), &fault, first).await;
     eprintln!("{fault:?}: found out after {found_out:?}, well after {well:?}; others' p99 {beside}");
     calls.iter().for_each(tokio::task::JoinHandle::abort);
 }
@@ -188,6 +262,11 @@ async fn an_instance_that_hangs_is_found_out_and_back_when_it_is_well() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_whose_host_is_gone_is_found_out_and_back_when_it_is_well() {
     is_found_out_and_back(How::HalfOpen).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_is_down_is_found_out_and_back_when_it_is_well() {
+    is_found_out_and_back(How::Refuse).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
 /// Legacy is 2025-11-25, modern is 2026-07-28; a server of one era refuses the other.
@@ -44,6 +44,8 @@ pub enum How {
     HangAfterFirst,
     /// Also what is asked beside calls is left unanswered.
     HangAll,
+    /// Nobody listens at its port, and its connections are closed: a server that is down.
+    Refuse,
     /// Takes connections and bytes, and reads none of them: a host that is gone while its connections stay.
     HalfOpen,
     /// Every answer comes byte by byte, with this pause between them.
@@ -194,12 +196,19 @@ impl RawUpstream {
         });
         let serving = Arc::clone(&state);
         let accepting = tokio::spawn(async move {
-            // Dropped with this task, and with it every connection.
-            let mut connections = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                let state = Arc::clone(&serving);
-                connections.spawn(async move { connection(stream, &state).await });
-                while connections.try_join_next().is_some() {}
+            let mut listener = listener;
+            loop {
+                tokio::select! {
+                    () = accept(&listener, &serving) => return,
+                    () = until(&serving, |how| *how == How::Refuse) => {}
+                }
+                drop(listener);
+                // Bound and not listened at, so that nobody else gets it.
+                let socket = TcpSocket::new_v4().expect("a socket");
+                socket.set_reuseaddr(true).expect("connections that were there keep nobody from the port");
+                socket.bind(([127, 0, 0, 1], port).into()).expect("bind the port again");
+                until(&serving, |how| *how != How::Refuse).await;
+                listener = socket.listen(1024).expect("listen again");
             }
         });
         Self { port, state, accepting }
@@ -235,7 +244,7 @@ impl RawUpstream {
     }
 
     pub fn calls(&self) -> usize {
-        self.seen("tools/call").len()
+        lock(&self.state.seen).iter().filter(|seen| seen.method == "tools/call").count()
     }
 
     /// Fails when the proxy ever broke a rule of the server's revision.
@@ -262,6 +271,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
+/// Serves until the listener fails. Connections end with this.
+async fn accept(listener: &TcpListener, state: &Arc<State>) {
+    let mut connections = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        let state = Arc::clone(state);
+        connections.spawn(async move { connection(stream, &state).await });
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn until(state: &State, is_so: impl Fn(&How) -> bool) {
+    while !is_so(&lock(&state.how)) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 async fn connection(stream: TcpStream, state: &State) {
     drop(stream.set_nodelay(true));
     let mut stream = BufReader::new(stream);
@@ -269,9 +294,7 @@ async fn connection(stream: TcpStream, state: &State) {
         if stream.fill_buf().await.is_err() {
             return;
         }
-        while *lock(&state.how) == How::HalfOpen {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        until(state, |how| *how != How::HalfOpen).await;
         let Some(seen) = read_request(&mut stream).await else { return };
         lock(&state.seen).push(seen.clone());
         let answered = answer(&seen, state);
@@ -495,7 +518,7 @@ async fn call(envelope: &Envelope<'_>, id: &str, state: &State) -> Option<(Vec<u
     };
     let how = lock(&state.how).clone();
     match how {
-        How::Answer | How::HalfOpen | How::Drip(_) => {}
+        How::Answer | How::HalfOpen | How::Refuse | How::Drip(_) => {}
         How::AnswerAfter(pause) => tokio::time::sleep(pause).await,
         How::Reset => return None,
         How::Hang | How::HangAll => std::future::pending().await,

@@ -19,6 +19,9 @@ use crate::mesh::ruling::Grant;
 
 /// Most client sessions that may be allowed.
 const SESSIONS_MAX: usize = 1_000_000;
+/// Processes for client sessions that a service has at once unless it says otherwise, and may have.
+const OWN_PROCESSES: usize = 100;
+const OWN_PROCESSES_MAX: usize = 10_000;
 
 /// `startup` is how long the first answer of its processes may take when it does not say.
 ///
@@ -27,7 +30,7 @@ const SESSIONS_MAX: usize = 1_000_000;
 pub fn service(raw: RawService, startup: Duration) -> Result<ServiceConfig, Vec<Wrong>> {
     let RawService { command, args, env, cwd, sessions, url, urls, tools, prompts, resources, .. } = raw;
     let RawService { instances, required, depends_on, restart, start, idle_stop, .. } = raw;
-    let RawService { startup_timeout, .. } = raw;
+    let RawService { startup_timeout, sessions_max, .. } = raw;
     let mut wrongs = Vec::new();
     let (concurrency, hedge) = (raw.concurrency, or_default(hedge(raw.hedge), &mut wrongs));
     let child = RawChild { instances, required, depends_on, restart, start, idle_stop, startup_timeout };
@@ -41,7 +44,8 @@ pub fn service(raw: RawService, startup: Duration) -> Result<ServiceConfig, Vec<
         }
         check_command(&program, &env, &mut wrongs);
         let per_session = matches!(sessions, Some(RawSessionUse::Each));
-        let command = self::command(&program, &args, env, cwd.as_ref(), per_session);
+        let mut command = self::command(&program, &args, env, cwd.as_ref(), per_session);
+        command.sessions_max = own_processes(sessions_max, per_session, &mut wrongs);
         let nothing = |key| clash(key, "means nothing where each session has a process of its own");
         wrongs.extend(child.given().filter(|_| per_session).map(nothing));
         let child = children::child(child, startup, &mut wrongs);
@@ -52,6 +56,7 @@ pub fn service(raw: RawService, startup: Duration) -> Result<ServiceConfig, Vec<
             (!env.is_empty(), "env"),
             (cwd.is_some(), "cwd"),
             (sessions.is_some(), "sessions"),
+            (sessions_max.is_some(), "sessions_max"),
         ];
         let keys = of_command.into_iter().filter_map(|(given, key)| given.then_some(key));
         let keys = keys.chain(child.given());
@@ -86,6 +91,19 @@ fn check_command(program: &RawText, env: &BTreeMap<String, String>, wrongs: &mut
     let bad_name = |name: &&String| name.is_empty() || name.contains(['=', '\0']);
     let bad = |name: &String| wrong("env", format!("`{name}` cannot be the name of a variable"));
     wrongs.extend(env.keys().filter(bad_name).map(bad));
+}
+
+fn own_processes(max: Option<usize>, per_session: bool, wrongs: &mut Vec<Wrong>) -> usize {
+    match max {
+        Some(_) if !per_session => {
+            wrongs.push(clash("sessions_max", "only means something beside `sessions = \"each\"`"));
+        }
+        Some(max) if !(1..=OWN_PROCESSES_MAX).contains(&max) => {
+            wrongs.push(wrong("sessions_max", format!("{max} is not between 1 and {OWN_PROCESSES_MAX}")));
+        }
+        _ => {}
+    }
+    max.unwrap_or(OWN_PROCESSES)
 }
 
 fn addresses(url: Option<&RawText>, urls: &[RawText], wrongs: &mut Vec<Wrong>) -> Vec<Endpoint> {
@@ -135,6 +153,7 @@ fn command(
         env,
         cwd: cwd.map(|cwd| expand_home(cwd.value().as_ref())),
         per_session,
+        sessions_max: OWN_PROCESSES,
         written,
         stamp: None,
     }

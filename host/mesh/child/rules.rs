@@ -15,7 +15,7 @@ pub enum ChildState {
     Backoff,
     /// Failed so often that the next try is late.
     Fatal,
-    /// Cannot be started as things are.
+    /// Cannot be started as things are; what was missing is looked for again, late.
     Skipped,
     /// Not running: the next call starts it.
     Idle,

@@ -171,13 +171,48 @@ fn a_proxy_that_was_suspended_has_not_waited() {
 }
 
 #[test]
-fn what_is_missing_is_skipped_until_somebody_starts_it() {
+fn what_is_missing_is_looked_for_again_every_five_minutes_and_whenever_somebody_starts_it() {
     let mut child = launched(Rules::default(), at(0));
-    child.step(Event::Missing("`npx` is not in PATH".to_owned()), at(0), 0);
-    assert_eq!((child.state(), child.reason()), (ChildState::Skipped, "`npx` is not in PATH"));
-    assert!(child.is_settled() && !child.wants_launch(Mono::from_secs(9999)) && child.next_try().is_none());
-    child.step(Event::Start, at(1), 0);
-    assert!(child.wants_launch(at(1)));
+    let missing = || Event::Missing("`npx` is not in PATH".to_owned());
+    let mut now = at(0);
+    for _ in 0..3 {
+        child.step(missing(), now, 0);
+        assert_eq!((child.state(), child.reason()), (ChildState::Skipped, "`npx` is not in PATH"));
+        assert!(child.is_settled() && !child.wants_launch(now));
+        assert_eq!(child.next_try(), Some(now + PARKED_TRY));
+        now = now + PARKED_TRY;
+        assert!(child.wants_launch(now));
+        child.step(Event::Launch, now, 0);
+    }
+    assert_eq!(child.restarts(), 0, "nothing was ever started");
+    child.step(missing(), now, 0);
+    child.step(Event::Start, now, 0);
+    assert!(child.wants_launch(now), "by hand it starts at once");
+    child.step(Event::Launch, now, 0);
+    child.step(Event::Answered, now, 0);
+    child.step(ended("exited with 1"), now, 0);
+    now = child.next_try().expect("it is tried again");
+    child.step(Event::Launch, now, 0);
+    child.step(missing(), now, 0);
+    assert_eq!(child.next_try(), Some(now + PARKED_TRY), "gone while it was to start again");
+}
+
+#[test]
+fn what_is_missing_and_may_not_start_again_and_what_is_barred_waits_for_somebody() {
+    let never = Rules { policy: RestartPolicy::Never, ..Rules::default() };
+    let mut missing = launched(never, at(0));
+    missing.step(Event::Missing("`npx` is not in PATH".to_owned()), at(0), 0);
+    let mut changed = launched(Rules::default(), at(0));
+    changed.step(Event::Missing("`npx` is not in PATH".to_owned()), at(0), 0);
+    changed.rule_by(never);
+    let mut barred = Child::new(Rules::default());
+    barred.step(Event::Barred("it needs itself".to_owned()), at(0), 0);
+    for child in [&mut missing, &mut changed, &mut barred] {
+        assert_eq!((child.state(), child.next_try()), (ChildState::Skipped, None), "{child:?}");
+        assert!(child.is_settled() && !child.wants_launch(Mono::from_secs(9999)));
+        child.step(Event::Start, at(1), 0);
+        assert!(child.wants_launch(at(1)));
+    }
 }
 
 #[test]
@@ -325,7 +360,8 @@ proptest! {
             prop_assert_eq!(runs, process, "{:?}", child);
             prop_assert!(effect != Some(Effect::End) || child.state() == ChildState::Stopping);
             prop_assert!(!stopped || matches!(child.state(), ChildState::Stopped | ChildState::Stopping));
-            prop_assert_eq!(child.next_try().is_some(), matches!(child.state(), ChildState::Backoff | ChildState::Fatal));
+            let waits = matches!(child.state(), ChildState::Backoff | ChildState::Fatal | ChildState::Skipped);
+            prop_assert_eq!(child.next_try().is_some(), waits);
             prop_assert!(child.state() != ChildState::Idle || child.is_awaited());
             let cannot_come = matches!(child.state(), ChildState::Ready | ChildState::Backoff | ChildState::Fatal | ChildState::Skipped);
             prop_assert!(!cannot_come || !child.is_awaited(), "who waits would wait in vain: {:?}", child);
