@@ -16,6 +16,7 @@ mod clock;
 mod code;
 mod compiler;
 mod engine;
+mod entry;
 mod fault;
 mod folder;
 mod good;

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use super::bad::BadBuild;
 use super::clock;
+use super::entry::Entry;
 use super::hot::QUESTIONS;
 use super::loaded::Loaded;
 use super::pace::JUDGED_FROM;
-use super::reload::{Entry, Reloader};
+use super::reload::Reloader;
 use crate::mesh::ids::Name;
 use crate::mesh::time::{Mono, Wall};
 use crate::policy::status::{ProbationStatus, RefusedBuild, RollbackError};

@@ -10,25 +10,23 @@ use super::building::Building;
 use super::cache::{self, Cache};
 use super::capsules::Shelf;
 use super::engine::{EngineError, Purpose, Runtime};
+use super::entry::Entry;
 use super::folder::{self, Sha};
 use super::good::Good;
 use super::hot::Hot;
-use super::load::Build;
-use super::loaded::{Figures, Loaded};
+use super::loaded::Loaded;
 use super::memories::Memories;
-use super::probation::{self, Probation};
+use super::probation;
 use super::repair::Repair;
-use super::round::{Candidate, Round, under};
+use super::round::{Candidate, Round};
 use super::rulings::{Rulings, Terms};
 use super::vacant::{self, Vacant};
 use super::{EventSink, PluginConfig, Recorder, Settings, clock, embedded};
-use crate::mesh::allowance::Allowance;
 use crate::mesh::ids::Name;
 use crate::mesh::memo::MemoChange;
 use crate::mesh::observe::Event;
 use crate::mesh::ruling::{self, Ruling};
-use crate::mesh::time::Wall;
-use crate::policy::status::{PendingBuild, PluginState, PluginStatus, RefusedBuild, Replay, RollbackError};
+use crate::policy::status::{PluginStatus, RollbackError};
 use crate::policy::{PolicySet, Vacancy};
 
 /// By file, component and configuration: the plugin, if it said its name, and the reason.
@@ -79,29 +77,6 @@ pub struct Reloader {
     vacant: Vec<Vacant>,
     set: PolicySet,
     unreadable: bool,
-}
-
-/// A plugin in force.
-#[derive(Clone)]
-pub struct Entry {
-    pub loaded: Loaded,
-    /// `None` for an embedded one.
-    pub file: Option<PathBuf>,
-    pub component: Sha,
-    pub config: Sha,
-    pub limits: Allowance,
-    pub size_bytes: usize,
-    pub order: i32,
-    pub loaded_at: Wall,
-    pub refused: Option<RefusedBuild>,
-    pub pending: Option<PendingBuild>,
-    /// What its file holds now, while that is compiled.
-    pub building: Option<Sha>,
-    pub build: Arc<Build>,
-    pub replay: Option<Arc<Replay>>,
-    pub probation: Option<Arc<Probation>>,
-    /// Its file holds another build, which is refused; for people.
-    pub stands_in: Option<&'static str>,
 }
 
 #[derive(Default)]
@@ -399,63 +374,6 @@ fn ranking(entries: &BTreeMap<Name, Entry>, vacant: &[Vacant]) -> Vec<(i32, Name
     let mut ranking: Vec<_> = in_force.chain(vacant).collect();
     ranking.sort();
     ranking
-}
-
-impl Entry {
-    pub fn generation(&self) -> u64 {
-        self.loaded.plugin.source.generation
-    }
-
-    /// What stands for its configuration and its limits.
-    pub fn terms(&self) -> Sha {
-        under(self.config, &self.limits)
-    }
-
-    fn status(&self) -> PluginStatus {
-        let plugin = &self.loaded.plugin;
-        let Figures { calls, timed, took, p99_us } = self.loaded.figures();
-        let rests = plugin.health.rests();
-        // What it rests for is known before it rests.
-        let faults = plugin.health.faults();
-        let (state, reason) = if rests {
-            (PluginState::Quarantined, plugin.health.rest_reason())
-        } else {
-            // There is nothing to say of one that is what its file holds.
-            (PluginState::Loaded, self.stands_in.unwrap_or_default().to_owned())
-        };
-        PluginStatus {
-            version: plugin.source.version.clone(),
-            summary: self.build.summary.clone(),
-            kinds: self.loaded.kinds.clone(),
-            sha256: hex::encode(self.component),
-            size_bytes: self.size_bytes,
-            made: Some(self.build.made),
-            generation: self.generation(),
-            order: self.order,
-            loaded_at: self.loaded_at,
-            calls,
-            timed,
-            took,
-            reused: self.loaded.reused(),
-            faults: faults.count,
-            rested_lately: plugin.health.rested_lately(),
-            fallbacks: plugin.health.fallbacks(),
-            skipped: plugin.health.calls_skipped(),
-            p99_us,
-            budget: self.loaded.budget(),
-            memory_bytes: self.loaded.memory_bytes(),
-            last_fault: faults.last,
-            capsule: plugin.capsules.newest(),
-            refused: self.refused.clone(),
-            pending: self.pending.clone(),
-            building: self.building.map(hex::encode),
-            grants: self.build.grants.clone(),
-            replay: self.replay.clone(),
-            probation: self.probation.as_ref().and_then(|probation| probation.status()),
-            panels: self.loaded.panels.clone(),
-            ..PluginStatus::idle(plugin.source.name.as_str().to_owned(), self.file.clone(), state, reason)
-        }
-    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

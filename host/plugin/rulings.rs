@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::PluginConfig;
+use super::entry::Entry;
 use super::folder::Sha;
-use super::reload::Entry;
 use crate::mesh::ids::Name;
 use crate::mesh::ruling::{Grant, Ruling};
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::reload::Entry;
+use super::entry::Entry;
 use super::round::ORDER;
 use super::rulings::Terms;
 use crate::mesh::ids::Name;

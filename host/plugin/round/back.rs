@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use super::{Candidate, Round};
 use crate::mesh::ids::Name;
+use crate::plugin::entry::Entry;
 use crate::plugin::folder::{FoundConfig, Sha, sha256};
 use crate::plugin::good::Kept;
 use crate::plugin::load::{self, Build};
-use crate::plugin::reload::Entry;
 use crate::policy::status::{PluginStatus, RefusedBuild};
 
 const AS_IT_WAS: &str =

@@ -6,9 +6,9 @@ use super::{Candidate, Refusal, Round, describe};
 use crate::mesh::ids::Name;
 use crate::mesh::ruling::{self, Grant};
 use crate::plugin::clock;
+use crate::plugin::entry::Entry;
 use crate::plugin::folder::Sha;
 use crate::plugin::load::Build;
-use crate::plugin::reload::Entry;
 use crate::policy::status::{PendingBuild, PluginState, PluginStatus, RefusedBuild};
 
 const IS_COMPILED: &str = "it is being compiled, and comes into force when that is done";

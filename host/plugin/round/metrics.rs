@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use super::Round;
 use crate::mesh::ids::Name;
+use crate::plugin::entry::Entry;
 use crate::plugin::folder::Sha;
 use crate::plugin::host_state::{cut, printable};
 use crate::plugin::load::LoadError;
-use crate::plugin::reload::Entry;
 use crate::policy::metrics;
 
 const NAME_BYTES_MAX: usize = 256;
