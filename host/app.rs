@@ -106,6 +106,7 @@ async fn run(overrides: Overrides, config: Config) -> anyhow::Result<()> {
     }
     let kept_instances = kept.instances.len();
     let (memories, rulings) = (std::mem::take(&mut kept.memories), std::mem::take(&mut kept.rulings));
+    let restored = std::mem::take(&mut kept.alerts);
 
     let (events, events_queue) = mpsc::channel(EVENTS);
     let launcher = tasks::launch_programs(&config.data_dir)?;
@@ -184,6 +185,8 @@ async fn run(overrides: Overrides, config: Config) -> anyhow::Result<()> {
         conditions: conditions::conditions(&children, &registry, &pages.plugins),
         events: event_log,
         alerts: Arc::clone(&pages.alerts),
+        store: store.clone(),
+        restored,
     };
     tracker.spawn(metering.run(stop.clone()));
     let mirroring = Mirroring { proxy: Arc::clone(&proxy), queue: copies_queue, book: pages.mirrors.clone() };

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::fs;
 use std::time::Duration;
 
 use support::children::alert;
@@ -49,6 +50,31 @@ async fn the_alerts_of_an_alerter_that_traps_are_stale_and_not_resolved() {
 
     drop_in(&mesh.plugins_dir(), "guest.wasm", &contrarian("nothing"));
     raised(&mesh, "r", |alert| of_guest(alert) && alert["stale"] == false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_neither_repeats_an_alert_nor_forgets_it() {
+    let mut mesh = Mesh::plain().await;
+    drop_in(&mesh.plugins_dir(), "guest.wasm", &contrarian("nothing"));
+    let of_guest = |alert: &Value| alert["plugin"] == "guest" && alert["state"] == "firing";
+    let before = raised(&mesh, "r", of_guest).await;
+    mesh.terminate().await;
+    mesh.restart().await;
+    let restored = alert(&mesh, "r").await.expect("it is there before anybody is asked");
+    assert_eq!((&restored["since"], &restored["stale"]), (&before["since"], &json!(true)), "{restored}");
+    let heard = raised(&mesh, "r", |alert| of_guest(alert) && alert["stale"] == false).await;
+    assert_eq!(heard["since"], before["since"], "it is the same alert");
+    let log = mesh.log();
+    assert_eq!(log.matches("alert firing rule=\"r\"").count(), 1, "it is not told again: {log}");
+
+    fs::remove_file(mesh.plugins_dir().join("guest.wasm")).expect("take the alerter away");
+    eventually("it is gone with its alerter", SOON, || async {
+        alert(&mesh, "r").await.is_none().then_some(())
+    })
+    .await;
+    mesh.terminate().await;
+    mesh.restart().await;
+    assert_eq!(alert(&mesh, "r").await, None, "what was resolved does not come back");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ mod support;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use meshwright::plugin::{COMPILE_LIMITS, Compiler, Limits, Plugins, Settings};
@@ -182,15 +183,27 @@ fn a_compilation_that_wants_too_much_refuses_its_plugin_and_harms_no_other() {
 
 #[test]
 fn a_compiler_that_cannot_be_started_is_said_to_be_so() {
+    let (built, patience) = (Arc::new(AtomicUsize::new(0)), Duration::from_secs(300));
+    let count = Arc::clone(&built);
     let settings = Settings {
         workers: 1,
         compiler: Compiler::Child { executable: "/nowhere/meshwright".into(), limits: COMPILE_LIMITS },
+        built: Some(Arc::new(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+        })),
         ..Settings::default()
     };
     let plugins = Plugins::new(settings, Arc::new(|_| {})).expect("the room");
-    plugins.reload(Duration::from_secs(300));
-    let refused = listed(&plugins, "tag-router");
-    assert_eq!(refused.reason, "no process could be started to compile it: entity not found");
+    for _ in 0..3 {
+        plugins.reload(patience);
+        let refused = listed(&plugins, "tag-router");
+        assert_eq!(refused.reason, "no process could be started to compile it: entity not found");
+    }
+    assert_eq!(
+        built.load(Ordering::Relaxed),
+        4,
+        "each default plugin is tried once, and again after a while"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

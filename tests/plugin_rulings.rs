@@ -218,6 +218,21 @@ async fn refusal(mesh: &Mesh) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_build_of_another_kind_is_not_the_router_that_must_agree() {
+    let config = "[plugins.threshold-alerts]\non_error = \"reject\"\n";
+    let mesh = Mesh::start(MeshOptions { config: config.into(), ..MeshOptions::default() }).await;
+    let upstream = RawUpstream::plain().await;
+    mesh.api.join("s", upstream.port).await;
+    let said_so = refusal(&mesh).await;
+    assert!(said_so.contains("plugin `threshold-alerts`") && said_so.contains("is no router"), "{said_so}");
+    let listed = mesh.api.plugin("threshold-alerts").await.expect("listed");
+    assert_eq!((&listed["state"], &listed["stops_calls"]), (&json!("loaded"), &json!(true)), "{listed}");
+    let health = mesh.api.get("/health").await.ok().to_string();
+    assert!(health.contains("no call passes without router `threshold-alerts`"), "{health}");
+    assert_eq!(upstream.calls(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_call_passes_without_a_router_that_must_agree_however_it_is_absent() {
     let config = "[plugins.hot]\non_error = \"reject\"\n";
     let mesh = Mesh::start(MeshOptions { config: config.into(), ..MeshOptions::default() }).await;

@@ -101,3 +101,34 @@ async fn who_is_turned_away_at_an_mcp_address_is_told_when_to_come_again() {
     }
     occupies.abort();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_reads_nothing_is_sent_a_bounded_part_of_what_waits_for_it() {
+    const CALLS: usize = 100;
+    let files = children::Book::new();
+    let mesh = children::mesh(files.service("busy", &["naps"], "")).await;
+    children::until_called(&mesh, "busy").await;
+    let nap = tokio::spawn({
+        let api = mesh.api.clone();
+        async move { api.call("busy", "pid", json!({"nap_s": 8})).await }
+    });
+    let before = mesh.resident_kib();
+    let text = "x".repeat(2 << 20);
+    let calls = (0..CALLS).map(|_| {
+        let body = json!({"target_instance": "busy", "tool_name": "pid", "arguments": {"text": text}, "timeout_ms": 3_000});
+        let api = mesh.api.clone();
+        tokio::spawn(async move { api.post("/call", &body).await.status })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        assert_eq!(call.await.expect("an answer"), 504, "it is busy for longer than anybody waits");
+    }
+    // What nobody waits for any more is no more than may wait, of 200 MiB.
+    let after = eventually("the rest is let go", SOON, || async {
+        let after = mesh.resident_kib();
+        (after < before + (128 << 10)).then_some(after)
+    })
+    .await;
+    eprintln!("{before} KiB, then {after} KiB");
+    assert_eq!(nap.await.expect("an answer").status, 200);
+    children::until_called(&mesh, "busy").await;
+}

@@ -10,7 +10,7 @@ use crate::supervisor::{ChildStatus, Children};
 use crate::telemetry::alerts::{Conditions, PluginList};
 
 /// What deserves attention whatever the thresholds are: children that are parked, until they are ready again,
-/// services that send calls to instances which are not well, because too few are, plugins that rest after faults, and
+/// services that send calls to instances which are not well, because too few are, plugins that rest, and
 /// builds of plugins that were rolled back, for as long as their files hold them.
 pub(super) fn conditions(children: &Children, registry: &Registry, plugins: &PluginList) -> Conditions {
     let (children, registry, plugins) = (children.clone(), registry.clone(), Arc::clone(plugins));
@@ -78,10 +78,11 @@ fn plugin_quarantined(plugin: &PluginStatus) -> Firing {
         rule: "plugin-quarantined".to_owned(),
         severity: Severity::Error,
         labels: vec![("plugin".to_owned(), name.clone())],
-        title: format!("plugin `{name}` rests after faults"),
+        title: format!("plugin `{name}` rests"),
         detail: format!(
-            "{}; calls go on without it while it rests",
-            plugin.last_fault.as_deref().unwrap_or("it failed too often")
+            "{}; {} while it rests",
+            plugin.rest_reason,
+            if plugin.refuses_on_fault { "no call passes" } else { "calls go on without it" }
         ),
         value: 1.0,
         threshold: 1.0,

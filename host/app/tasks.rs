@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock;
 use crate::config::Config;
-use crate::plugin::Plugins;
+use crate::plugin::{Begun, Plugins};
 use crate::process::{Launcher, Ledger};
 use crate::registry::Registry;
 use crate::watch::Watcher;
@@ -40,8 +40,14 @@ pub(super) struct Look(mpsc::Sender<Asked>);
 
 struct Asked {
     done: oneshot::Sender<()>,
-    /// Told earlier when nothing is being compiled.
+    /// Told earlier when what the look found is compiled.
     at_latest: Instant,
+}
+
+/// Who waits for what was begun.
+struct Waiting {
+    asked: Asked,
+    begun: Begun,
 }
 
 impl Look {
@@ -94,6 +100,8 @@ pub(super) async fn reload_plugins(
             None
         }
     };
+    // Whatever becomes of the first look, no call passes without a router that must agree.
+    registry.publish_policies(Arc::new(plugins.policies())).await;
     reload(plugins, registry, PATIENCE).await;
     let (plugins, registry, stop) = (Arc::clone(plugins), registry.clone(), stop.clone());
     let (ask, mut asked) = mpsc::channel::<Asked>(ASKED);
@@ -102,8 +110,9 @@ pub(super) async fn reload_plugins(
         let mut probations = tokio::time::interval(PROBATION_EVERY);
         probations.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         rescans.reset();
-        let mut waiting: Vec<Asked> = Vec::new();
+        let mut waiting: Vec<Waiting> = Vec::new();
         loop {
+            let mut new = None;
             let looks = tokio::select! {
                 () = stop.cancelled() => return,
                 () = wake.notified() => {
@@ -112,7 +121,7 @@ pub(super) async fn reload_plugins(
                 }
                 () = built.notified() => true,
                 Some(asked) = asked.recv(), if waiting.len() < ASKED => {
-                    waiting.push(asked);
+                    new = Some(asked);
                     true
                 }
                 _ = rescans.tick() => true,
@@ -124,10 +133,12 @@ pub(super) async fn reload_plugins(
             if looks {
                 reload(&plugins, &registry, PATIENCE).await;
             }
-            let (is_building, now) = (plugins.is_building(), Instant::now());
-            for asked in waiting.extract_if(.., |asked| !is_building || asked.at_latest <= now) {
+            waiting.extend(new.map(|asked| Waiting { asked, begun: plugins.begun() }));
+            let now = Instant::now();
+            let is_over = |one: &mut Waiting| one.asked.at_latest <= now || plugins.has_built(&one.begun);
+            for over in waiting.extract_if(.., is_over) {
                 // Who asked may have gone away meanwhile.
-                asked.done.send(()).ok();
+                over.asked.done.send(()).ok();
             }
         }
     });

@@ -147,6 +147,11 @@ pub(super) async fn health(State(pages): State<Pages>) -> Response {
 fn complaint(plugin: &PluginStatus) -> Option<String> {
     let name = &plugin.name;
     if plugin.stops_calls {
+        if plugin.state == PluginState::Loaded {
+            return Some(format!(
+                "no call passes without router `{name}`, and the build of that name is none"
+            ));
+        }
         let (state, reason) = (plugin.state.as_str(), &plugin.reason);
         return Some(format!("no call passes without plugin `{name}`, which is {state}: {reason}"));
     }

@@ -33,6 +33,13 @@ impl AlertState {
         }
     }
 
+    /// What [`Self::as_str`] calls so.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Inactive, Self::Pending, Self::Firing, Self::Resolving]
+            .into_iter()
+            .find(|state| state.as_str() == name)
+    }
+
     fn next(self, level: Level, elapsed: Duration, fires_after: Duration) -> Self {
         match (self, level) {
             (Self::Inactive | Self::Pending, Level::Reached) if elapsed >= fires_after => Self::Firing,

@@ -16,3 +16,15 @@ pub struct Allowance {
     /// Within which 99 of 100 instances are picked.
     pub pick: Option<Duration>,
 }
+
+impl Allowance {
+    /// A text that is the same for the same allowance in each build of the proxy.
+    pub fn key(&self) -> String {
+        let number =
+            |number: Option<u128>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+        let memory = number(self.memory_bytes_max.map(|bytes| bytes as u128));
+        let times = [self.ask, self.background, self.route, self.pick];
+        let [ask, background, route, pick] = times.map(|time| number(time.map(|time| time.as_nanos())));
+        format!("memory={memory} ask={ask} background={background} route={route} pick={pick}")
+    }
+}

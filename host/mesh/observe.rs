@@ -114,6 +114,13 @@ impl Severity {
             Self::Critical => "critical",
         }
     }
+
+    /// What [`Self::as_str`] calls so.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Info, Self::Warning, Self::Error, Self::Critical]
+            .into_iter()
+            .find(|severity| severity.as_str() == name)
+    }
 }
 
 /// A condition that holds now, or is held between its two thresholds.

@@ -2,7 +2,7 @@
 //! else.
 
 use std::borrow::Cow;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -20,11 +20,21 @@ const AT_ONCE_MAX: usize = 4;
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
 /// A component that a round has not seen before.
-pub struct Wanted {
-    pub label: String,
+pub struct Wanted<'a> {
+    pub label: &'a str,
     pub sha: Sha,
-    pub bytes: Cow<'static, [u8]>,
+    pub bytes: &'a Cow<'static, [u8]>,
 }
+
+struct Job {
+    label: String,
+    sha: Sha,
+    bytes: Cow<'static, [u8]>,
+}
+
+/// What a round began to build.
+#[derive(Clone, Debug, Default)]
+pub struct Begun(HashSet<Sha>);
 
 pub struct Building {
     shared: Arc<Shared>,
@@ -40,7 +50,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Jobs {
-    queue: VecDeque<Wanted>,
+    queue: VecDeque<Job>,
     under_way: HashSet<Sha>,
     done: Vec<(Sha, Result<Build, LoadError>)>,
     threads: usize,
@@ -53,20 +63,41 @@ impl Building {
 
     /// Builds these, and nothing that was wanted before and has not been begun. Answers which are wanted for the first
     /// time.
-    pub fn want(&self, wanted: Vec<Wanted>) -> HashSet<Sha> {
+    pub fn want(&self, wanted: &[Wanted<'_>]) -> Begun {
         let mut jobs = self.shared.jobs();
         let Jobs { queue, under_way, done, .. } = &mut *jobs;
         let known = |sha: &Sha| under_way.contains(sha) || done.iter().any(|(built, _)| built == sha);
-        let before: HashSet<Sha> = queue.iter().map(|wanted| wanted.sha).collect();
-        *queue = wanted.into_iter().filter(|wanted| !known(&wanted.sha)).collect();
-        let new = queue.iter().map(|wanted| wanted.sha).filter(|sha| !before.contains(sha)).collect();
+        let mut before: HashMap<Sha, Job> = queue.drain(..).map(|job| (job.sha, job)).collect();
+        let mut begun = Begun::default();
+        for wanted in wanted.iter().filter(|wanted| !known(&wanted.sha)) {
+            queue.push_back(before.remove(&wanted.sha).unwrap_or_else(|| {
+                begun.0.insert(wanted.sha);
+                Job::of(wanted)
+            }));
+        }
+        self.work_on(jobs);
+        begun
+    }
+
+    /// Builds this one, too, unless it is being built.
+    pub fn also(&self, wanted: &Wanted<'_>) -> Begun {
+        let mut jobs = self.shared.jobs();
+        let is_pending = jobs.pending().any(|sha| *sha == wanted.sha);
+        if is_pending || jobs.done.iter().any(|(built, _)| *built == wanted.sha) {
+            return Begun::default();
+        }
+        jobs.queue.push_back(Job::of(wanted));
+        self.work_on(jobs);
+        Begun([wanted.sha].into())
+    }
+
+    fn work_on(&self, mut jobs: MutexGuard<'_, Jobs>) {
         for _ in jobs.threads..at_once().min(jobs.threads + jobs.queue.len()) {
             let shared = Arc::clone(&self.shared);
             match thread::Builder::new().name("plugin-build".to_owned()).spawn(move || shared.work()) {
                 Ok(_) => jobs.threads += 1,
                 Err(error) if jobs.threads == 0 => {
-                    let failed =
-                        |wanted: Wanted| (wanted.sha, Err(LoadError::NoProcess("compile it", error.kind())));
+                    let failed = |job: Job| (job.sha, Err(LoadError::NoProcess("compile it", error.kind())));
                     let failed: Vec<_> = jobs.queue.drain(..).map(failed).collect();
                     jobs.done.extend(failed);
                 }
@@ -74,14 +105,13 @@ impl Building {
                 Err(_) => break,
             }
         }
-        new
     }
 
     /// Waits until none of these is being built, at most so long.
-    pub fn wait(&self, shas: &HashSet<Sha>, patience: Duration) {
+    pub fn wait(&self, begun: &Begun, patience: Duration) {
         let ends = Instant::now().checked_add(patience);
         let mut jobs = self.shared.jobs();
-        while jobs.pending().any(|sha| shas.contains(sha)) {
+        while jobs.pending().any(|sha| begun.0.contains(sha)) {
             let left = ends.map_or(Duration::MAX, |ends| ends.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 return;
@@ -96,9 +126,11 @@ impl Building {
         std::mem::take(&mut self.shared.jobs().done)
     }
 
-    pub fn is_busy(&self) -> bool {
+    /// Whether all of these are built, and were taken.
+    pub fn has_built(&self, begun: &Begun) -> bool {
         let jobs = self.shared.jobs();
-        jobs.pending().next().is_some() || !jobs.done.is_empty()
+        let mut there = jobs.pending().chain(jobs.done.iter().map(|(sha, _)| sha));
+        !there.any(|sha| begun.0.contains(sha))
     }
 }
 
@@ -109,9 +141,25 @@ impl Drop for Building {
     }
 }
 
+impl Begun {
+    pub fn of(shas: HashSet<Sha>) -> Self {
+        Self(shas)
+    }
+
+    pub fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+}
+
+impl Job {
+    fn of(wanted: &Wanted<'_>) -> Self {
+        Self { label: wanted.label.to_owned(), sha: wanted.sha, bytes: wanted.bytes.clone() }
+    }
+}
+
 impl Jobs {
     fn pending(&self) -> impl Iterator<Item = &Sha> {
-        self.under_way.iter().chain(self.queue.iter().map(|wanted| &wanted.sha))
+        self.under_way.iter().chain(self.queue.iter().map(|job| &job.sha))
     }
 }
 
@@ -124,17 +172,17 @@ impl Shared {
     /// Builds until nothing is left to do.
     fn work(&self) {
         let mut jobs = self.jobs();
-        while let Some(wanted) = jobs.queue.pop_front() {
-            jobs.under_way.insert(wanted.sha);
+        while let Some(job) = jobs.queue.pop_front() {
+            jobs.under_way.insert(job.sha);
             let others = jobs.queue.len() + jobs.under_way.len();
             drop(jobs);
             let threads = (cores() / others.min(at_once())).max(1);
-            let build = || load::build(&self.runtime, &wanted.label, &wanted.bytes, threads);
+            let build = || load::build(&self.runtime, &job.label, &job.bytes, threads);
             let built = catch_unwind(AssertUnwindSafe(build))
                 .unwrap_or_else(|_| Err(LoadError::Compiler("it panicked".to_owned())));
             jobs = self.jobs();
-            jobs.under_way.remove(&wanted.sha);
-            jobs.done.push((wanted.sha, built));
+            jobs.under_way.remove(&job.sha);
+            jobs.done.push((job.sha, built));
             self.built.notify_all();
             if let Some(wake) = &self.wake {
                 wake();

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::folder::Sha;
 use super::load::Build;
@@ -73,6 +74,9 @@ impl Entry {
             reused: self.loaded.reused(),
             faults: faults.count,
             rested_lately: plugin.health.rested_lately(),
+            rest_reason: plugin.health.rest_reason(),
+            refuses_on_fault: plugin.refuses_on_fault.load(Ordering::Relaxed)
+                && self.loaded.kinds.contains(&"router"),
             fallbacks: plugin.health.fallbacks(),
             skipped: plugin.health.calls_skipped(),
             p99_us,

@@ -53,7 +53,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::building::Wake;
+pub use self::building::{Begun, Wake};
 pub use self::capsule::FORMAT as CAPSULE_FORMAT;
 pub use self::child::Limits;
 pub use self::compiler::{COMPILE_LIMITS, Compiler, check_configuration, compile_plugin};

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::bad::Bad;
-use super::building::Building;
+use super::building::{Begun, Building};
 use super::cache::{self, Cache};
 use super::capsules::Shelf;
 use super::engine::{EngineError, Purpose, Runtime};
@@ -75,6 +75,7 @@ pub struct Reloader {
     pub rolled_back: bool,
     /// Routers without which no call passes, and which are not in force.
     vacant: Vec<Vacant>,
+    begun: Begun,
     set: PolicySet,
     unreadable: bool,
 }
@@ -83,6 +84,8 @@ pub struct Reloader {
 struct Listing {
     in_force: Vec<Entry>,
     others: Vec<PluginStatus>,
+    /// Routers that must agree and are not in force; something else of that name may be.
+    vacant: Vec<Name>,
 }
 
 impl Plugins {
@@ -152,6 +155,7 @@ impl Plugins {
             shelf: shelf.map(Arc::new),
             is_first: true,
             vacant,
+            begun: Begun::default(),
             set: PolicySet::default(),
             unreadable: false,
         };
@@ -207,28 +211,45 @@ impl Plugins {
         let vacant = vacant::find(terms, &outcome.in_force, &mut outcome.others);
         let changed = reloader.bring_into_force(outcome.in_force, vacant, terms);
         reloader.known_refusals = outcome.refusals;
+        reloader.begun = outcome.begun;
         let names = reloader.in_force.keys().map(Name::as_str);
         let names = names.chain(outcome.others.iter().map(|other| other.name.as_str()));
         self.memories.seen(names, clock::wall());
         reloader.is_first = false;
-        *lock(&self.listing) =
-            Listing { in_force: reloader.in_force.values().cloned().collect(), others: outcome.others };
+        *lock(&self.listing) = Listing {
+            in_force: reloader.in_force.values().cloned().collect(),
+            others: outcome.others,
+            vacant: reloader.vacant.iter().map(|vacant| vacant.name.clone()).collect(),
+        };
         (reloader.set.clone(), changed)
     }
 
     /// One entry for each plugin in force and for each file or embedded plugin that is not, sorted by name.
     pub fn status(&self) -> Vec<PluginStatus> {
         let listing = lock(&self.listing);
-        let mut all: Vec<PluginStatus> =
-            listing.in_force.iter().map(Entry::status).chain(listing.others.iter().cloned()).collect();
+        let in_force = listing.in_force.iter().map(|entry| {
+            let stops_calls = listing.vacant.contains(&entry.loaded.plugin.source.name);
+            PluginStatus { stops_calls, ..entry.status() }
+        });
+        let mut all: Vec<PluginStatus> = in_force.chain(listing.others.iter().cloned()).collect();
         drop(listing);
         all.sort_by(|a, b| a.name.cmp(&b.name).then(a.state.as_str().cmp(b.state.as_str())));
         all
     }
 
-    /// Whether something is compiled, or was and is not in force yet.
-    pub fn is_building(&self) -> bool {
-        self.building.is_busy()
+    /// The set in force.
+    pub fn policies(&self) -> PolicySet {
+        lock(&self.reloader).set.clone()
+    }
+
+    /// What the last reload found and had compiled.
+    pub fn begun(&self) -> Begun {
+        lock(&self.reloader).begun.clone()
+    }
+
+    /// Whether all of that was compiled, and looked at by a reload.
+    pub fn has_built(&self, begun: &Begun) -> bool {
+        self.building.has_built(begun)
     }
 
     /// What is wrong with the folder, for people.

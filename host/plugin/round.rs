@@ -8,7 +8,7 @@ mod metrics;
 mod order;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use std::time::Duration;
 
 pub use self::memory::Memory;
 use self::memory::Refusal;
+use super::building::Begun;
 use super::capsules::Capsules;
 use super::clock;
 use super::entry::Entry;
@@ -83,13 +84,17 @@ pub struct Outcome {
     pub in_force: BTreeMap<Name, Entry>,
     pub others: Vec<PluginStatus>,
     pub refusals: KnownRefusals,
+    pub begun: Begun,
 }
 
 pub struct Round<'a> {
     reloader: &'a mut Reloader,
     terms: Terms<'a>,
-    /// Refusals that the next round may see otherwise.
-    passing: HashMap<Sha, Refusal>,
+    patience: Duration,
+    /// What was not built before.
+    begun: Begun,
+    /// Files in whose place a build is to stand that is being compiled again.
+    awaited: HashSet<PathBuf>,
     outcome: Outcome,
     /// Files that are there.
     here: HashSet<PathBuf>,
@@ -120,11 +125,23 @@ impl Round<'_> {
         candidates: Vec<Candidate>,
         patience: Duration,
     ) -> Outcome {
-        let outcome =
-            Outcome { in_force: BTreeMap::new(), others: Vec::new(), refusals: KnownRefusals::new() };
+        let outcome = Outcome {
+            in_force: BTreeMap::new(),
+            others: Vec::new(),
+            refusals: KnownRefusals::new(),
+            begun: Begun::default(),
+        };
         let here = candidates.iter().filter_map(|candidate| candidate.file.clone()).collect();
-        let mut round = Round { reloader, terms, passing: HashMap::new(), outcome, here };
-        round.build_all(&candidates, patience);
+        let mut round = Round {
+            reloader,
+            terms,
+            patience,
+            begun: Begun::default(),
+            awaited: HashSet::new(),
+            outcome,
+            here,
+        };
+        round.build_all(&candidates);
         let before = round.names(&candidates);
         if round.reloader.is_first {
             round.reloader.memory.starting.clone_from(&round.here);
@@ -135,7 +152,8 @@ impl Round<'_> {
             components.extend(candidate.content.as_ref().ok().map(|(_, sha)| *sha));
             round.settle(&candidate);
         }
-        let Round { reloader, outcome, here, .. } = round;
+        let Round { reloader, mut outcome, here, begun, .. } = round;
+        outcome.begun = begun;
         reloader.memory.retain(&components, &here);
         let mut names = reloader.memory.names_of_files();
         // One may be kept whose file is another plugin by now.
@@ -161,7 +179,7 @@ impl Round<'_> {
             }
         }
         // What was rolled back in an earlier run, and taken away since.
-        if self.reloader.is_first && are_known {
+        if are_known && !std::mem::replace(&mut self.reloader.memory.is_compared, true) {
             let memory = &self.reloader.memory;
             let embedded: HashSet<&str> = candidates
                 .iter()
@@ -210,7 +228,7 @@ impl Round<'_> {
                 self.refuse(candidate, refusal, component, config);
             }
         }
-        if let Some(file) = &candidate.file {
+        if let Some(file) = candidate.file.as_ref().filter(|file| !self.awaited.contains(*file)) {
             self.reloader.memory.starting.remove(file);
         }
     }
@@ -401,7 +419,7 @@ pub fn under(config: Sha, limits: &Allowance) -> Sha {
     if *limits == Allowance::default() {
         return config;
     }
-    sha256(format!("{} {limits:?}", hex::encode(config)).as_bytes())
+    sha256(format!("{} {}", hex::encode(config), limits.key()).as_bytes())
 }
 
 fn describe(file: Option<&Path>) -> String {

@@ -10,6 +10,10 @@ use crate::policy::status::{PluginState, PluginStatus};
 
 const NOT_READ_YET: &str = "the plugins folder was not read yet";
 const NO_FILE: &str = "no file of the plugins folder is that plugin";
+const NOT_COMPILED_YET: &str =
+    "no file of the plugins folder is that plugin, unless it is among those that are being compiled";
+const NO_ROUTER: &str = "the build of that name is no router";
+const ROUTER: &str = "router";
 
 /// The place of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,28 +36,35 @@ pub fn find(
     in_force: &BTreeMap<Name, Entry>,
     others: &mut Vec<PluginStatus>,
 ) -> Vec<Vacant> {
+    let routes = |entry: &Entry| entry.loaded.kinds.contains(&ROUTER);
     let mut all = Vec::new();
-    // What is in force and no router has nothing to say about calls.
-    for name in wanted(terms).filter(|name| !in_force.contains_key(name)) {
-        let at = others.iter().position(|other| other.name == name.as_str());
+    for name in wanted(terms).filter(|name| !in_force.get(name).is_some_and(routes)) {
         if let Some(reason) = terms.disabled_by(&name) {
-            if at.is_none() {
+            if others.iter().all(|other| other.name != name.as_str()) {
                 let (name, reason) = (name.to_string(), reason.to_owned());
                 others.push(PluginStatus::idle(name, None, PluginState::Disabled, reason));
             }
             continue;
         }
-        let at = at.unwrap_or_else(|| {
-            let (name, reason) = (name.to_string(), NO_FILE.to_owned());
-            others.push(PluginStatus::idle(name, None, PluginState::Missing, reason));
-            others.len() - 1
-        });
-        let other = &mut others[at];
-        // What never said what it is may be a router.
-        if other.kinds.is_empty() || other.kinds.contains(&"router") {
+        let is_compiling = others.iter().any(|other| other.state == PluginState::Building);
+        // What never said what it is may be the router.
+        let may_route = |other: &&mut PluginStatus| {
+            other.name == name.as_str() && (other.kinds.is_empty() || other.kinds.contains(&ROUTER))
+        };
+        let reason = if let Some(other) = others.iter_mut().find(may_route) {
             other.stops_calls = true;
-            all.push(Vacant::of(name, terms, &other.reason));
-        }
+            other.reason.clone()
+        } else if in_force.contains_key(&name) {
+            NO_ROUTER.to_owned()
+        } else {
+            let reason = if is_compiling { NOT_COMPILED_YET } else { NO_FILE };
+            let mut missing =
+                PluginStatus::idle(name.to_string(), None, PluginState::Missing, reason.to_owned());
+            missing.stops_calls = true;
+            others.push(missing);
+            reason.to_owned()
+        };
+        all.push(Vacant::of(name, terms, &reason));
     }
     all
 }
@@ -69,7 +80,7 @@ impl Vacant {
     fn of(name: Name, terms: Terms<'_>, why: &str) -> Self {
         let order = terms.settings(&name).and_then(|settings| settings.order).unwrap_or(ORDER);
         let reason = format!(
-            "no call passes without plugin `{name}` (`on_error = \"reject\"`), and it is not in force: {why}; mend \
+            "no call passes without plugin `{name}` (`on_error = \"reject\"`), and there is none in force: {why}; mend \
              that, or switch it off with `meshwright plugin disable {name}`"
         );
         Self { order, name, reason }

@@ -174,6 +174,10 @@ pub struct PluginStatus {
     pub reason: String,
     /// It is not in force, and no call passes without it.
     pub stops_calls: bool,
+    /// Calls that it cannot be asked about are refused.
+    pub refuses_on_fault: bool,
+    /// Why it rests, or rested last.
+    pub rest_reason: String,
     /// Of the component, in hexadecimal digits.
     pub sha256: String,
     pub size_bytes: usize,
@@ -247,6 +251,8 @@ impl PluginStatus {
             state,
             reason,
             stops_calls: false,
+            refuses_on_fault: false,
+            rest_reason: String::new(),
             sha256: String::new(),
             size_bytes: 0,
             made: None,

@@ -2,6 +2,7 @@
 //!
 //! The only room that names `rusqlite`. Must not know what the rows mean to calls or people.
 
+mod alerts;
 mod drains;
 mod index;
 mod memos;
@@ -22,6 +23,7 @@ use arc_swap::ArcSwapOption;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::mesh::alert::Alert;
 use crate::mesh::drain::Order;
 use crate::mesh::ids::Name;
 use crate::mesh::instance::InstanceSpec;
@@ -78,6 +80,8 @@ pub enum Change {
     Ruling(Ruling),
     /// An instance is taken out of use, or (`None`) back into it.
     Drain(Name, Option<Order>),
+    /// All alerts there are, instead of those that were.
+    Alerts(Vec<Alert>),
 }
 
 /// A tool that a search found, by the names under which its service offers it.
@@ -121,6 +125,7 @@ pub struct Kept {
     /// Instances that were taken out of use.
     pub drains: Vec<(Name, Order)>,
     pub reliability: Vec<reliability::Kept>,
+    pub alerts: Vec<Alert>,
     pub memories: Memories,
     pub rulings: Vec<Ruling>,
     /// What had to be repaired at opening, for people.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use rusqlite::{Connection, Row, Transaction, params};
 
 use super::{
-    Change, InstanceFigures, InstanceRow, Kept, ServiceTotals, drains, memos, offers, reliable, rulings,
+    Change, InstanceFigures, InstanceRow, Kept, ServiceTotals, alerts, drains, memos, offers, reliable,
+    rulings,
 };
 use crate::mcp::declared::Page;
 use crate::mesh::ids::Name;
@@ -38,6 +39,7 @@ pub(super) fn commit(connection: &mut Connection, changes: &[Change]) -> rusqlit
             Change::Offer(service, offer) => offers::put(&step, service, offer)?,
             Change::OfferGone(service) => offers::remove(&step, service)?,
             Change::Ruling(ruling) => rulings::put(&step, ruling)?,
+            Change::Alerts(all) => alerts::replace(&step, all)?,
         }
     }
     step.commit()
@@ -216,6 +218,7 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Kept> {
     kept.rulings = rulings::load(connection)?;
     kept.drains = drains::load(connection)?;
     kept.reliability = reliable::load(connection)?;
+    kept.alerts = alerts::load(connection)?;
     Ok(kept)
 }
 

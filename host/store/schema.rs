@@ -139,6 +139,21 @@ const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (kind, name)
     ) STRICT, WITHOUT ROWID;
 ",
+    "
+    CREATE TABLE alerts (
+        source TEXT NOT NULL,
+        rule TEXT NOT NULL,
+        labels TEXT NOT NULL,
+        state TEXT NOT NULL,
+        since INTEGER NOT NULL,
+        severity TEXT NOT NULL,
+        title TEXT NOT NULL,
+        detail TEXT NOT NULL,
+        value REAL NOT NULL,
+        threshold REAL NOT NULL,
+        PRIMARY KEY (source, rule, labels)
+    ) STRICT, WITHOUT ROWID;
+",
 ];
 /// Migrations, by their place, after which the index of tools is filled from what services offer.
 const INDEXED: &[usize] = &[2];

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::events::EventLog;
 use super::series::Windows;
 use crate::clock;
-use crate::mesh::alert::{Alert, AlertBook, AlertChange, AlertState};
+use crate::mesh::alert::{Alert, AlertBook, AlertChange, AlertState, Fingerprint};
 use crate::mesh::child::ChildState;
 use crate::mesh::ids::Name;
 use crate::mesh::observe::{Event, Firing, Sample};
@@ -18,11 +18,14 @@ use crate::mesh::time::Wall;
 use crate::policy::status::PluginStatus;
 use crate::policy::{Alerter, PolicyFault};
 use crate::registry::{Registry, Snapshot};
+use crate::store::{Change, Store};
 
 /// Distance of the values that windows are made of.
 const RECORD_EVERY: Duration = Duration::from_secs(1);
 /// Alerters are asked with every so many values.
 const EVALUATE_EVERY: u32 = 5;
+/// Alerts of an earlier run wait so long for an alerter that is not there yet.
+const RESTORED_WAITS: Duration = Duration::from_secs(120);
 
 /// Who says what the proxy itself finds alarming.
 pub const CORE: &str = "meshwright";
@@ -41,7 +44,13 @@ pub struct Alerting {
     pub conditions: Conditions,
     pub events: EventLog,
     pub alerts: Alerts,
+    pub store: Store,
+    /// Those of the run before.
+    pub restored: Vec<Alert>,
 }
+
+/// Which alerts there are, and since when each is as it is.
+type Standing = Vec<(Fingerprint, AlertState, Wall)>;
 
 struct Question {
     alerter: Arc<dyn Alerter>,
@@ -50,11 +59,17 @@ struct Question {
 }
 
 impl Alerting {
-    pub async fn run(self, stop: CancellationToken) {
+    pub async fn run(mut self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(RECORD_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut windows = Windows::default();
         let mut book = AlertBook::new();
+        let (started, wall) = (clock::mono(), clock::wall());
+        let mut unheard: HashSet<Name> =
+            self.restored.iter().map(|alert| alert.fingerprint.source.clone()).collect();
+        self.restored.drain(..).for_each(|alert| book.restore(alert, started, wall));
+        self.alerts.store(Arc::new(book.active().cloned().collect()));
+        let mut written = standing(&book);
         let mut heard: HashMap<Name, u64> = HashMap::new();
         let mut round: u32 = 0;
         loop {
@@ -71,8 +86,24 @@ impl Alerting {
             round = round.wrapping_add(1);
             if round.is_multiple_of(EVALUATE_EVERY) {
                 self.evaluate(alerters, &windows, &mut book, &mut heard).await;
+                unheard.retain(|source| source.as_str() != CORE && !heard.contains_key(source));
+                if clock::mono().since(started) > RESTORED_WAITS {
+                    unheard.drain().for_each(|source| book.forget(&source).iter().for_each(log));
+                }
                 self.alerts.store(Arc::new(book.active().cloned().collect()));
+                self.keep(&book, &mut written).await;
             }
+        }
+    }
+
+    /// Writes down what changed.
+    async fn keep(&self, book: &AlertBook, written: &mut Standing) {
+        let now = standing(book);
+        // What fails is tried with the next evaluation; the store says so to people.
+        if *written != now
+            && self.store.commit(vec![Change::Alerts(book.active().cloned().collect())]).await.is_ok()
+        {
+            *written = now;
         }
     }
 
@@ -121,6 +152,10 @@ impl Alerting {
             }
         }
     }
+}
+
+fn standing(book: &AlertBook) -> Standing {
+    book.active().map(|alert| (alert.fingerprint.clone(), alert.state, alert.since)).collect()
 }
 
 impl Question {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use rustix::process::Signal;
 use tokio::io::{AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin};
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -29,8 +29,9 @@ use crate::mesh::log_ring::Stream;
 use crate::mesh::time::Mono;
 use crate::process::Session;
 
-/// Messages that may wait to be written.
+/// Messages that may wait to be written, and their bytes together: a process that reads nothing holds no more.
 const INPUT: usize = 256;
+const INPUT_BYTES: u32 = 16 << 20;
 /// Notifications that may wait for the slowest listener.
 const UNASKED: usize = 256;
 /// How long a process has to end when its input is closed, and again when it was asked to end.
@@ -68,10 +69,17 @@ struct Waiting {
     deadline: tokio::time::Instant,
 }
 
+/// A message that waits to be written, and the room that it takes until then.
+#[derive(Debug)]
+struct Line {
+    bytes: Bytes,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
 /// Where messages to a process go.
 #[derive(Debug)]
 enum Input {
-    Open(mpsc::Sender<Bytes>),
+    Open(mpsc::Sender<Line>, Arc<Semaphore>),
     /// It is to end, because nobody needs it now.
     Rested,
     Closed,
@@ -172,7 +180,9 @@ impl Process {
         // Held only to answer it: closing its input must not wait for its output.
         tasks.spawn(read(output, Arc::clone(&desk), lines.downgrade(), Arc::clone(log)));
         tasks.spawn(await_end(child, session, Arc::clone(&desk), lives));
-        Ok(Self { desk, pid, session, lines: Mutex::new(Input::Open(lines)), life, said_all, _tasks: tasks })
+        let room = Arc::new(Semaphore::new(INPUT_BYTES as usize));
+        let lines = Mutex::new(Input::Open(lines, room));
+        Ok(Self { desk, pid, session, lines, life, said_all, _tasks: tasks })
     }
 
     /// Whether it may be at work since `since`: on a request from before whose caller still waits. What is asked later may
@@ -254,12 +264,19 @@ impl Process {
     /// Sends what is not answered.
     pub(super) async fn send(&self, message: &[&[u8]], times: &Times) -> Result<(), SendError> {
         let gone = || SendError::NotSent(std::io::ErrorKind::BrokenPipe.into());
-        let lines = match &*self.input() {
+        let (lines, room) = match &*self.input() {
             Input::Rested => return Err(SendError::Resting),
-            Input::Open(lines) if !self.is_gone() => lines.clone(),
-            Input::Open(_) | Input::Closed => return Err(gone()),
+            Input::Open(lines, room) if !self.is_gone() => (lines.clone(), Arc::clone(room)),
+            Input::Open(..) | Input::Closed => return Err(gone()),
         };
-        let sent = tokio::time::timeout_at(times.deadline, lines.send(lines::line(message))).await;
+        let bytes = lines::line(message);
+        // What is larger than all of it waits until nothing else does.
+        let size = u32::try_from(bytes.len()).unwrap_or(INPUT_BYTES).min(INPUT_BYTES);
+        let send = async {
+            let _room = room.acquire_many_owned(size).await.ok();
+            lines.send(Line { bytes, _room }).await
+        };
+        let sent = tokio::time::timeout_at(times.deadline, send).await;
         sent.map_err(|_| SendError::DeadlinePassed)?.map_err(|_| gone())
     }
 
@@ -272,7 +289,7 @@ impl Process {
     pub async fn stop(&self) {
         {
             let mut input = self.input();
-            if matches!(*input, Input::Open(_)) {
+            if matches!(*input, Input::Open(..)) {
                 *input = Input::Closed;
             }
         }
@@ -312,21 +329,16 @@ impl Drop for Process {
     }
 }
 
-async fn write(mut input: ChildStdin, mut queue: mpsc::Receiver<Bytes>) {
+async fn write(mut input: ChildStdin, mut queue: mpsc::Receiver<Line>) {
     while let Some(line) = queue.recv().await {
-        if let Err(error) = input.write_all(&line).await {
+        if let Err(error) = input.write_all(&line.bytes).await {
             tracing::debug!(error = %error, "process takes no more input");
             return;
         }
     }
 }
 
-async fn read(
-    output: impl AsyncRead + Unpin,
-    desk: Arc<Desk>,
-    lines: mpsc::WeakSender<Bytes>,
-    log: Arc<Log>,
-) {
+async fn read(output: impl AsyncRead + Unpin, desk: Arc<Desk>, lines: mpsc::WeakSender<Line>, log: Arc<Log>) {
     let mut output = BufReader::with_capacity(64 << 10, output);
     let (mut line, mut flood) = (Vec::new(), Flood::default());
     loop {
@@ -366,7 +378,7 @@ async fn read(
             (None, Shape::Request { id, method }) if !desk.has_listener() || *method == "ping" => {
                 let answer = if *method == "ping" { envelope::pong_to(id) } else { envelope::refusal_to(id) };
                 if let Some(lines) = lines.upgrade() {
-                    drop(lines.send(lines::line(&[&answer])).await);
+                    drop(lines.send(Line { bytes: lines::line(&[&answer]), _room: None }).await);
                 }
             }
             // Nobody listens: nobody is told.
@@ -377,8 +389,9 @@ async fn read(
 }
 
 /// Says to the process what may be lost: one that does not read its input is not waited for.
-fn tell(lines: &mpsc::WeakSender<Bytes>, message: &[u8]) {
-    let told = lines.upgrade().is_some_and(|lines| lines.try_send(lines::line(&[message])).is_ok());
+fn tell(lines: &mpsc::WeakSender<Line>, message: &[u8]) {
+    let line = Line { bytes: lines::line(&[message]), _room: None };
+    let told = lines.upgrade().is_some_and(|lines| lines.try_send(line).is_ok());
     if !told {
         tracing::debug!("cancellation not passed on, the process takes no more input");
     }

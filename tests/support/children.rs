@@ -80,10 +80,13 @@ pub async fn until(mesh: &Mesh, instance: &str, state: &str) -> Value {
     .await
 }
 
+/// Its pid, once it answers and is known to have tools, which is learnt a moment later.
 pub async fn until_called(mesh: &Mesh, service: &str) -> String {
     eventually(&format!("`{service}` answers"), 2 * SOON, || async {
         let answer = mesh.api.call(service, "pid", json!({})).await;
-        (answer.status == 200).then(|| answer.tool_text())
+        let knows_tools =
+            mesh.api.service(service).await["tools"].as_array().is_some_and(|all| !all.is_empty());
+        (answer.status == 200 && knows_tools).then(|| answer.tool_text())
     })
     .await
 }

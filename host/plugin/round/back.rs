@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use super::{Candidate, Round};
 use crate::mesh::ids::Name;
+use crate::plugin::building::Wanted;
 use crate::plugin::entry::Entry;
 use crate::plugin::folder::{FoundConfig, Sha, sha256};
 use crate::plugin::good::Kept;
-use crate::plugin::load::{self, Build};
+use crate::plugin::load::Build;
 use crate::policy::status::{PluginStatus, RefusedBuild};
 
 const AS_IT_WAS: &str =
@@ -99,12 +100,11 @@ impl Round<'_> {
             content: Ok((Cow::Owned(bytes), sha)),
             config: config.map(Arc::new).or_else(|| candidate.config.clone()),
         };
-        // Its code was kept, too, so that this takes a moment.
-        if !self.reloader.memory.builds.contains_key(&sha)
-            && let Ok((bytes, _)) = &before.content
+        if let Ok((bytes, _)) = &before.content
+            && !self.build_again(&Wanted { label: &before.label, sha, bytes })
         {
-            let built = load::build(&self.reloader.runtime, &before.label, bytes, 1);
-            self.note_built(sha, built);
+            self.awaited.insert(file.clone());
+            return false;
         }
         let Ok(entry) = self.admit(&before) else { return false };
         let source = &entry.loaded.plugin.source;

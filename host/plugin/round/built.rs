@@ -4,24 +4,23 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Candidate, Refusal, Round};
-use crate::plugin::building::Wanted;
+use super::{Candidate, Memory, Refusal, Round};
+use crate::plugin::building::{Begun, Wanted};
 use crate::plugin::clock;
 use crate::plugin::folder::Sha;
 use crate::plugin::load::{Build, LoadError};
 
 impl Round<'_> {
     /// Has all built that was not seen before, and takes what is.
-    pub(super) fn build_all(&mut self, candidates: &[Candidate], patience: Duration) {
+    pub(super) fn build_all(&mut self, candidates: &[Candidate]) {
         self.take_built();
         let (memory, now) = (&self.reloader.memory, clock::now());
         let is_known = |sha: &Sha| {
             memory.builds.contains_key(sha)
                 || memory.refusals.contains_key(&(*sha, None))
                 || memory.is_put_off(sha, now)
-                || self.passing.contains_key(sha)
         };
-        let mut wanted: BTreeMap<Sha, Wanted> = BTreeMap::new();
+        let mut wanted: BTreeMap<Sha, Wanted<'_>> = BTreeMap::new();
         let mut embedded = HashSet::new();
         for candidate in candidates {
             let Ok((bytes, sha)) = &candidate.content else { continue };
@@ -29,19 +28,32 @@ impl Round<'_> {
                 if candidate.is_embedded() {
                     embedded.insert(*sha);
                 }
-                let label = candidate.label.clone();
-                wanted.entry(*sha).or_insert_with(|| Wanted { label, sha: *sha, bytes: bytes.clone() });
+                wanted.entry(*sha).or_insert(Wanted { label: &candidate.label, sha: *sha, bytes });
             }
         }
-        let mut wanted: Vec<Wanted> = wanted.into_values().collect();
+        let mut wanted: Vec<Wanted<'_>> = wanted.into_values().collect();
         // What takes long keeps the others waiting least when it comes last.
         wanted.sort_by_key(|wanted| (!embedded.contains(&wanted.sha), wanted.bytes.len()));
         let building = &self.reloader.building;
-        let new = building.want(wanted);
+        self.begun = building.want(&wanted);
         // What was not done within the patience of an earlier round says itself when it is.
-        building.wait(&new, patience);
-        building.wait(&embedded, Duration::MAX);
+        building.wait(&self.begun, self.patience);
+        building.wait(&Begun::of(embedded), Duration::MAX);
         self.take_built();
+    }
+
+    /// Has a build made that no file holds any more. Whether it is there now; else the next round asks again.
+    pub(super) fn build_again(&mut self, wanted: &Wanted<'_>) -> bool {
+        let is_known = |memory: &Memory| {
+            memory.builds.contains_key(&wanted.sha) || memory.component_refusal(wanted.sha).is_some()
+        };
+        if !is_known(&self.reloader.memory) {
+            let begun = self.reloader.building.also(wanted);
+            self.reloader.building.wait(&begun, self.patience);
+            self.begun.extend(begun);
+            self.take_built();
+        }
+        is_known(&self.reloader.memory)
     }
 
     fn take_built(&mut self) {
@@ -50,7 +62,7 @@ impl Round<'_> {
         }
     }
 
-    pub(super) fn note_built(&mut self, sha: Sha, built: Result<Build, LoadError>) {
+    fn note_built(&mut self, sha: Sha, built: Result<Build, LoadError>) {
         let memory = &mut self.reloader.memory;
         match built {
             Ok(build) => memory.built(sha, build),
@@ -58,10 +70,8 @@ impl Round<'_> {
                 let refusal = Refusal { reason: error.to_string(), name: None };
                 if error.is_final() {
                     memory.refusals.insert((sha, None), refusal);
-                } else if let LoadError::Unfinished(..) = error {
-                    memory.put_off(sha, refusal, clock::now());
                 } else {
-                    self.passing.insert(sha, refusal);
+                    memory.put_off(sha, refusal, clock::now());
                 }
             }
         }
@@ -73,6 +83,6 @@ impl Round<'_> {
         if let Some(build) = memory.builds.get(&sha) {
             return Ok(Arc::clone(build));
         }
-        Err(memory.component_refusal(sha).or_else(|| self.passing.get(&sha)).cloned())
+        Err(memory.component_refusal(sha).cloned())
     }
 }

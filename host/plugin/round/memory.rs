@@ -54,6 +54,8 @@ pub struct Memory {
     pub generations: BTreeMap<Name, u64>,
     /// Files that were there at the start and of which it was not known since whether they are good.
     pub starting: HashSet<PathBuf>,
+    /// What was rolled back in earlier runs was compared with what the files are.
+    pub is_compared: bool,
 }
 
 impl Memory {

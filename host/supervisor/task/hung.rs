@@ -37,19 +37,22 @@ impl Kept {
     /// something of its own.
     fn is_hung(&mut self, now: Mono) -> bool {
         let failures = self.instance.core.probe_failures.load(Ordering::Relaxed);
-        let is_ready = self.machine.state() == ChildState::Ready
-            && self.machine.since().is_some_and(|since| now.since(since) >= SETTLES);
-        if !is_ready || failures == 0 {
+        let failures_before = std::mem::replace(&mut self.failures_seen, failures);
+        if self.machine.state() != ChildState::Ready || failures == 0 {
             self.mute_since = None;
             return false;
         }
         if self.has_written() {
             self.wrote_at = now;
         }
-        let since = *self.mute_since.get_or_insert(now);
-        let Some(process) = &self.process else { return false };
+        // What is left of the process before says nothing of this one.
+        if failures > failures_before {
+            self.mute_since.get_or_insert(now);
+        }
+        let (Some(since), Some(process)) = (self.mute_since, &self.process) else { return false };
         let sign = self.wrote_at.max(process.wrote_at());
-        failures >= FAILED_PROBES
+        self.machine.since().is_some_and(|ready| now.since(ready) >= SETTLES)
+            && failures >= FAILED_PROBES
             && self.config.rules.policy != RestartPolicy::Never
             && !process.is_at_work(since)
             && (now.since(sign) >= SIGN_LASTS || now.since(since) >= SIGNS_MAX)

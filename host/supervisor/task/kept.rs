@@ -38,6 +38,8 @@ pub(super) struct Kept {
     pub start_fix: Option<String>,
     /// When a probe of it was first seen to fail, of those that failed in a row.
     pub mute_since: Option<Mono>,
+    /// Probes that had failed in a row at the last look.
+    pub failures_seen: u32,
     /// When it was last seen to have written to its log.
     pub wrote_at: Mono,
     /// Somebody looks out for who wants it while it rests.
@@ -65,6 +67,7 @@ impl Kept {
             lacks: None,
             start_fix: None,
             mute_since: None,
+            failures_seen: 0,
             wrote_at: clock::mono(),
             is_watched: false,
             unused: (clock::mono(), 0),
