@@ -1,7 +1,7 @@
 //! Whoever waits for what a process says to one request, as the process's output sees him.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -10,7 +10,6 @@ use tokio::sync::mpsc;
 use super::SendError;
 use crate::clock;
 use crate::mesh::stall::Stall;
-use crate::mesh::time::Mono;
 
 /// Messages of one request that may wait to be read; a reader that is slower holds the process up for a while.
 const OUTPUT: usize = 256;
@@ -19,8 +18,6 @@ const OUTPUT: usize = 256;
 #[derive(Debug)]
 pub(super) struct Reader {
     messages: mpsc::Sender<Bytes>,
-    /// `None` when he may hold the process up as he likes: it is his own.
-    stall: Option<Mutex<Stall>>,
     is_slow: Arc<AtomicBool>,
 }
 
@@ -32,40 +29,34 @@ pub(super) struct Messages {
 }
 
 impl Reader {
-    /// `is_own`: nobody else uses the process.
-    pub(super) fn new(is_own: bool, now: Mono) -> (Arc<Self>, Messages) {
+    pub(super) fn new() -> (Arc<Self>, Messages) {
         let (messages, queue) = mpsc::channel(OUTPUT);
-        let stall = (!is_own).then(|| Mutex::new(Stall::new(now)));
         let is_slow = Arc::<AtomicBool>::default();
-        let messages = Self { messages, stall, is_slow: Arc::clone(&is_slow) };
+        let messages = Self { messages, is_slow: Arc::clone(&is_slow) };
         (Arc::new(messages), Messages { queue, is_slow })
     }
 
-    /// Gives him a message, and waits for as long as he may hold the process up; `false` when he reads too slowly and
-    /// is to be given up.
-    pub(super) async fn take(&self, message: Bytes) -> bool {
+    /// Gives him a message, and waits for as long as `stall`, that of the process, lets him hold it up: for ever when
+    /// it is `None`, the process is his own. `false` when he reads too slowly and is to be given up.
+    pub(super) async fn take(&self, message: Bytes, stall: Option<&mut Stall>) -> bool {
         let message = match self.messages.try_send(message) {
             // Whoever went away meanwhile needs it no more.
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => return true,
             Err(mpsc::error::TrySendError::Full(message)) => message,
         };
-        let Some(stall) = &self.stall else {
+        let Some(stall) = stall else {
             // As above.
             drop(self.messages.send(message).await);
             return true;
         };
-        let left = lock(stall).left(clock::mono());
+        let left = stall.left(clock::mono());
         let taken = tokio::time::timeout(left, self.messages.send(message)).await.is_ok();
-        lock(stall).held_until(clock::mono());
+        stall.held_until(clock::mono());
         if !taken {
             self.is_slow.store(true, Ordering::Release);
         }
         taken
     }
-}
-
-fn lock(stall: &Mutex<Stall>) -> MutexGuard<'_, Stall> {
-    stall.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Messages {

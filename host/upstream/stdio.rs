@@ -26,6 +26,7 @@ use crate::mcp::envelope;
 use crate::mcp::message::{self, Shape};
 use crate::mesh::flood::Flood;
 use crate::mesh::log_ring::Stream;
+use crate::mesh::stall::Stall;
 use crate::mesh::time::Mono;
 use crate::process::Session;
 
@@ -236,7 +237,7 @@ impl Process {
         times: &Times,
     ) -> Result<Events, SendError> {
         let now = clock::mono();
-        let (reader, messages) = Reader::new(self.desk.is_own, now);
+        let (reader, messages) = Reader::new();
         let call = Call { id: id.into(), desk: Arc::clone(&self.desk), messages };
         let token = token.map(Into::into);
         let waiting = Waiting { reader, token, since: now, deadline: times.deadline };
@@ -329,6 +330,8 @@ async fn read(
 ) {
     let mut output = BufReader::with_capacity(64 << 10, output);
     let (mut line, mut flood) = (Vec::new(), Flood::default());
+    // One for all its readers: those that read nothing do not add up.
+    let mut stall = (!desk.is_own).then(|| Stall::new(clock::mono()));
     loop {
         match lines::next_line(&mut output, &mut line, &mut flood).await {
             Ok(lines::Line::Whole) => {}
@@ -355,7 +358,7 @@ async fn read(
         }
         match (owner, &shape) {
             (Some(owner), _) => {
-                if !owner.take(message).await
+                if !owner.take(message, stall.as_mut()).await
                     && let Some(id) = desk.give_up(&owner)
                 {
                     tracing::debug!(id, "a client reads too slowly, its request is given up");
