@@ -95,6 +95,29 @@ async fn a_client_that_reads_gets_all_that_a_process_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_asked_something_is_not_taken_for_one_that_reads_nothing() {
+    let (mesh, _folder, pid) = before_a_chatty_process().await;
+    let client = Client::modern(&mesh.mcp).that_can(json!({"sampling": {}}));
+    let mut call = chat(600);
+    call["name"] = json!("chatty__ask");
+    let asked = client.ask("tools/call", call.clone()).await.expect("a result");
+    assert_eq!(asked["resultType"], "input_required", "{asked}");
+    eventually("all was said, and nobody waited for the client", 2 * SOON, || async {
+        assert_eq!(mesh.api.call("chatty", "pid", json!({})).await.tool_text(), pid);
+        let done = mesh.api.call("chatty", "done", json!({})).await.tool_text();
+        (done == "1").then_some(())
+    })
+    .await;
+    let keys = asked["inputRequests"].as_object().expect("questions").keys();
+    let sample = json!({"role": "assistant", "model": "m", "content": {"type": "text", "text": "so"}});
+    call["inputResponses"] =
+        keys.map(|key| (key.clone(), sample.clone())).collect::<serde_json::Map<_, _>>().into();
+    call["requestState"] = asked["requestState"].clone();
+    let answer = client.ask("tools/call", call).await.expect("a result");
+    assert_eq!(answer["content"][0]["text"], "said", "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_is_turned_away_at_an_mcp_address_is_told_when_to_come_again() {
     let upstream = RawUpstream::start(RawOptions::default()).await;
     let url = format!("http://127.0.0.1:{}/mcp", upstream.port);

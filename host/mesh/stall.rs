@@ -6,9 +6,9 @@ use super::time::Mono;
 
 /// At a time, all of them together.
 pub const STALL_MAX: Duration = Duration::from_secs(1);
-/// The part of it that is given in moments only: whoever reads, and is behind for a moment, is not given up because
-/// somebody else read nothing before.
-const RESERVE: Duration = Duration::from_millis(300);
+/// What is given besides, in moments only: whoever reads, and is behind for a moment, is not given up because somebody
+/// else read nothing before.
+const RESERVE: Duration = Duration::from_millis(250);
 /// At a time, of the reserve.
 const MOMENT: Duration = Duration::from_millis(20);
 /// In the long run: one part of the time in so many.
@@ -30,8 +30,8 @@ impl Stall {
     pub fn left(&mut self, now: Mono) -> Duration {
         self.held = self.held.saturating_sub(now.since(self.since) / ONE_IN);
         self.since = now;
-        let left = STALL_MAX.saturating_sub(self.held);
-        left.saturating_sub(RESERVE).max(left.min(MOMENT))
+        let reserve = (STALL_MAX + RESERVE).saturating_sub(self.held);
+        STALL_MAX.saturating_sub(self.held).max(reserve.min(MOMENT))
     }
 
     /// He held it up until `now`, from when `left` was asked.
@@ -71,20 +71,20 @@ mod tests {
     #[test]
     fn who_reads_nothing_holds_up_once_for_as_long_as_is_allowed() {
         let mut stall = Stall::new(at(0));
-        assert_eq!(stall.left(at(5_000)), STALL_MAX - RESERVE);
-        stall.held_until(at(5_700));
-        assert_eq!(stall.left(at(5_700)), MOMENT, "whoever comes after him may be behind for a moment");
-        assert_eq!(stall.left(at(6_700)), Duration::from_millis(100), "a tenth of the time comes back");
-        assert_eq!(stall.left(at(60_000)), STALL_MAX - RESERVE, "and no more than all");
+        assert_eq!(stall.left(at(5_000)), STALL_MAX);
+        stall.held_until(at(6_000));
+        assert_eq!(stall.left(at(6_000)), MOMENT, "whoever comes after him may be behind for a moment");
+        assert_eq!(stall.left(at(7_000)), Duration::from_millis(100), "a tenth of the time comes back");
+        assert_eq!(stall.left(at(60_000)), STALL_MAX, "and no more than all");
     }
 
     #[test]
     fn moments_come_to_an_end_too() {
         let mut stall = Stall::new(at(0));
-        stall.held_until(at(995));
-        assert_eq!(stall.left(at(995)), Duration::from_millis(5));
-        stall.held_until(at(1_000));
-        assert_eq!(stall.left(at(1_000)), Duration::ZERO);
+        stall.held_until(at(1_245));
+        assert_eq!(stall.left(at(1_245)), Duration::from_millis(5));
+        stall.held_until(at(1_250));
+        assert_eq!(stall.left(at(1_250)), Duration::ZERO);
     }
 
     #[test]
@@ -92,7 +92,7 @@ mod tests {
         for takes in [1, 10, 300, 10_000] {
             let (held, within) = held_up(takes);
             assert!((9_000..=12_000).contains(&held), "{takes} ms each: {held} ms of 100 s");
-            assert!(within <= 2_100, "{takes} ms each: {within} ms of 10 s");
+            assert!(within <= 2_350, "{takes} ms each: {within} ms of 10 s");
         }
     }
 }

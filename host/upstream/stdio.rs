@@ -103,6 +103,10 @@ impl Call {
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, SendError>> {
         self.messages.poll_next(cx)
     }
+
+    pub(super) fn set_away(&self, is_away: bool) {
+        self.messages.set_away(is_away);
+    }
 }
 
 impl Drop for Call {
@@ -124,7 +128,8 @@ impl Desk {
             Shape::Answer { id } => waiting.remove(*id).map(|found| found.reader),
             // A process does not say which request makes it ask: with one under way there is no doubt.
             Shape::Request { .. } if waiting.len() == 1 => {
-                waiting.values().next().map(|found| Arc::clone(&found.reader))
+                let found = waiting.values().next().filter(|found| found.reader.can_be_asked());
+                found.map(|found| Arc::clone(&found.reader))
             }
             Shape::Request { .. } => None,
             Shape::Notification { progress_token: Some(token) } => waiting
@@ -358,7 +363,8 @@ async fn read(
         }
         match (owner, &shape) {
             (Some(owner), _) => {
-                if !owner.take(message, stall.as_mut()).await
+                let is_answer = matches!(shape, Shape::Answer { .. });
+                if !owner.take(message, is_answer, stall.as_mut()).await
                     && let Some(id) = desk.give_up(&owner)
                 {
                     tracing::debug!(id, "a client reads too slowly, its request is given up");
