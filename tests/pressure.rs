@@ -2,23 +2,38 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::raw_upstream::{Era, How, RawOptions};
 use support::*;
+use tempfile::TempDir;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_reads_nothing_is_given_up_and_its_process_serves_all_others() {
+/// A proxy before a process that talks a lot, the folder where that says in the file `told` that it was told of a
+/// cancellation, and its pid.
+async fn before_a_chatty_process() -> (Mesh, TempDir, String) {
     let folder = tempfile::tempdir().expect("a folder");
     let (script, file) = (repository().join("tests/fixtures/chatty_child.py"), folder.path().join("told"));
     let config = format!("[services.chatty]\ncommand = \"python3\"\nargs = [{script:?}, {file:?}]\n");
     let mesh = Mesh::start(MeshOptions { config, ..MeshOptions::default() }).await;
     let pid = children::until_called(&mesh, "chatty").await;
+    let client = Client::modern(&mesh.mcp);
+    eventually("its tools are listed", 2 * SOON, || async {
+        client.tools().await.iter().any(|name| name == "chatty__chat").then_some(())
+    })
+    .await;
+    (mesh, folder, pid)
+}
 
-    let stalled = Client::modern(&mesh.mcp);
-    let params =
-        json!({"name": "chatty__chat", "arguments": {"steps": 50_000}, "_meta": {"progressToken": "p"}});
-    let mut unread = stalled.open("tools/call", &params).await;
+/// A call that is told so many times 32 KiB.
+fn chat(steps: u32) -> Value {
+    json!({"name": "chatty__chat", "arguments": {"steps": steps}, "_meta": {"progressToken": "p"}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_reads_nothing_is_given_up_and_its_process_serves_all_others() {
+    let (mesh, folder, pid) = before_a_chatty_process().await;
+    let file = folder.path().join("told");
+    let mut unread = Client::modern(&mesh.mcp).open("tools/call", &chat(50_000)).await;
     let told = eventually("the process is told that nobody waits", 2 * SOON, || async {
         // Meanwhile it is asked by others.
         assert_eq!(mesh.api.call("chatty", "pid", json!({})).await.tool_text(), pid);
@@ -40,15 +55,33 @@ async fn a_client_that_reads_nothing_is_given_up_and_its_process_serves_all_othe
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn clients_that_read_nothing_one_after_another_hold_a_process_up_no_longer_than_one() {
+    let (mesh, folder, pid) = before_a_chatty_process().await;
+    let file = folder.path().join("told");
+    let (mut unread, mut times) = (Vec::new(), Vec::new());
+    for _ in 0..8 {
+        let start = Instant::now();
+        unread.push(Client::modern(&mesh.mcp).open("tools/call", &chat(50_000)).await);
+        eventually("it is given up", 2 * SOON, || async { file.exists().then_some(()) }).await;
+        times.push(start.elapsed());
+        std::fs::remove_file(&file).expect("remove the file");
+        assert_eq!(mesh.api.call("chatty", "pid", json!({})).await.tool_text(), pid);
+    }
+    // Each would hold it up for a second if it were alone.
+    times.sort();
+    assert!(times[3] < Duration::from_secs(1), "{times:?}");
+    let mut stream = Client::modern(&mesh.mcp).open("tools/call", &chat(300)).await;
+    let answer = stream.answer().await;
+    assert_eq!(
+        answer["result"]["content"][0]["text"], "said",
+        "who reads is not taken for one of them: {answer}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_reads_gets_all_that_a_process_says() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let (script, file) = (repository().join("tests/fixtures/chatty_child.py"), folder.path().join("told"));
-    let config = format!("[services.chatty]\ncommand = \"python3\"\nargs = [{script:?}, {file:?}]\n");
-    let mesh = Mesh::start(MeshOptions { config, ..MeshOptions::default() }).await;
-    children::until_called(&mesh, "chatty").await;
-    let params =
-        json!({"name": "chatty__chat", "arguments": {"steps": 2048}, "_meta": {"progressToken": "p"}});
-    let mut stream = Client::modern(&mesh.mcp).open("tools/call", &params).await;
+    let (mesh, _folder, _) = before_a_chatty_process().await;
+    let mut stream = Client::modern(&mesh.mcp).open("tools/call", &chat(2048)).await;
     let mut steps = 0;
     let answer = loop {
         let message = stream.next().await.expect("an answer comes").json();
@@ -59,6 +92,29 @@ async fn a_client_that_reads_gets_all_that_a_process_says() {
         steps += 1;
     };
     assert_eq!((steps, &answer["result"]["content"][0]["text"]), (2048, &json!("said")), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_asked_something_is_not_taken_for_one_that_reads_nothing() {
+    let (mesh, _folder, pid) = before_a_chatty_process().await;
+    let client = Client::modern(&mesh.mcp).that_can(json!({"sampling": {}}));
+    let mut call = chat(600);
+    call["name"] = json!("chatty__ask");
+    let asked = client.ask("tools/call", call.clone()).await.expect("a result");
+    assert_eq!(asked["resultType"], "input_required", "{asked}");
+    eventually("all was said, and nobody waited for the client", 2 * SOON, || async {
+        assert_eq!(mesh.api.call("chatty", "pid", json!({})).await.tool_text(), pid);
+        let done = mesh.api.call("chatty", "done", json!({})).await.tool_text();
+        (done == "1").then_some(())
+    })
+    .await;
+    let keys = asked["inputRequests"].as_object().expect("questions").keys();
+    let sample = json!({"role": "assistant", "model": "m", "content": {"type": "text", "text": "so"}});
+    call["inputResponses"] =
+        keys.map(|key| (key.clone(), sample.clone())).collect::<serde_json::Map<_, _>>().into();
+    call["requestState"] = asked["requestState"].clone();
+    let answer = client.ask("tools/call", call).await.expect("a result");
+    assert_eq!(answer["content"][0]["text"], "said", "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -130,3 +130,63 @@ async fn what_is_known_of_an_instance_of_the_configuration_outlives_restarts_and
     let kept = known(&mesh).await;
     assert!(kept.0 == before.0 && kept.1 >= before.1, "{kept:?}, before {before:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_known_of_an_instance_that_leaves_the_configuration_is_forgotten() {
+    let upstream = RawUpstream::plain().await;
+    let service = |name| format!("[services.{name}]\nurl = \"http://127.0.0.1:{}/mcp\"\n", upstream.port);
+    let head = "[stats]\nfile = \"\"\n";
+    let (both, one) = (head.to_owned() + &service("s") + &service("t"), head.to_owned() + &service("t"));
+    let mut mesh = Mesh::start(MeshOptions { config: both.clone(), ..MeshOptions::default() }).await;
+    let config = mesh.home.path().join("meshwright.toml");
+    let database = mesh.data_dir().join("meshwright.db");
+    let messages = async |mesh: &Mesh| mesh.api.instance("s").await["counts"]["messages"].clone();
+    let are_kept = |calls: i64| {
+        let database = rusqlite::Connection::open(&database).expect("open it");
+        let one = |read: &str| database.query_row(read, [], |row| row.get::<_, i64>(0)).expect("read it");
+        let counted = one("SELECT coalesce(sum(messages), -1) FROM figures WHERE instance = 's-1'");
+        let probed = one("SELECT count(*) FROM reliability WHERE kind = 'instance' AND name = 's-1'");
+        if calls < 0 { (counted, probed) == (-1, 0) } else { counted == calls && probed == 1 }
+    };
+    let until_kept = async |calls: i64| {
+        eventually(&format!("{calls} calls are kept, if any"), 2 * SOON, || async {
+            are_kept(calls).then_some(())
+        })
+        .await;
+    };
+    let call = async |mesh: &Mesh| {
+        let before = messages(mesh).await.as_i64().expect("a number");
+        eventually("it answers", SOON, || async {
+            (mesh.api.call("s", "act", json!({})).await.status == 200).then_some(())
+        })
+        .await;
+        let after = messages(mesh).await.as_i64().expect("a number");
+        assert!(after > before, "{after}, before {before}");
+        after
+    };
+
+    let calls = call(&mesh).await;
+    until_kept(calls).await;
+    std::fs::write(&config, &one).expect("write the configuration");
+    mesh.api.post("/api/v1/config/reloads", &json!({})).await.ok();
+    until_kept(-1).await;
+    // It is new whenever it comes back: now, or at a start.
+    std::fs::write(&config, &both).expect("write the configuration");
+    assert!(mesh.terminate().await.success());
+    mesh.restart().await;
+    assert_eq!(messages(&mesh).await, 0);
+
+    let calls = call(&mesh).await;
+    until_kept(calls).await;
+    std::fs::write(&config, &one).expect("write the configuration");
+    assert!(mesh.terminate().await.success());
+    mesh.restart().await;
+    until_kept(-1).await;
+    std::fs::write(&config, &both).expect("write the configuration");
+    mesh.api.post("/api/v1/config/reloads", &json!({})).await.ok();
+    let counted = eventually("it is back", SOON, || async {
+        mesh.api.get("/services/s").await.json()["instances"][0]["counts"]["messages"].as_i64()
+    })
+    .await;
+    assert_eq!(counted, 0);
+}

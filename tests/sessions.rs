@@ -665,6 +665,14 @@ async fn no_more_clients_have_a_process_of_their_own_than_may() {
     let said = data["detail"].as_str().unwrap_or_default();
     assert!(said.contains("2 client sessions have a process there already"), "{error}");
     assert!(data["hint"].as_str().is_some_and(|hint| hint.contains("`sessions_max`")), "{error}");
+    let alone = Client::legacy(&format!("{}/servers/one/mcp", mesh.http)).await;
+    for (client, tool) in [(&third, "one__pid"), (&alone, "pid")] {
+        let mut refused = client.open("tools/call", &json!({"name": tool, "arguments": {}})).await;
+        let answer = refused.answer().await;
+        assert_eq!(refused.status, 503, "{tool}: {answer}");
+        assert_eq!(refused.headers.get("retry-after").map(|after| after.as_bytes()), Some(&b"1"[..]));
+        assert_eq!(answer["error"]["data"]["retry_after_ms"], 1000, "{tool}: {answer}");
+    }
     assert_eq!(Client::modern(&mesh.mcp).call("one__pid", json!({})).await.map(|_| ()), Ok(()));
     assert_eq!(clients[0].delete().await, 204);
     eventually("its place is free", SOON, || async { third.call("one__pid", json!({})).await.ok() }).await;

@@ -10,7 +10,7 @@ use super::call::{name_in, unknown_session};
 use super::lane::{Lane, Opened};
 use super::session::{Question, Session};
 use super::wanted::{self, Wanted};
-use super::{Endpoint, Received, Scope, empty, failed, json, listing, modern, refuse};
+use super::{Endpoint, Received, Scope, empty, json, listing, modern, refuse, unanswered};
 use crate::body::Body;
 use crate::mcp::answer::{self, VERSIONS};
 use crate::mcp::era::{Era, PROTOCOL_VERSION, SESSION};
@@ -106,7 +106,7 @@ impl Endpoint {
                     // Whoever is down now is known from before: the client need not wait for it.
                     Err(failure) => match about {
                         Some(about) => listing::initialized(asked, Some(about)).into(),
-                        None => return json(StatusCode::OK, failed(received.id, id, &failure)),
+                        None => return unanswered(received.id, id, &failure),
                     },
                 }
             }
@@ -203,7 +203,7 @@ impl Endpoint {
         let lane =
             match self.lane(session, received.snapshot, &call.service, None, self.control_times()).await {
                 Ok(lane) => lane,
-                Err(failure) => return json(StatusCode::OK, failed(received.id, id, &failure)),
+                Err(failure) => return unanswered(received.id, id, &failure),
             };
         let uri = call.name.as_deref().unwrap_or_default();
         let begins = message.method() == "resources/subscribe";

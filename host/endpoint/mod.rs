@@ -37,7 +37,7 @@ use crate::mcp::message::{Message, MessageError};
 use crate::mcp::own::OwnTools;
 use crate::mesh::ids::{CallId, Name};
 use crate::problem::Problem;
-use crate::proxy::{self, CallFailure, Proxy};
+use crate::proxy::{self, CallFailure, OVERLOADED, Proxy};
 use crate::registry::{Registry, Snapshot};
 
 use held::Held;
@@ -258,13 +258,14 @@ fn refuse(era: Era, id: Option<&str>, code: i32, message: &str) -> Response<Body
     json(status, answer::error(id, code, message, None))
 }
 
-/// The answer to a call that no instance answered. That there is no room for it says the status as well, and when to
-/// come again a header: clients know what to do then without understanding the error.
+/// The answer to a request that no instance answered. That there is no room for it says the status as well, and when to
+/// come again a header: clients know what to do then without understanding the error. Of all else the status says
+/// nothing: there are clients that take a failed status for the end of the connection.
 fn unanswered(call: CallId, id: &str, failure: &CallFailure) -> Response<Body> {
-    if !matches!(failure, CallFailure::Shed { .. }) {
+    let problem = failure.problem();
+    if problem.code() != OVERLOADED || problem.retry_after.is_none() {
         return json(StatusCode::OK, failed(call, id, failure));
     }
-    let problem = failure.problem();
     let mut response = json(problem.status(), failed(call, id, failure));
     if let Some(after) = problem.headers().remove(RETRY_AFTER) {
         response.headers_mut().insert(RETRY_AFTER, after);

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use http::{Response, StatusCode};
+use http::Response;
 
 use super::call::{Begun, Tie, modern_client};
 use super::courier::{Client, Courier, Names};
@@ -11,7 +11,7 @@ use super::lane::{Lane, is_lost};
 use super::relay::{Relay, Side};
 use super::session::Session;
 use super::wanted::Call;
-use super::{Endpoint, Received, Scope, failed, json};
+use super::{Endpoint, Received, Scope, unanswered};
 use crate::body::Body;
 use crate::mcp::message::Message;
 use crate::proxy::{CallFailure, Carry};
@@ -50,7 +50,7 @@ impl Endpoint {
         match passed {
             Ok(response) => Some(response),
             Err(_) if known => None,
-            Err(failure) => Some(json(StatusCode::OK, failed(received.id, id, &failure))),
+            Err(failure) => Some(unanswered(received.id, id, &failure)),
         }
     }
 
@@ -127,6 +127,6 @@ impl Endpoint {
     ) -> Response<Body> {
         let id = message.id().unwrap_or("null");
         let passed = self.pass_legacy(received, message, session, lane, call, self.control_times()).await;
-        passed.unwrap_or_else(|failure| json(StatusCode::OK, failed(received.id, id, &failure)))
+        passed.unwrap_or_else(|failure| unanswered(received.id, id, &failure))
     }
 }

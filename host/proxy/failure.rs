@@ -21,6 +21,9 @@ use crate::problem::Problem;
 use crate::registry::{Instance, Snapshot};
 use crate::upstream::{self, SendError};
 
+/// The code of whatever there is no room for now.
+pub const OVERLOADED: &str = "overloaded";
+
 #[derive(Debug, Error)]
 pub enum CallFailure {
     #[error("the request is not a call: {0}")]
@@ -92,7 +95,7 @@ impl CallFailure {
             }
             Self::Shed { service, shed } => {
                 let hint = "nothing was sent; call again later, add instances, or raise `concurrency` of the service";
-                let mut problem = make(StatusCode::SERVICE_UNAVAILABLE, "overloaded", hint);
+                let mut problem = make(StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, hint);
                 problem.service = Some(service);
                 let after = match shed {
                     Shed::TooLong(wait) => (*wait).clamp(RETRY_AFTER, RETRY_AFTER_MAX),
@@ -101,7 +104,7 @@ impl CallFailure {
                 retry(problem, after)
             }
             Self::Overloaded(_) => retry(
-                make(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "try again a moment later"),
+                make(StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, "try again a moment later"),
                 RETRY_AFTER,
             ),
             Self::UnknownTarget(_) => {
@@ -126,6 +129,8 @@ impl CallFailure {
                 problem.service = Some(service);
                 problem.instance = Some(instance);
                 problem.outcome = unsure.then_some("unknown");
+                // Who comes again by himself must not run twice what may have run.
+                problem.retry_after = (matches!(error, SendError::Full(_)) && !unsure).then_some(RETRY_AFTER);
                 problem
             }
             Self::ToolError { service, instance, result, .. } => {
@@ -226,7 +231,7 @@ fn upstream_row(error: &SendError) -> (StatusCode, &'static str, &'static str) {
         }
         SendError::Full(_) => (
             StatusCode::SERVICE_UNAVAILABLE,
-            "overloaded",
+            OVERLOADED,
             "nothing was sent; end sessions that nobody needs, or raise `sessions_max` of the service",
         ),
         SendError::NoTimeLeft => {

@@ -42,7 +42,7 @@ use crate::upstream::{SendError, Times};
 pub use account::{Account, Ending};
 pub use attempt::{Attempt, Carry, Run};
 pub use decode::read_body;
-pub use failure::CallFailure;
+pub use failure::{CallFailure, OVERLOADED};
 pub use mirror::{Copied, MirrorBook, MirrorCounts, Mirroring, WAITING_MAX as COPIES_WAITING_MAX};
 pub use reply::{framed, json, named, problem};
 

@@ -124,14 +124,15 @@ impl Task {
     }
 
     /// Makes `changes` durable, and with them what services offer now.
-    async fn commit(&mut self, mut changes: Vec<Change>) -> Result<(), StoreError> {
+    async fn commit(&mut self, changes: Vec<Change>) -> Result<(), StoreError> {
         self.book.settle_offers();
-        let (unwritten, more) = self.book.unwritten();
-        changes.extend(more);
-        if changes.is_empty() {
+        let (unwritten, mut all) = self.book.unwritten();
+        // Behind what is owed: a name that is to be forgotten may have come back since.
+        all.extend(changes);
+        if all.is_empty() {
             return Ok(());
         }
-        let committed = self.store.commit(changes).await;
+        let committed = self.store.commit(all).await;
         if committed.is_err() {
             self.book.owe(unwritten);
         }

@@ -117,7 +117,9 @@ pub enum SendError {
     #[error("more than {BURST_MAX} messages at once, or {PER_S_MAX} a second, came with the answer")]
     Flood,
     /// Of a process, whose output all its callers share: whoever holds them up is given up, and the process told.
-    #[error("the client reads too slowly: its call held up the others of the process for {STALL_MAX:?}")]
+    #[error(
+        "the client reads too slowly: calls like it may hold a process that others use up for {STALL_MAX:?} together"
+    )]
     SlowReader,
     #[error("the event stream ended without an answer")]
     StreamEnded,

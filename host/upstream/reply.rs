@@ -122,6 +122,15 @@ impl Events {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
+    /// Whoever waits for these messages reads on later, or now again. A process that serves others, too, does not
+    /// wait for him meanwhile: it keeps as many as always and the answer, and passes over the rest. Of HTTP instances the
+    /// stream is his alone.
+    pub fn set_away(&self, is_away: bool) {
+        if let Source::Call(call) = &self.source {
+            call.set_away(is_away);
+        }
+    }
+
     /// What its end means for who waits for an answer.
     pub fn ended(&self) -> SendError {
         match self.source {

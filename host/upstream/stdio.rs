@@ -26,6 +26,7 @@ use crate::mcp::envelope;
 use crate::mcp::message::{self, Shape};
 use crate::mesh::flood::Flood;
 use crate::mesh::log_ring::Stream;
+use crate::mesh::stall::Stall;
 use crate::mesh::time::Mono;
 use crate::process::Session;
 
@@ -110,6 +111,10 @@ impl Call {
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, SendError>> {
         self.messages.poll_next(cx)
     }
+
+    pub(super) fn set_away(&self, is_away: bool) {
+        self.messages.set_away(is_away);
+    }
 }
 
 impl Drop for Call {
@@ -131,7 +136,8 @@ impl Desk {
             Shape::Answer { id } => waiting.remove(*id).map(|found| found.reader),
             // A process does not say which request makes it ask: with one under way there is no doubt.
             Shape::Request { .. } if waiting.len() == 1 => {
-                waiting.values().next().map(|found| Arc::clone(&found.reader))
+                let found = waiting.values().next().filter(|found| found.reader.can_be_asked());
+                found.map(|found| Arc::clone(&found.reader))
             }
             Shape::Request { .. } => None,
             Shape::Notification { progress_token: Some(token) } => waiting
@@ -246,7 +252,7 @@ impl Process {
         times: &Times,
     ) -> Result<Events, SendError> {
         let now = clock::mono();
-        let (reader, messages) = Reader::new(self.desk.is_own, now);
+        let (reader, messages) = Reader::new();
         let call = Call { id: id.into(), desk: Arc::clone(&self.desk), messages };
         let token = token.map(Into::into);
         let waiting = Waiting { reader, token, since: now, deadline: times.deadline };
@@ -341,6 +347,8 @@ async fn write(mut input: ChildStdin, mut queue: mpsc::Receiver<Line>) {
 async fn read(output: impl AsyncRead + Unpin, desk: Arc<Desk>, lines: mpsc::WeakSender<Line>, log: Arc<Log>) {
     let mut output = BufReader::with_capacity(64 << 10, output);
     let (mut line, mut flood) = (Vec::new(), Flood::default());
+    // One for all its readers: those that read nothing do not add up.
+    let mut stall = (!desk.is_own).then(|| Stall::new(clock::mono()));
     loop {
         match lines::next_line(&mut output, &mut line, &mut flood).await {
             Ok(lines::Line::Whole) => {}
@@ -367,7 +375,8 @@ async fn read(output: impl AsyncRead + Unpin, desk: Arc<Desk>, lines: mpsc::Weak
         }
         match (owner, &shape) {
             (Some(owner), _) => {
-                if !owner.take(message).await
+                let is_answer = matches!(shape, Shape::Answer { .. });
+                if !owner.take(message, is_answer, stall.as_mut()).await
                     && let Some(id) = desk.give_up(&owner)
                 {
                     tracing::debug!(id, "a client reads too slowly, its request is given up");

@@ -78,6 +78,7 @@ impl Relay {
     /// Keeps the call until its modern client comes back with the answer to a legacy instance's question.
     pub(super) fn hold(self, question: String, method: &str, params: &str, events: Events) -> Bytes {
         let (id, endpoint) = (self.side.id.clone(), Arc::clone(&self.endpoint));
+        events.set_away(true);
         let state = endpoint.held.put(Waiting { relay: self, events, question });
         turn::ask_for_input(&id, method, params, &state)
     }
@@ -171,6 +172,7 @@ impl Waiting {
         input: &str,
     ) -> Response<Body> {
         let Self { mut relay, events, question } = self;
+        events.set_away(false);
         relay.side.id = message.id().unwrap_or("null").to_owned();
         relay.side.call = received.id;
         relay.side.token = message.progress_token().map(|token| token.get().to_owned());

@@ -15,7 +15,7 @@ use crate::store::Change;
 pub(in crate::registry) struct Unwritten {
     /// Services whose offers changed.
     pub(super) offers: BTreeSet<Name>,
-    /// Kept instances whose names the configuration took.
+    /// Kept instances whose names the configuration took, or lost.
     pub(super) gone: BTreeSet<Name>,
 }
 

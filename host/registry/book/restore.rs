@@ -87,9 +87,14 @@ impl Book {
             let counts = kept.configured.remove(&spec.name).unwrap_or_default();
             book.configure(spec, counts, now, wall);
         }
+        // The file lost them while nobody looked.
+        let mut lost: BTreeSet<Name> = kept.configured.into_keys().collect();
         for kept in kept.reliability {
-            book.resume_figures(kept, now);
+            lost.extend(book.resume_figures(kept, now));
         }
+        // Whoever is to be out of use when it comes back is expected back.
+        lost.retain(|lost| !kept.drains.iter().any(|(name, _)| name == lost));
+        book.unwritten.gone.extend(lost);
         for (name, order) in kept.drains {
             book.resume_drain(&name, order, now);
         }
@@ -97,7 +102,8 @@ impl Book {
         book
     }
 
-    fn resume_figures(&self, kept: reliability::Kept, now: Mono) {
+    /// The instance of these, when it is not there.
+    fn resume_figures(&self, kept: reliability::Kept, now: Mono) -> Option<Name> {
         match &kept.of {
             Subject::Service(name) => {
                 if let Some(service) = self.services.get(name) {
@@ -105,11 +111,11 @@ impl Book {
                 }
             }
             Subject::Instance(name) => {
-                if let Some(record) = self.records.get(name) {
-                    record.core.resume(kept, now);
-                }
+                let Some(record) = self.records.get(name) else { return Some(name.clone()) };
+                record.core.resume(kept, now);
             }
         }
+        None
     }
 
     /// Makes the instances of the configuration these; those that are named as before stay as they are. Answers
@@ -145,6 +151,7 @@ impl Book {
         }
         let mut joined = 0;
         for spec in &specs {
+            self.unwritten.gone.remove(&spec.name);
             if self.records.get(&spec.name).is_some_and(|record| record.configured) {
                 continue;
             }
@@ -166,6 +173,8 @@ impl Book {
             self.touch_pool(&spec.service);
             joined += 1;
         }
+        // Whoever left and has no successor is forgotten, as one that deregisters.
+        self.unwritten.gone.extend(past.into_keys());
         if *self.exposures != *exposures {
             self.exposures = exposures;
             self.services.values_mut().for_each(|service| service.marked = None);
