@@ -84,9 +84,11 @@ pub async fn until(mesh: &Mesh, instance: &str, state: &str) -> Value {
 pub async fn until_called(mesh: &Mesh, service: &str) -> String {
     eventually(&format!("`{service}` answers"), 2 * SOON, || async {
         let answer = mesh.api.call(service, "pid", json!({})).await;
-        let knows_tools =
-            mesh.api.service(service).await["tools"].as_array().is_some_and(|all| !all.is_empty());
-        (answer.status == 200 && knows_tools).then(|| answer.tool_text())
+        if answer.status != 200 {
+            return None;
+        }
+        let tools = mesh.api.service(service).await["tools"].as_array().map_or(0, Vec::len);
+        (tools > 0).then(|| answer.tool_text())
     })
     .await
 }
