@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use super::{SendError, Times};
 use crate::mcp::era::Era;
 use crate::mesh::endpoint::Endpoint;
 use crate::mesh::offer::About;
+use crate::mesh::retry::Failure;
 use crate::policy::chain::{Call, Permitted};
 use crate::process::Launcher;
 
@@ -64,6 +66,9 @@ pub(super) enum Link {
 
 /// Sessions that are kept for clients without sessions of their own, by what these can do.
 const SESSIONS_BY_CAPABILITY_MAX: usize = 64;
+/// Tries to end a session, and the pause between them, of which half is chance.
+const ENDING_TRIES: u32 = 3;
+const ENDING_PAUSE: Duration = Duration::from_secs(1);
 
 /// The proxy's side of one instance. Shared by all snapshots that know it.
 #[derive(Debug)]
@@ -183,9 +188,16 @@ impl Peer {
     pub async fn end(&self, spoken: &Spoken, times: &Times) {
         match (&self.link, &spoken.process) {
             (Link::Http(http), _) if spoken.session.is_some() => {
-                // Servers need not end sessions when told to; they end them by themselves.
-                if let Err(error) = http.exchange(Verb::Delete, Some(spoken), &[], &[], times).await {
-                    tracing::debug!(error = super::chain(&error), "session not ended");
+                let mut tries = 1;
+                // Servers need not end sessions when told to; they end them by themselves. When hundreds of sessions end
+                // at once, some find no connection at first.
+                while let Err(error) = http.exchange(Verb::Delete, Some(spoken), &[], &[], times).await {
+                    if error.failure() == Failure::Answered || tries == ENDING_TRIES {
+                        tracing::debug!(error = super::chain(&error), "session not ended");
+                        return;
+                    }
+                    tries += 1;
+                    tokio::time::sleep(ENDING_PAUSE.mul_f64(0.5 + fastrand::f64())).await;
                 }
             }
             (Link::Stdio(stdio), Some(process)) if stdio.command.per_session => process.stop().await,
