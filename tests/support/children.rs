@@ -87,8 +87,11 @@ pub async fn until_called(mesh: &Mesh, service: &str) -> String {
         if answer.status != 200 {
             return None;
         }
-        let tools = mesh.api.service(service).await["tools"].as_array().map_or(0, Vec::len);
-        (tools > 0).then(|| answer.tool_text())
+        let page = mesh.api.get(&format!("/services/{service}")).await;
+        // One instance of a service has no page of its own.
+        let knows_tools =
+            page.status != 200 || page.json()["tools"].as_array().is_some_and(|all| !all.is_empty());
+        knows_tools.then(|| answer.tool_text())
     })
     .await
 }
