@@ -82,6 +82,7 @@ pub fn look(folder: &Path) -> io::Result<Vec<Found>> {
         let config = config_beside(&path);
         let beside = path.with_extension("toml");
         let open = [&path, &beside].into_iter().find(|path| is_open(path));
+        // Both paths end in a name.
         let open = open.map(|open| open.file_name().unwrap_or_default().to_string_lossy().into_owned());
         found.push(Found { content: content(&path), path, file_name, stem, open, config });
     }
